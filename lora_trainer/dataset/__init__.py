@@ -1,0 +1,1 @@
+"""What we train on: folders, captions, buckets, checks, preparation."""

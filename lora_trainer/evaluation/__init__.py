@@ -1,0 +1,1 @@
+"""How good the result is: prompts, strength sweep, grids, report."""

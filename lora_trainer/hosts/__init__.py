@@ -1,0 +1,1 @@
+"""Where the model lives: the Host protocol and its implementations."""

@@ -1,0 +1,148 @@
+"""What the trainer needs from whoever owns the model. One host more costs one file that implements :class:`Host`.
+
+A host knows nothing about training. It tells what the model is, lends its parts for the length of a ``with`` block,
+encodes images and captions, predicts, and generates pictures. Everything that it neutralises while the model is taken
+is put back when the block ends, whatever happened inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+Family = Literal["sd1", "sd2", "sdxl"]
+Naming = Literal["diffusers", "ldm"]  # how the UNet's modules are named: down_blocks… or input_blocks…
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model it is: for messages, metadata and cache keys."""
+
+    family: Family
+    prediction_type: PredictionType
+    naming: Naming
+    checkpoint: str  # file name, as shown to the user
+    checkpoint_sha256: str  # of the file; "" if the host doesn't know it
+    vae: str  # file name of a VAE chosen apart from the checkpoint, else ""
+    vae_sha256: str
+    vae_fingerprint: str  # of the VAE's weights in use: keys cached latents
+    text_fingerprint: str  # of the text encoders' weights and settings in use: keys cached captions
+    resolution: int  # native side in pixels: 512, 768, 1024; the embedded default 64
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """One text encoder that can get a LoRA.
+
+    ``module`` holds the transformer whose paths make the keys: transformers' CLIPTextModel (or its ``text_model``
+    owner), or an open_clip text tower. ``prefix`` is kohya's: ``lora_te``, ``lora_te1`` or ``lora_te2``.
+    """
+
+    module: nn.Module
+    prefix: str
+    naming: Literal["transformers", "open_clip"]
+
+
+@dataclass
+class Conditioning:
+    """Encoded captions of a batch: ``context`` [B, T, C] and, for SDXL, ``pooled`` [B, P]."""
+
+    context: Tensor
+    pooled: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SizeConditioning:
+    """SDXL's size conditioning of one image, each (height, width) or (top, left) in pixels."""
+
+    original: tuple[int, int]
+    crop: tuple[int, int]
+    target: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """One picture to make. ``prompt`` may carry ``<lora:NAME:weight>``."""
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int = 0
+    steps: int = 20
+    cfg_scale: float = 7.0
+    sampler: str = "euler_a"
+    width: int = 512
+    height: int = 512
+
+
+@dataclass(frozen=True)
+class GeneratedImage:
+    """A picture with the infotext that reproduces it."""
+
+    image: Image
+    request: GenerateRequest
+    infotext: str
+
+
+class TakenModel(Protocol):
+    """The model while the trainer holds it. Base weights are frozen and in eval mode."""
+
+    info: ModelInfo
+    unet: nn.Module
+    text_encoders: Sequence[TextEncoder]
+    device: torch.device
+    alphas_cumprod: Tensor  # [1000] float32 on the CPU, as the checkpoint defines it (before any zero-SNR rescale)
+
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents, each [B, 4, H/8, W/8] float32; pixels [B, 3, H, W] in -1…1.
+
+        Sampling is ``mean + std * noise``. Runs without gradients, in the precision that gives finite latents.
+        """
+
+    def encode_captions(self, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:
+        """Encode literal texts (no prompt syntax); differentiable where gradients are enabled."""
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: Sequence[SizeConditioning]
+    ) -> Tensor:
+        """The UNet's output, float32 [B, 4, h, w]. ``timesteps`` [B] int64; ``sizes`` is used by SDXL only."""
+
+    def blocks(self) -> list[nn.Module]:
+        """The UNet's blocks to recompute under gradient checkpointing, in forward order."""
+
+    def park(self, part: Literal["vae", "text_encoders"]) -> None:
+        """Move a part that is no longer needed in the loop out of the accelerator's memory."""
+
+    def generate(self, request: GenerateRequest) -> GeneratedImage:
+        """Make a picture with whatever hooks are attached (the live LoRA); restores the trained state afterwards."""
+
+
+class Host(Protocol):
+    """Where the model lives."""
+
+    name: str  # "diffusers", "a1111"
+    lora_dir: Path  # where finished LoRA files go
+
+    def info(self) -> ModelInfo:
+        """What the loaded model is.
+
+        Raises:
+            UnsupportedModelError: in one sentence, if it can't be trained.
+        """
+
+    def take(self, mixed_precision: str) -> AbstractContextManager[TakenModel]:
+        """Lend the model for training; puts everything back on leaving, also after an exception."""
+
+    def generate(self, request: GenerateRequest) -> GeneratedImage:
+        """Make a picture outside training, resolving ``<lora:NAME:weight>`` from ``lora_dir``."""
+
+    def refresh_loras(self, changed: Sequence[Path] = ()) -> None:
+        """Make new or rewritten files in ``lora_dir`` known, so that the next generation uses their present weights."""

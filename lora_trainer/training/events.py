@@ -1,0 +1,103 @@
+"""What the training loop tells the outside. The progress bar, the tab and the log are readers of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event as Flag
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Something before the first step makes progress: ``what`` is e.g. "caching latents"."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """The loop begins (or resumes at ``step`` > 0)."""
+
+    step: int
+    steps: int
+    epochs: int
+    images: int  # distinct images
+    modules: int  # LoRA modules that are trained
+    parameters: int
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimiser step is complete; ``loss`` is the mean over its images, ``average`` that of the last epoch."""
+
+    step: int  # 1 after the first
+    steps: int
+    epoch: int  # 1 for the first
+    loss: float
+    average: float
+    lr: dict[str, float]  # by parameter group
+    grad_norm: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A LoRA file was written."""
+
+    path: Path
+    step: int
+    epoch: int
+    final: bool
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A sample image was made; step 0 is the baseline."""
+
+    image: Image
+    path: Path
+    prompt: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One line that the user should read: a skipped image, an option without effect."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run ended; ``stopped`` if it was cancelled before its last step."""
+
+    path: Path
+    step: int
+    steps: int
+    stopped: bool
+    notices: tuple[str, ...] = ()
+
+
+Event = Preparing | Started | StepDone | Saved | Sampled | Notice | Finished
+
+
+@dataclass
+class CancelToken:
+    """Asks the loop to save and end; checked at every micro-step. Safe to set from any thread or signal handler."""
+
+    _flag: Flag = field(default_factory=Flag)
+
+    def cancel(self) -> None:
+        """Ask for the end."""
+        self._flag.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the end was asked for."""
+        return self._flag.is_set()
