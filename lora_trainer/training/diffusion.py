@@ -1,0 +1,84 @@
+"""The forward diffusion process: noise schedule, noisy latents, targets, signal-to-noise ratio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lora_trainer.errors import UnsupportedModelError
+from lora_trainer.hosts.base import PredictionType
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """The noise levels of a model: ``alphas_cumprod`` [T], float64 on the CPU, never increasing, below 1, last >= 0.
+
+    Everything that depends on the schedule (noisy latents, targets, SNR, Huber threshold) reads this one table, so a
+    zero-SNR rescale holds for all of them. Timesteps ``t`` [B] int64 are cheapest on the CPU: the table is looked up
+    there, and a timestep on an accelerator costs a synchronisation.
+    """
+
+    alphas_cumprod: Tensor
+
+    @classmethod
+    def from_alphas(cls, alphas_cumprod: Tensor, zero_terminal_snr: bool = False) -> NoiseSchedule:
+        """Take the checkpoint's table [T] and rescale it to zero terminal SNR if asked (no change if it is already so).
+
+        Raises:
+            UnsupportedModelError: if the table isn't a noise schedule.
+        """
+        alphas = alphas_cumprod.detach().to("cpu", torch.float64).clone()
+        falling = alphas.ndim == 1 and len(alphas) > 1 and bool((alphas.diff() <= 0).all())
+        if not falling or not bool(torch.isfinite(alphas).all()) or not 0 <= alphas[-1] < alphas[0] < 1:
+            raise UnsupportedModelError(
+                "The checkpoint's noise schedule (alphas_cumprod) doesn't fall from below 1 to 0; use another file."
+            )
+        return cls(rescale_zero_terminal_snr(alphas) if zero_terminal_snr else alphas)
+
+    def __len__(self) -> int:
+        """Number of timesteps T."""
+        return len(self.alphas_cumprod)
+
+    def snr(self, t: Tensor) -> Tensor:
+        """Signal-to-noise ratio ᾱ/(1−ᾱ) at ``t`` [B], float64 on the CPU; 0 at the last step of a zero-SNR schedule."""
+        alphas = self.alphas_cumprod[t.cpu()]
+        return alphas / (1 - alphas)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise level √((1−ᾱ)/ᾱ) at ``t`` [B], float64 on the CPU; infinite where the SNR is 0."""
+        alphas = self.alphas_cumprod[t.cpu()]
+        return ((1 - alphas) / alphas).sqrt()
+
+    def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """√ᾱ and √(1−ᾱ) at ``t`` [B], float32 on ``like``'s device, shaped to multiply ``like`` [B, …].
+
+        The subtraction is done in float64: in half precision 1−ᾱ would be 0 or far off at the smallest timesteps.
+        """
+        alphas = self.alphas_cumprod[t.cpu()].view(-1, *[1] * (like.ndim - 1))
+        return alphas.sqrt().to(like.device, torch.float32), (1 - alphas).sqrt().to(like.device, torch.float32)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = √ᾱ·x0 + √(1−ᾱ)·ε (Ho et al. 2020, eq. 4) in float32; ``x0`` and ``noise`` [B, C, h, w], ``t`` [B]."""
+        signal, spread = self.coefficients(t, x0)
+        return signal * x0.float() + spread * noise.float()
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor, prediction_type: PredictionType) -> Tensor:
+        """What the UNet should predict, float32 [B, C, h, w]: ε, or v = √ᾱ·ε − √(1−ᾱ)·x0 (Salimans & Ho 2022)."""
+        if prediction_type == "epsilon":
+            return noise.float()
+        signal, spread = self.coefficients(t, x0)
+        return signal * noise.float() - spread * x0.float()
+
+
+def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
+    """Shift and scale √ᾱ so that the last is 0 and the first is kept (Lin et al. 2023, algorithm 1); float64 [T]."""
+    root = alphas_cumprod.double().sqrt()
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    return root.square()
+
+
+def sample_timesteps(generator: torch.Generator, batch: int, min_t: int, max_t: int) -> Tensor:
+    """Uniform timesteps [batch] int64 on the CPU from ``min_t`` (included) to ``max_t`` (excluded)."""
+    return torch.randint(min_t, max_t, (batch,), generator=generator)
