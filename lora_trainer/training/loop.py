@@ -1,0 +1,82 @@
+"""The training loop. It reads top to bottom; everything it uses was made in :mod:`lora_trainer.training.run`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lora_trainer.dataset.batches import plan_epoch
+from lora_trainer.errors import TrainingDivergedError
+from lora_trainer.training.checkpointing import checkpoint_blocks
+from lora_trainer.training.events import CancelToken, Event, Finished, Started, StepDone
+from lora_trainer.training.precision import autocast, clip_gradients
+from lora_trainer.training.step import training_step
+
+if TYPE_CHECKING:
+    from lora_trainer.training.session import Session
+
+
+def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
+    """Train until the last step or until the token is cancelled; every event is a moment at which the model is the host's.
+
+    The LoRA's hooks and the recomputation are on only while a step is computed. Whoever reads the events may therefore
+    pause, generate with the model, or close this generator between any two of them.
+
+    Raises:
+        TrainingDivergedError: loss or gradients are NaN or infinite; the state before that step is saved.
+    """
+    at, config, processes = run.position, run.config, run.processes
+    yield Started(at.step, run.steps, run.epochs, run.images, len(run.network.modules), run.network.parameter_count)
+    if at.step == 0:
+        yield from run.sample(first=True)
+    stopped = False
+    while at.step < run.steps and not stopped:
+        batches = plan_epoch(run.dataset, run.global_batch, run.seed, at.epoch)
+        groups = [batches[i : i + run.accumulation] for i in range(0, len(batches), run.accumulation)]
+        while at.group < len(groups) and at.step < run.steps:
+            if stopped := processes.sum(float(token.cancelled))[0] > 0:
+                break
+            started, group, loss = time.perf_counter(), groups[at.group], 0.0
+            run.network.set_step(at.step)  # LoRA dropout is a function of seed and step
+            for batch in group:
+                mine = batch[processes.rank :: processes.world]
+                if not mine:
+                    continue  # the last batch of a bucket may be smaller than the number of processes
+                with run.network.attached(), checkpoint_blocks(run.recomputed), autocast(run.device, run.mixed_precision):
+                    inputs = run.prepare(mine, at.epoch, at.step)
+                    losses = training_step(run.model, inputs, run.schedule, run.prediction_type, config.loss)
+                    part = losses.sum() / (len(batch) * run.accumulation)  # kohya divides a partial group by all of it
+                    run.scaler.scale(part).backward()
+                loss += float(losses.detach().sum()) / len(batch)
+            processes.sum_gradients(run.parameters)
+            loss = processes.sum(loss)[0] / len(group)
+            if not math.isfinite(loss):
+                raise _diverged(run, group, "loss")
+            norm = clip_gradients(run.parameters, config.optimizer.max_grad_norm, run.scaler, run.optimizer)
+            if not math.isfinite(norm) and not run.scaler.is_enabled():
+                raise _diverged(run, group, "gradient")
+            run.scaler.step(run.optimizer)  # skips the step if fp16 gradients overflowed, and lowers the scale
+            run.scaler.update()
+            run.scheduler.step()
+            run.optimizer.zero_grad(set_to_none=True)
+            if config.network.scale_weight_norms:
+                run.network.scale_weight_norms(config.network.scale_weight_norms)
+            at.record(loss)
+            done = run.report(loss, norm, time.perf_counter() - started)
+            yield done
+            yield from run.after_step(epoch_ended=at.group == len(groups))
+        if not stopped and at.group == len(groups):
+            at.epoch, at.group = at.epoch + 1, 0
+    yield from run.finish(stopped)
+
+
+def _diverged(run: Session, group: list, what: str) -> TrainingDivergedError:
+    run.optimizer.zero_grad(set_to_none=True)
+    run.save_everything()
+    names = ", ".join(dict.fromkeys(run.dataset.items[sample.item].path.name for batch in group for sample in batch))
+    return TrainingDivergedError(
+        f"The {what} became NaN or infinite in step {run.position.step + 1} with {names}; everything up to step "
+        f"{run.position.step} is saved. Lower the learning rate, or use bf16 or fp32 instead of fp16, then resume."
+    )

@@ -1,0 +1,117 @@
+"""What a stopped run needs to go on exactly where it was: weights, optimiser, schedule, scaler and position.
+
+No generator is saved: all randomness is a function of seed, epoch and sample (:mod:`lora_trainer.seeds`).
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lora_trainer.errors import ConfigError, FileError
+from lora_trainer.files import replaced
+
+if TYPE_CHECKING:
+    from lora_trainer.network.lora import LoraNetwork
+
+FORMAT = 1
+# Options that may differ between a run and its continuation: they change no number that was already computed.
+FREE_ON_RESUME = frozenset({
+    "max_train_epochs", "max_train_steps", "save_precision", "save_every_n_epochs", "save_every_n_steps",
+    "save_last_n_epochs", "save_last_n_steps", "save_state_every_n_minutes", "sample_prompts", "sample_every_n_epochs",
+    "sample_every_n_steps", "sample_at_first", "sample_sampler", "training_comment", "metadata_title",
+    "metadata_author", "metadata_description", "metadata_license", "metadata_tags", "vae_batch_size",
+    "cache_latents_to_disk", "cache_text_encoder_outputs_to_disk",
+})  # fmt: skip
+
+
+@dataclass
+class Position:
+    """Where in the run: everything before ``group`` of ``epoch`` is done."""
+
+    epoch: int = 1
+    group: int = 0  # index of the next group of batches (one optimiser step each) in this epoch
+    step: int = 0  # optimiser steps done
+    losses: list[float] = field(default_factory=list)  # the latest loss at each group of an epoch
+    saved: list[str] = field(default_factory=list)  # names of the intermediate LoRA files, oldest first
+
+    @property
+    def average(self) -> float:
+        """Mean loss of the last epoch's worth of steps (sd-scripts' loss/average)."""
+        return sum(self.losses) / len(self.losses) if self.losses else float("nan")
+
+    def record(self, loss: float) -> None:
+        """Note the loss of the step at ``group`` and move on to the next."""
+        if self.group < len(self.losses):
+            self.losses[self.group] = loss
+        else:
+            self.losses.append(loss)
+        self.step, self.group = self.step + 1, self.group + 1
+
+
+def save_state(
+    path: Path,
+    network: LoraNetwork,
+    parts: dict[str, Any],
+    position: Position,
+    identity: dict[str, Any],
+) -> None:
+    """Write the state file, whole or not at all.
+
+    Args:
+        parts: objects with ``state_dict``: optimizer, scheduler, scaler.
+        identity: what must be equal on resuming: the configuration, the dataset and the model.
+    """
+    state = {
+        "format": FORMAT,
+        "network": network.state_dict(torch.float32),
+        "parts": {name: part.state_dict() for name, part in parts.items()},
+        "position": json.dumps(asdict(position)),
+        "identity": json.dumps(identity),
+    }
+    with replaced(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(
+    path: Path, network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any]
+) -> Position:
+    """Put a saved state back into freshly made objects.
+
+    Raises:
+        FileError: if there is no state or it is damaged.
+        ConfigError: names what differs from the run that was stopped.
+    """
+    if not path.is_file():
+        raise FileError(f"There is nothing to resume: {path} doesn't exist. Start without --resume.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["format"] != FORMAT:
+            raise ConfigError(f"{path} has state format {state['format']}; this program reads {FORMAT}. Start anew.")
+        position = Position(**json.loads(state["position"]))
+        before = json.loads(state["identity"])
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
+        raise FileError(f"The state file {path} is damaged ({type(error).__name__}); start without --resume.") from error
+    _check_identity(before, json.loads(json.dumps(identity)))
+    network.load_state_dict(state["network"])
+    for name, part in parts.items():
+        part.load_state_dict(state["parts"][name])
+    return position
+
+
+def _check_identity(before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name in sorted(before["config"].keys() | now["config"].keys()):
+        if name not in FREE_ON_RESUME and before["config"].get(name) != now["config"].get(name):
+            old, new = before["config"].get(name), now["config"].get(name)
+            raise ConfigError(f"Can't resume: {name} was {old!r} and is now {new!r}. Set it back or start without --resume.")
+    for what in ("dataset", "model", "processes"):
+        if before[what] != now[what]:
+            raise ConfigError(
+                f"Can't resume: the {what} isn't the one the run was started with "
+                f"({before[what]} then, {now[what]} now). Put it back or start without --resume."
+            )
