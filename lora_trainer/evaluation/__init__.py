@@ -1,1 +1,1 @@
-"""How good the result is: prompts, strength sweep, grids, report."""
+"""How good a LoRA is: pictures at several strengths, grids, a report."""

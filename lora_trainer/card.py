@@ -1,0 +1,136 @@
+"""The finished LoRA's card in the WebUI: ``NAME.json`` and ``NAME.png`` beside ``NAME.safetensors``.
+
+What the user wrote is theirs. A value is set only where the card has none, or still has the one that we wrote before
+(remembered in the card under ``lora_trainer``); a preview of the user's own stays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_trainer.files import replaced, write_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from lora_trainer.hosts.base import Family
+
+SD_VERSIONS: dict[str, str] = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
+PREVIEW_ENDINGS = ("png", "jpg", "jpeg", "webp", "gif")
+PREVIEW_WIDTH = 512
+OURS = "lora_trainer"  # key in the JSON, and text chunk in the PNG, that tell our own values from the user's
+UNSET = ("", None, 0, 0.0, "Unknown")  # what the WebUI's own editor writes into fields that were left alone
+
+
+@dataclass(frozen=True)
+class Card:
+    """What was written; a file that was left as it was is None and a notice says why."""
+
+    json: Path | None
+    preview: Path | None
+    notices: tuple[str, ...] = ()
+
+
+def write_card(
+    lora: Path,
+    *,
+    trigger: str,
+    preferred_weight: float,
+    family: Family,
+    description: str = "",
+    notes: str = "",
+    negative_text: str = "",
+    preview: Image | None = None,
+    infotext: str = "",
+) -> Card:
+    """Write the card of the LoRA file ``lora``.
+
+    Args:
+        trigger: the activation text.
+        preferred_weight: the strength that the card inserts into a prompt.
+        preview: picture for the card; ``infotext`` is its prompt and settings, readable in the PNG Info tab.
+
+    Raises:
+        FileError: if the folder can't be written.
+    """
+    values: dict[str, Any] = {
+        "description": description,
+        "sd version": SD_VERSIONS[family],
+        "activation text": trigger,
+        "preferred weight": preferred_weight,
+        "negative text": negative_text,
+        "notes": notes,
+    }
+    path = lora.with_suffix(".json")
+    notices: list[str] = []
+    written: Path | None = None
+    try:
+        present = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not isinstance(present, dict):
+            raise ValueError("it holds no JSON object")
+    except (OSError, ValueError) as error:
+        notices.append(f"{path.name} can't be read ({error}), so it was left as it is; delete it to get a new card.")
+    else:
+        merged, kept = merge(present, values)
+        write_json(path, merged)
+        written = path
+        notices += [
+            f"{path.name} keeps its own {key} ({merged[key]!r}); this LoRA has {values[key]!r}." for key in kept
+        ]
+    return Card(written, _write_preview(lora, preview, infotext), tuple(notices))
+
+
+def merge(present: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The card with ``values`` filled in, and the names of those where the user's own value stayed."""
+    merged = dict(present)
+    before = present.get(OURS)
+    remembered: dict[str, Any] = dict(before) if isinstance(before, dict) else {}
+    kept = []
+    for key, value in values.items():
+        now = present.get(key)
+        if now in UNSET or (key in remembered and now == remembered[key]):
+            merged[key] = remembered[key] = value
+        elif now != value:
+            remembered.pop(key, None)  # the user changed it: theirs from now on
+            if value not in UNSET:
+                kept.append(key)
+    merged[OURS] = remembered
+    return merged, kept
+
+
+def _write_preview(lora: Path, preview: Image | None, infotext: str) -> Path | None:
+    if preview is None:
+        return None
+    from PIL import Image, PngImagePlugin
+
+    target = lora.with_suffix(".png")
+    others = [
+        lora.with_name(f"{lora.stem}{middle}.{ending}") for middle in ("", ".preview") for ending in PREVIEW_ENDINGS
+    ]
+    for path in others:  # the WebUI takes any one of them, so there must be only one
+        if path.exists() and not (path == target and _is_ours(path)):
+            return None
+    scale = PREVIEW_WIDTH / preview.width
+    method = Image.Resampling.NEAREST if preview.width <= 128 else Image.Resampling.LANCZOS
+    picture = preview.convert("RGB").resize((PREVIEW_WIDTH, max(1, round(preview.height * scale))), method)
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_text(OURS, "preview")
+    if infotext:
+        chunks.add_text("parameters", infotext)
+    with replaced(target) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=chunks)
+    return target
+
+
+def _is_ours(path: Path) -> bool:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.info.get(OURS) == "preview"
+    except (OSError, UnidentifiedImageError):
+        return False
