@@ -6,7 +6,8 @@ import ast
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lora_trainer.errors import ConfigError
@@ -42,22 +43,47 @@ def check_group(group: Any) -> None:
         ConfigError: quotes the option, its value and what is allowed.
     """
     for row in dataclasses.fields(group):
-        value, meta = getattr(group, row.name), row.metadata
-        choices = meta.get("choices")
-        if choices and value not in choices:
-            raise ConfigError(f"{row.name} can't be {value!r}; choose one of {', '.join(map(str, choices))}.")
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, (int, float)) and not isinstance(number, bool):
-                _check_range(row.name, number, meta.get("minimum"), meta.get("maximum"))
+        check_value(row.name, getattr(group, row.name), row.metadata)
 
 
-def _check_range(name: str, value: float, minimum: float | None, maximum: float | None) -> None:
+def check_value(name: str, value: Any, constraints: Mapping[str, Any]) -> None:
+    """Check one value against ``choices``, ``minimum``, ``maximum`` and ``multiple`` of its row.
+
+    Raises:
+        ConfigError: quotes the option, its value and what is allowed.
+    """
+    choices = constraints.get("choices")
+    if choices and value not in choices:
+        raise ConfigError(f"{name} can't be {value!r}; choose one of {', '.join(map(str, choices))}.")
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+            _check_range(name, number, constraints)
+
+
+def _check_range(name: str, value: float, constraints: Mapping[str, Any]) -> None:
+    minimum, maximum, multiple = (constraints.get(key) for key in ("minimum", "maximum", "multiple"))
     if not math.isfinite(value):
         raise ConfigError(f"{name} can't be {value}; give a finite number.")
     if minimum is not None and value < minimum:
         raise ConfigError(f"{name} can't be {value}; the smallest value is {minimum}.")
     if maximum is not None and value > maximum:
         raise ConfigError(f"{name} can't be {value}; the largest value is {maximum}.")
+    if multiple is not None and value % multiple:
+        raise ConfigError(f"{name} can't be {value}; it must be a multiple of {multiple}.")
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it: tuples become lists, also inside; dicts are copied."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _tuples(value: Any) -> Any:
+    """The inverse of :func:`plain`: lists become tuples, so that a value equals itself after a trip through JSON."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def _bool(value: Any) -> bool:
@@ -68,7 +94,7 @@ def _bool(value: Any) -> bool:
         if text in {"false", "no", "off", "0", ""}:
             return False
         raise ValueError
-    if isinstance(value, (bool, int)) and value in (0, 1):
+    if isinstance(value, (bool, int, float)) and value in (0, 1):
         return bool(value)
     raise TypeError
 
@@ -76,6 +102,8 @@ def _bool(value: Any) -> bool:
 def _int(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError
+    if isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
+        return int(value)  # not by way of float, which would round a long seed
     number = float(value)
     if number != int(number):
         raise ValueError
@@ -91,9 +119,9 @@ def _float(value: Any) -> float:
 
 
 def _str(value: Any) -> str:
-    if not isinstance(value, str):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise TypeError
-    return value
+    return str(value)
 
 
 def _list(value: Any) -> list[Any]:
@@ -109,21 +137,46 @@ def _size(value: Any) -> tuple[int, int]:
     return (numbers[0], numbers[-1])
 
 
+_ARGUMENT = re.compile(r"""(?:"[^"]*"|'[^']*'|\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|[^\s"'(\[{])+""")
+
+
 def arguments(value: Any) -> dict[str, Any]:
-    """Read ``a=1 b=(0.9,0.99) c=text`` (or a list of such, or a dict) as keyword arguments, values as Python literals."""
+    """Read ``a=1 b=(0.9,0.99) c=text`` (or a list of such, or a dict) as keyword arguments.
+
+    Values are Python literals where they can be read as such, else text; quotes around a whole ``"a=1"`` are taken off.
+    """
     if isinstance(value, dict):
-        return dict(value)
-    parts = value.split() if isinstance(value, str) else list(value)
+        return {str(key): _tuples(item) for key, item in value.items()}
+    if isinstance(value, str) and _ARGUMENT.sub("", value).strip():
+        raise ValueError  # a bracket or quote that isn't closed
+    parts = _ARGUMENT.findall(value) if isinstance(value, str) else list(value)
     result: dict[str, Any] = {}
     for part in parts:
-        key, equals, text = str(part).partition("=")
-        if not equals:
+        key, equals, text = str(part).strip("\"'" if str(part)[:1] in "\"'" else None).partition("=")
+        if not equals or not key.strip():
             raise ValueError
-        try:
-            result[key.strip()] = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError):
-            result[key.strip()] = text.strip()
+        result[key.strip()] = _tuples(_literal(text.strip()))
     return result
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def argument_text(value: dict[str, Any]) -> str:
+    """The inverse of :func:`arguments`: ``a=1 b=(0.9,0.99)``, one word per argument."""
+    return " ".join(f"{key}={_literal_text(item)}" for key, item in value.items())
+
+
+def _literal_text(value: Any) -> str:
+    """The value without spaces if it has none of its own; quotes only where the text would read as something else."""
+    if isinstance(value, str):
+        return value if value and not set(value) & set(" \t\n()[]{}'\"") and _literal(value) == value else repr(value)
+    compact = re.sub(r"(?<=[,:]) ", "", repr(value))
+    return compact if _literal(compact) == value else repr(value)
 
 
 _READERS: dict[str, Any] = {

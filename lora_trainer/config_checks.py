@@ -1,0 +1,129 @@
+"""Checks of options against each other; each sentence names both and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lora_trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lora_trainer.config import RunConfig
+
+BLOCK_COUNTS = (25, 23)  # UNet blocks as kohya counts them: SD 1/2, SDXL
+LR_WEIGHT_SHAPES = ("cosine", "sine", "linear", "reverse_linear", "zeros")
+WITHOUT_WARMUP = ("constant", "piecewise_constant", "adafactor")  # schedules that know no warm-up
+
+
+def check_together(config: RunConfig) -> None:
+    """Refuse combinations that contradict each other.
+
+    Raises:
+        ConfigError: with the first contradiction found.
+    """
+    for checks in (_dataset, _network, _rates, _schedule, _loss, _memory):
+        for sentence in checks(config):
+            raise ConfigError(sentence)
+
+
+def warmup_is_used(config: RunConfig) -> bool:
+    """Whether the schedule has a warm-up at all."""
+    return not config.schedule.lr_scheduler_type and config.schedule.lr_scheduler not in WITHOUT_WARMUP
+
+
+def _dataset(config: RunConfig) -> Iterator[str]:
+    d, cached = config.dataset, config.memory.cache_latents
+    low, high = d.min_bucket_reso, d.max_bucket_reso
+    if d.enable_bucket and not d.bucket_no_upscale:
+        if low > high:
+            yield f"min_bucket_reso ({low}) is above max_bucket_reso ({high}); swap them."
+        if min(d.resolution) < low or max(d.resolution) > high:
+            yield (
+                f"resolution {d.resolution[0]},{d.resolution[1]} is outside min_bucket_reso ({low}) to max_bucket_reso "
+                f"({high}); change one of them or switch bucket_no_upscale on."
+            )
+    if not d.enable_bucket and any(side % 8 for side in d.resolution):
+        yield (
+            f"resolution {d.resolution[0]},{d.resolution[1]} isn't a multiple of 8 on both sides, as training without "
+            "enable_bucket needs; round it."
+        )
+    for name, on in (("color_aug", d.color_aug), ("random_crop", d.random_crop)):
+        if on and cached:
+            yield f"{name} changes the images at every use, so cache_latents can't be on; set cache_latents to false."
+
+
+def _network(config: RunConfig) -> Iterator[str]:
+    n = config.network
+    if n.network_train_unet_only and n.network_train_text_encoder_only:
+        yield "network_train_unet_only and network_train_text_encoder_only exclude each other; set one of them."
+    if n.dim_from_weights and not n.network_weights:
+        yield "dim_from_weights needs network_weights, the LoRA file to take the ranks from."
+    weights = {name: getattr(n, name) for name in ("down_lr_weight", "mid_lr_weight", "up_lr_weight")}
+    for name, text in weights.items():
+        if text and not _is_lr_weight(text, shapes=name != "mid_lr_weight"):
+            yield (
+                f"{name} can't be {text!r}; give numbers with commas"
+                + ("." if name == "mid_lr_weight" else f", or one of {', '.join(LR_WEIGHT_SHAPES)}, such as sine+0.25.")
+            )
+    for name in ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas"):
+        count = len(getattr(n, name))
+        if count and count not in BLOCK_COUNTS:
+            yield f"{name} has {count} numbers; give 25 for SD 1/2 or 23 for SDXL."
+        if count and n.block_dims and count != len(n.block_dims):
+            yield f"{name} has {count} numbers and block_dims {len(n.block_dims)}; give as many of both."
+        if count and not n.block_dims and not any(weights.values()):
+            yield f"{name} is used only together with block_dims; set block_dims too."
+    if n.conv_block_alphas and not n.conv_block_dims:
+        yield "conv_block_alphas needs conv_block_dims."
+
+
+def _is_lr_weight(text: str, shapes: bool) -> bool:
+    name, _, base = text.partition("+")
+    if shapes and name.strip() in LR_WEIGHT_SHAPES:
+        return not base or _is_number(base)
+    return all(not part.strip() or _is_number(part) for part in text.split(","))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) >= 0
+    except ValueError:
+        return False
+
+
+def _rates(config: RunConfig) -> Iterator[str]:
+    o = config.optimizer
+    if not config.trains_unet and not config.trains_text_encoder:
+        yield "Nothing would be trained: unet_lr and text_encoder_lr are both 0 or switched off; set one of them."
+    if o.max_train_steps == 0 and o.max_train_epochs == 0:
+        yield "max_train_steps and max_train_epochs are both 0; set one of them."
+    if o.optimizer_type.lower().startswith(("dadapt", "prodigy")):
+        for name in ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"):
+            if getattr(o, name) is not None:
+                yield f"{o.optimizer_type} finds one rate for all weights, so {name} can't be used; leave it empty."
+
+
+def _schedule(config: RunConfig) -> Iterator[str]:
+    s = config.schedule
+    for name in ("lr_warmup_steps", "lr_decay_steps"):
+        value = getattr(s, name)
+        if value > 1 and value != int(value):
+            yield f"{name} can't be {value}; give whole steps, or a share of all steps below 1."
+    if s.lr_warmup_steps and not warmup_is_used(config):
+        what = f"lr_scheduler_type {s.lr_scheduler_type}" if s.lr_scheduler_type else f"lr_scheduler {s.lr_scheduler}"
+        yield f"{what} has no warm-up; set lr_warmup_steps to 0 or choose constant_with_warmup."
+
+
+def _loss(config: RunConfig) -> Iterator[str]:
+    loss = config.loss
+    if loss.min_timestep >= loss.max_timestep:
+        yield f"min_timestep ({loss.min_timestep}) must be below max_timestep ({loss.max_timestep})."
+    if loss.adaptive_noise_scale and not loss.noise_offset:
+        yield "adaptive_noise_scale needs noise_offset; set noise_offset above 0 or adaptive_noise_scale to 0."
+
+
+def _memory(config: RunConfig) -> Iterator[str]:
+    if config.memory.cache_latents_to_disk and not config.memory.cache_latents:
+        yield "cache_latents_to_disk needs cache_latents; switch it on."
+    if config.memory.cache_text_encoder_outputs_to_disk and not config.memory.cache_text_encoder_outputs:
+        yield "cache_text_encoder_outputs_to_disk needs cache_text_encoder_outputs; switch it on."
