@@ -54,6 +54,17 @@ class RunFolder:
         except OSError as error:
             raise FileError(f"Can't write {self.log}: {error.strerror}. Free space on the disk, then resume.") from error
 
+    def read_run(self) -> dict[str, Any]:
+        """What :meth:`write_run` recorded.
+
+        Raises:
+            FileError: if it isn't there or is damaged.
+        """
+        try:
+            return json.loads(self.run.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise FileError(f"{self.run} can't be read; start the run anew.") from error
+
     def write_run(self, facts: dict[str, Any]) -> None:
         """Record the full configuration, versions, seeds and the base model."""
         write_json(self.run, facts)

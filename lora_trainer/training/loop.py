@@ -67,7 +67,7 @@ def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
             done = run.report(loss, norm, time.perf_counter() - started)
             yield done
             yield from run.after_step(epoch_ended=at.group == len(groups))
-        if not stopped and at.group == len(groups):
+        if at.group == len(groups) and at.step < run.steps:
             at.epoch, at.group = at.epoch + 1, 0
     yield from run.finish(stopped)
 

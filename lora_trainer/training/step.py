@@ -35,7 +35,7 @@ class StepInputs:
 
 @dataclass(frozen=True)
 class Draw:
-    """The random part of one image's use: a function of the seed, the epoch and which use it is, nothing else."""
+    """The random part of one image's use: a function of the seed and which use it is, nothing else."""
 
     latent: Tensor  # [4, h, w]
     noise: Tensor
@@ -43,15 +43,15 @@ class Draw:
     timestep: int
 
 
-def draw(mean: Tensor, std: Tensor, config: LossConfig, seed: int, epoch: int, sample: int) -> Draw:
-    """Sample latent, noise and timestep of one image.
+def draw(mean: Tensor, std: Tensor, config: LossConfig, seed: int, uid: int) -> Draw:
+    """Sample latent, noise and timestep of one use of an image; ``uid`` is unique over the run.
 
     The key holds no step, batch or process number: how images are grouped doesn't change what each of them sees.
     """
-    latent = mean + std * torch.randn(mean.shape, generator=torch_generator(seed, "latent", epoch, sample))
-    noise = make_noise(mean.shape, config, torch_generator(seed, "noise", epoch, sample), latent)
-    input_noise = perturb(noise, config, torch_generator(seed, "perturb", epoch, sample))
-    generator = torch_generator(seed, "timestep", epoch, sample)
+    latent = mean + std * torch.randn(mean.shape, generator=torch_generator(seed, "latent", uid))
+    noise = make_noise(mean.shape, config, torch_generator(seed, "noise", uid), latent)
+    input_noise = perturb(noise, config, torch_generator(seed, "perturb", uid))
+    generator = torch_generator(seed, "timestep", uid)
     timestep = int(sample_timesteps(generator, 1, config.min_timestep, config.max_timestep))
     return Draw(latent, noise, input_noise, timestep)
 

@@ -1,0 +1,136 @@
+"""From samples of the epoch's plan to tensors for the UNet; fills the caches before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from lora_trainer.config import RunConfig
+from lora_trainer.dataset.batches import Batch, Sample, batches_per_epoch, plan_epoch, steps_per_epoch
+from lora_trainer.dataset.captions import is_varied, render
+from lora_trainer.dataset.images import LoadedImage, load_image
+from lora_trainer.dataset.items import Dataset
+from lora_trainer.hosts.base import Conditioning, TakenModel
+from lora_trainer.seeds import python_rng
+from lora_trainer.training.cache import CaptionCache, EncodedImage, LatentCache, LoadLater
+from lora_trainer.training.events import Event
+from lora_trainer.training.processes import Processes
+from lora_trainer.training.step import StepInputs, draw
+from lora_trainer.training.store import TensorStore
+
+if TYPE_CHECKING:
+    from lora_trainer.training.folder import RunFolder
+
+
+class Feed:
+    """Prepares micro-batches. With caches on, neither VAE nor text encoder runs after :meth:`fill`."""
+
+    def __init__(
+        self,
+        model: TakenModel,
+        dataset: Dataset,
+        config: RunConfig,
+        seed: int,
+        steps: int,
+        epochs: int,
+        processes: Processes,
+        folder: RunFolder,
+    ) -> None:
+        self.model, self.dataset, self.config, self.seed = model, dataset, config, seed
+        self.steps, self.epochs, self.processes, self._folder = steps, epochs, processes, folder
+        self.global_batch = config.dataset.train_batch_size * processes.world
+        batches = batches_per_epoch(dataset, self.global_batch)
+        self.groups_per_epoch = steps_per_epoch(batches, config.optimizer.gradient_accumulation_steps)
+        memory, data = config.memory, config.dataset
+        fixed = not (data.color_aug or data.random_crop)  # these change the pixels at every use
+        self.latents_cached = memory.cache_latents and fixed
+        self.captions_cached = memory.cache_text_encoder_outputs and not config.trains_text_encoder
+        self.latents = LatentCache(model, self._store("latents", memory.cache_latents_to_disk) if fixed else None)
+        captions = self._store("captions", memory.cache_text_encoder_outputs_to_disk)
+        self.captions = CaptionCache(model, captions, config)
+
+    def fill(self) -> Iterator[Event]:
+        """Encode all images and captions that the run will use, and send the idle parts away."""
+        if self.latents_cached:
+            flips = (False, True) if self.config.dataset.flip_aug else (False,)
+            wanted = {self._latent_key(item, flip): self._later(item, flip)
+                      for item in range(len(self.dataset.items)) for flip in flips}  # fmt: skip
+            yield from self.latents.fill(wanted, self.config.memory.vae_batch_size, self.processes)
+            self.model.park("vae")
+        if self.captions_cached:
+            yield from self.captions.fill(self._all_texts(), self.processes)
+            self.model.park("text_encoders")
+
+    def inputs(self, samples: Batch, epoch: int, step: int) -> StepInputs:
+        """One micro-batch; ``step`` is the number of optimiser steps done (for token warm-up)."""
+        encoded = self._images(samples)
+        draws = [
+            draw(image.mean, image.std, self.config.loss, self.seed, sample.uid)
+            for image, sample in zip(encoded, samples, strict=True)
+        ]
+        device = self.model.device
+        prior = self.config.dataset.prior_loss_weight
+        weights = [prior if self.dataset.items[sample.item].is_reg else 1.0 for sample in samples]
+        noise = torch.stack([d.noise for d in draws]).to(device)
+        perturbed = self.config.loss.ip_noise_gamma > 0
+        return StepInputs(
+            latents=torch.stack([d.latent for d in draws]).to(device),
+            noise=noise,
+            input_noise=torch.stack([d.input_noise for d in draws]).to(device) if perturbed else noise,
+            timesteps=torch.tensor([d.timestep for d in draws], device=device),
+            conditioning=self._conditioning([self.text(sample, epoch, step) for sample in samples]),
+            sizes=[image.size for image in encoded],
+            masks=self._masks(encoded),
+            weights=torch.tensor(weights, device=device),
+        )
+
+    def text(self, sample: Sample, epoch: int, step: int) -> str:
+        """The caption of one use: a function of the seed and which use it is."""
+        lines = self.dataset.items[sample.item].captions
+        rng = python_rng(self.seed, "caption", sample.uid)
+        return render(lines, self.config.caption, rng, epoch, step, self.steps)
+
+    def _conditioning(self, texts: list[str]) -> Conditioning:
+        if self.captions_cached:
+            return self.captions.batch(texts)
+        with torch.set_grad_enabled(self.config.trains_text_encoder):
+            return self.model.encode_captions(texts, self.captions.length, self.captions.clip_skip)
+
+    def _images(self, samples: Batch) -> list[EncodedImage]:
+        if self.latents_cached:
+            return [self.latents[self._latent_key(sample.item, sample.flip)] for sample in samples]
+        return self.latents.encode([self._load(sample.item, sample.flip, sample.uid) for sample in samples])
+
+    def _masks(self, images: list[EncodedImage]) -> torch.Tensor | None:
+        if not self.config.loss.masked_loss or all(image.mask is None for image in images):
+            return None
+        masks = [torch.ones_like(image.mean[:1]) if image.mask is None else image.mask for image in images]
+        return torch.stack(masks).to(self.model.device)
+
+    def _latent_key(self, item: int, flip: bool) -> str:
+        image = self.dataset.items[item]
+        return self.latents.key(image.content_sha256, image.placement, flip, self.dataset.config.alpha_mask)
+
+    def _later(self, item: int, flip: bool) -> LoadLater:
+        return LoadLater(self.dataset.items[item].bucket, lambda: self._load(item, flip, 0))
+
+    def _load(self, item: int, flip: bool, uid: int) -> LoadedImage:
+        return load_image(self.dataset.items[item], self.dataset.config, flip, python_rng(self.seed, "augment", uid))
+
+    def _all_texts(self) -> Iterator[str]:
+        """Every caption that the run will use, in order of use."""
+        if not is_varied(self.config.caption):
+            for index in range(len(self.dataset.items)):
+                yield self.text(Sample(index, 0, 0, False), 1, 0)
+            return
+        accumulation, step = self.config.optimizer.gradient_accumulation_steps, 0
+        for epoch in range(1, self.epochs + 1):
+            for index, batch in enumerate(plan_epoch(self.dataset, self.global_batch, self.seed, epoch)):
+                done = step + index // accumulation
+                yield from (self.text(sample, epoch, done) for sample in batch)
+            step += self.groups_per_epoch
+
+    def _store(self, what: str, on_disk: bool) -> TensorStore:
+        return TensorStore(self._folder.cache / what) if on_disk else TensorStore()

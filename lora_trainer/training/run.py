@@ -1,0 +1,207 @@
+"""One training run from a dataset folder to LoRA files: takes the model, builds what the loop needs, gives it all back."""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lora_trainer import __version__
+from lora_trainer.config import RunConfig
+from lora_trainer.dataset.batches import batches_per_epoch, total_epochs, total_steps
+from lora_trainer.dataset.folders import scan
+from lora_trainer.dataset.items import Dataset
+from lora_trainer.dataset.summary import summarize
+from lora_trainer.errors import ConfigError, FileError
+from lora_trainer.hosts.base import Host, ModelInfo, TakenModel
+from lora_trainer.network.lora import LoraNetwork
+from lora_trainer.network.metadata import build_metadata
+from lora_trainer.training.cache import digest
+from lora_trainer.training.diffusion import NoiseSchedule
+from lora_trainer.training.events import CancelToken, Event, Notice, Saved
+from lora_trainer.training.feed import Feed
+from lora_trainer.training.folder import RunFolder
+from lora_trainer.training.loop import training_loop
+from lora_trainer.training.optimizers import create_optimizer
+from lora_trainer.training.precision import check_precision, make_grad_scaler
+from lora_trainer.training.processes import Processes
+from lora_trainer.training.sampling import Sampler, sample_requests
+from lora_trainer.training.saver import Saver
+from lora_trainer.training.schedule import create_scheduler
+from lora_trainer.training.session import Session
+from lora_trainer.training.state import Position, load_state
+
+FORBIDDEN_IN_NAMES = ':<>,"/\\|?*'  # the prompt syntax <lora:NAME:w>, or a file system, gives these a meaning
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "bitsandbytes", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What to train and where the files go."""
+
+    name: str
+    dataset: Path
+    config: RunConfig
+    output: Path  # the folder that will hold <name>/
+    resume: bool = False
+    overwrite: bool = False
+
+
+def train(host: Host, request: RunRequest, token: CancelToken | None = None) -> Iterator[Event]:
+    """Train; the host has its model back, unchanged, at the end and whenever this generator is closed.
+
+    At every event the model carries nothing of ours (see :func:`lora_trainer.training.loop.training_loop`).
+
+    Raises:
+        LoraTrainerError: in one sentence. Nothing is half-written then.
+    """
+    token = token or CancelToken()
+    processes = Processes()
+    check_name(request, host.lora_dir)
+    folder = RunFolder(request.output, request.name)
+    folder.prepare()
+    dataset = scan(request.dataset, request.config)
+    if processes.is_main:
+        yield from (Notice(text) for text in [*dataset.notices, *map(str, dataset.skipped)])
+    with host.take(request.config.memory.mixed_precision) as model:
+        session = _open(host, request, model, dataset, folder, processes)
+        written: list[Path] = []
+        yield from session.feed.fill()
+        for event in training_loop(session, token):
+            if isinstance(event, Saved):
+                written.append(event.path)
+                host.refresh_loras([event.path])
+            if processes.is_main:
+                yield event
+    host.refresh_loras(written)
+
+
+def check_name(request: RunRequest, lora_dir: Path) -> None:
+    """Refuse a name that can't be used in ``<lora:NAME:w>`` or is taken.
+
+    Raises:
+        ConfigError: in one sentence.
+    """
+    name = request.name
+    bad = sorted({c for c in name if c in FORBIDDEN_IN_NAMES or ord(c) < 32})
+    if not name or name != name.strip() or bad or name.startswith(".") or name.lower() == "none":
+        reason = f"{' '.join(bad)} can't be used in it" if bad else "it is empty, reserved, or begins or ends badly"
+        raise ConfigError(f"The name {name!r} can't be used: {reason}. Use letters, digits, - and _.")
+    target = lora_dir / f"{name}.safetensors"
+    if target.exists() and not (request.resume or request.overwrite):
+        raise ConfigError(f"{target} exists already. Choose another name, resume that run, or allow overwriting it.")
+
+
+def _open(
+    host: Host, request: RunRequest, model: TakenModel, dataset: Dataset, folder: RunFolder, processes: Processes
+) -> Session:
+    """Build the session; resumes from the saved state if asked to."""
+    config, info = request.config, model.info
+    check_precision(model.device, config.memory.mixed_precision)
+    seed = processes.from_main(_seed(config, folder, request.resume))
+    config = config.replace(seed=seed)
+    network = LoraNetwork.create(model.unet, model.text_encoders, info, config, seed)
+    groups = network.parameter_groups(config)
+    optimizer = create_optimizer(groups, config.optimizer)
+    batches = batches_per_epoch(dataset, config.dataset.train_batch_size * processes.world)
+    steps = total_steps(config.optimizer, batches)
+    epochs = total_epochs(steps, batches, config.optimizer.gradient_accumulation_steps)
+    prediction = info.prediction_type
+    if config.loss.v_parameterization is not None:
+        prediction = "v_prediction" if config.loss.v_parameterization else "epsilon"
+    summary = summarize(dataset)
+    fallback = next((item.captions[0] for item in dataset.items if item.captions), request.name)
+    session = Session(
+        config=config,
+        seed=seed,
+        model=model,
+        network=network,
+        dataset=dataset,
+        feed=Feed(model, dataset, config, seed, steps, epochs, processes, folder),
+        schedule=NoiseSchedule.from_alphas(model.alphas_cumprod, config.loss.zero_terminal_snr).to(model.device),
+        prediction_type=prediction,
+        optimizer=optimizer,
+        scheduler=create_scheduler(optimizer, config.schedule, steps),
+        scaler=make_grad_scaler(model.device, config.memory.mixed_precision),
+        parameters=[parameter for group in groups for parameter in group["params"]],
+        processes=processes,
+        folder=folder,
+        saver=Saver(
+            host.lora_dir,
+            request.name,
+            config.save,
+            lambda stem, at: build_metadata(config, info, summary, at, stem),
+            processes.is_main,
+        ),
+        sampler=Sampler(sample_requests(config.sample, fallback, seed, info.resolution), folder.samples, config.sample),
+        steps=steps,
+        epochs=epochs,
+        identity=_identity(config, dataset, info, processes),
+        notices=[*dataset.notices, *map(str, dataset.skipped)],
+    )
+    if request.resume:
+        session.position = load_state(folder.state, network, session.parts(), session.identity)
+    processes.wait()
+    if processes.is_main:
+        folder.start_log(session.position.step)
+        folder.write_run(_facts(request, config, session, info))
+    return session
+
+
+def _seed(config: RunConfig, folder: RunFolder, resume: bool) -> int:
+    """The run's seed: the given one, that of the run to resume, or a new one."""
+    if config.optimizer.seed:
+        return config.optimizer.seed
+    if resume and folder.run.is_file():
+        return folder.read_run()["config"]["seed"]
+    return secrets.randbelow(2**31 - 1) + 1
+
+
+def _identity(config: RunConfig, dataset: Dataset, info: ModelInfo, processes: Processes) -> dict[str, Any]:
+    """What must be equal for a run to be the continuation of another."""
+    contents = digest(*((item.content_sha256, item.repeats, item.captions) for item in dataset.items))
+    return {
+        "config": config.to_dict(),
+        "dataset": f"{len(dataset.items)} images, {contents[:8]}",
+        "model": f"{info.checkpoint}, {digest(info.vae_fingerprint, info.text_fingerprint, info.checkpoint_sha256)[:8]}",
+        "processes": processes.world,
+    }
+
+
+def _facts(request: RunRequest, config: RunConfig, session: Session, info: ModelInfo) -> dict[str, Any]:
+    """The content of run.json."""
+    return {
+        "name": request.name,
+        "dataset": str(request.dataset),
+        "config": config.to_dict(),
+        "steps": session.steps,
+        "epochs": session.epochs,
+        "images": len(session.dataset.items),
+        "skipped": [str(skipped) for skipped in session.dataset.skipped],
+        "notices": list(session.dataset.notices),
+        "modules": len(session.network.modules),
+        "base_model": {
+            "name": info.checkpoint,
+            "sha256": info.checkpoint_sha256,
+            "family": info.family,
+            "prediction_type": session.prediction_type,
+            "vae": info.vae,
+        },
+        "processes": session.processes.world,
+        "device": str(session.device),
+        "versions": {"lora_trainer": __version__, "python": platform.python_version(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,155 @@
+"""A run in progress: everything the loop uses, and what happens around its steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from lora_trainer.config import RunConfig
+from lora_trainer.dataset.batches import Batch
+from lora_trainer.dataset.items import Dataset
+from lora_trainer.hosts.base import PredictionType, TakenModel
+from lora_trainer.network.lora import LoraNetwork
+from lora_trainer.training.diffusion import NoiseSchedule
+from lora_trainer.training.events import Event, Finished, Notice, StepDone
+from lora_trainer.training.feed import Feed
+from lora_trainer.training.folder import RunFolder
+from lora_trainer.training.processes import Processes
+from lora_trainer.training.sampling import Sampler
+from lora_trainer.training.saver import Saver
+from lora_trainer.training.state import Position, save_state
+from lora_trainer.training.step import StepInputs
+
+if TYPE_CHECKING:
+    from torch.amp import GradScaler
+
+
+@dataclass
+class Session:
+    """Made by :func:`lora_trainer.training.run.train`; lives as long as the model is taken."""
+
+    config: RunConfig
+    seed: int
+    model: TakenModel
+    network: LoraNetwork
+    dataset: Dataset
+    feed: Feed
+    schedule: NoiseSchedule
+    prediction_type: PredictionType
+    optimizer: torch.optim.Optimizer
+    scheduler: Any  # of torch.optim.lr_scheduler
+    scaler: GradScaler
+    parameters: list[nn.Parameter]
+    processes: Processes
+    folder: RunFolder
+    saver: Saver
+    sampler: Sampler
+    steps: int
+    epochs: int
+    identity: dict[str, Any]
+    position: Position = field(default_factory=Position)
+    notices: list[str] = field(default_factory=list)
+    state_written: float = field(default_factory=time.monotonic)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
+
+    @property
+    def mixed_precision(self) -> str:
+        """Number format of the model's arithmetic."""
+        return self.config.memory.mixed_precision
+
+    @property
+    def accumulation(self) -> int:
+        """Batches per optimiser step."""
+        return self.config.optimizer.gradient_accumulation_steps
+
+    @property
+    def global_batch(self) -> int:
+        """Images per batch over all processes."""
+        return self.config.dataset.train_batch_size * self.processes.world
+
+    @property
+    def images(self) -> int:
+        """Distinct images."""
+        return len(self.dataset.items)
+
+    @property
+    def recomputed(self) -> list[nn.Module]:
+        """Blocks that run again in the backward pass instead of keeping their activations."""
+        return self.model.blocks() if self.config.memory.gradient_checkpointing else []
+
+    def prepare(self, mine: Batch, epoch: int, step: int) -> StepInputs:
+        """This process's part of a batch, on the model's device."""
+        return self.feed.inputs(mine, epoch, step)
+
+    def parts(self) -> dict[str, Any]:
+        """What has a state besides the LoRA itself."""
+        return {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
+
+    def report(self, loss: float, norm: float, seconds: float) -> StepDone:
+        """The event of the step just done, also written to the log."""
+        at = self.position
+        rates = {group.get("name", str(i)): float(group["lr"]) for i, group in enumerate(self.optimizer.param_groups)}
+        done = StepDone(at.step, self.steps, at.epoch, loss, at.average, rates, norm, seconds)
+        if self.processes.is_main:
+            self.folder.append_log(done)
+        return done
+
+    def after_step(self, epoch_ended: bool) -> Iterator[Event]:
+        """Saves and samples that are due now; the last step's save is :meth:`finish`'s."""
+        at, every = self.position, self.config.save
+        last = at.step >= self.steps
+        saved: Path | None = None
+        if not last and epoch_ended and every.save_every_n_epochs and at.epoch % every.save_every_n_epochs == 0:
+            saved = self.saver.epoch(self.network, at)
+        if not last and every.save_every_n_steps and at.step % every.save_every_n_steps == 0:
+            saved = self.saver.step(self.network, at)
+        minutes = every.save_state_every_n_minutes
+        if saved or (not last and minutes and time.monotonic() - self.state_written > 60 * minutes):
+            self.save_state(epoch_ended)
+        if saved is not None and self.processes.is_main:
+            yield from self.saver.events()
+        yield from self.sample(epoch_ended=epoch_ended)
+
+    def sample(self, *, first: bool = False, epoch_ended: bool = False) -> Iterator[Event]:
+        """Sample images, if this is a moment for them; the other processes wait."""
+        if not self.sampler.wanted(self.position.step, self.position.epoch, first, epoch_ended):
+            return
+        if self.processes.is_main:
+            for event in self.sampler.make(self.model, self.network, self.position.step):
+                if isinstance(event, Notice):
+                    self.notices.append(event.text)
+                yield event
+        self.processes.wait()
+
+    def save_state(self, epoch_ended: bool = False) -> None:
+        """Write the resume state. At the end of an epoch it points to the start of the next one."""
+        self.state_written = time.monotonic()
+        if not self.processes.is_main:
+            return
+        at = self.position
+        if epoch_ended:
+            at = Position(at.epoch + 1, 0, at.step, list(at.losses), list(at.saved))
+        save_state(self.folder.state, self.network, self.parts(), at, self.identity)
+
+    def save_everything(self) -> Path:
+        """The LoRA as it is now, under its final name, and the state."""
+        at_end = self.position.group >= self.feed.groups_per_epoch
+        self.save_state(epoch_ended=at_end)
+        return self.saver.final(self.network, self.position)
+
+    def finish(self, stopped: bool) -> Iterator[Event]:
+        """The last save and the closing event."""
+        path = self.save_everything()
+        if self.processes.is_main:
+            yield from self.saver.events()
+        yield Finished(path, self.position.step, self.steps, stopped, tuple(self.notices))
