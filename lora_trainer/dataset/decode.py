@@ -1,0 +1,152 @@
+"""Opening any image that Pillow can open: which files are images, whether they are whole, and their true pixels."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageFile
+
+from lora_trainer.dataset.buckets import Size
+from lora_trainer.errors import DatasetError
+
+_NO_PICTURES = {"BUFR", "GRIB", "HDF5", "IPTC", "MPEG"}  # Pillow recognises these but can't show them
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_lock = threading.Lock()
+_strict_users = 0
+_lenient_before = False
+
+
+@contextmanager
+def strict_decoding() -> Iterator[None]:
+    """Make Pillow refuse truncated files, also where another extension told it to fill them up with grey.
+
+    The switch is Pillow's own and global, so it is put back as soon as the last user is done.
+    """
+    global _strict_users, _lenient_before
+    with _lock:
+        if _strict_users == 0:
+            _lenient_before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+        _strict_users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _strict_users -= 1
+            if _strict_users == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = _lenient_before
+
+
+@lru_cache(maxsize=1)
+def image_endings() -> frozenset[str]:
+    """Lower-case file endings, with the dot, of the formats that this Pillow can open."""
+    return frozenset(
+        ending.lower()
+        for ending, name in Image.registered_extensions().items()
+        if name in Image.OPEN and name not in _NO_PICTURES
+    )
+
+
+@lru_cache(maxsize=1 << 16)
+def probe(path: Path, file_size: int, changed_ns: int) -> Size:
+    """Decode a file once to see that it is whole; remembered as long as its size and time of change are the same.
+
+    Returns:
+        (width, height) after EXIF rotation.
+
+    Raises:
+        DatasetError: the end of a sentence that begins with the file's name and says why it can't be used.
+    """
+    if file_size == 0:
+        raise DatasetError("is an empty file; copy it again or delete it.")
+    try:
+        with strict_decoding(), Image.open(path) as image:
+            size = image.size
+            if _orientation(image) in {5, 6, 7, 8}:
+                size = (size[1], size[0])
+            image.draft("RGB", (image.width // 8, image.height // 8))  # JPEG: reads all of the file, computes an eighth
+            image.load()
+    except Exception as error:  # Pillow's plugins raise anything, from SyntaxError to zlib.error, on a damaged file
+        raise DatasetError(_unreadable(error)) from error
+    return size
+
+
+def read_image(path: Path) -> tuple[Image.Image, Image.Image | None]:
+    """The first frame, upright, as RGB on white, and its alpha channel (mode L) if it has one.
+
+    Raises:
+        DatasetError: names the file and why it can't be read.
+    """
+    try:
+        with strict_decoding(), Image.open(path) as image:
+            image.load()
+            turn = _TURNS.get(_orientation(image))
+            colour, alpha = _split_alpha(image)
+    except Exception as error:  # see probe
+        raise DatasetError(f"{path} {_unreadable(error)}") from error
+    if turn is not None:
+        colour, alpha = colour.transpose(turn), alpha and alpha.transpose(turn)
+    return colour, alpha
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF data in a good image: take it as upright
+        return 1
+
+
+def _unreadable(error: Exception) -> str:
+    words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if isinstance(error, Image.UnidentifiedImageError):
+        words = "its content is in no format that Pillow knows"
+    return f"can't be read as an image ({words}); re-export it as PNG or JPEG, or delete it."
+
+
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """RGB composited on white, and the alpha channel; every Pillow mode."""
+    if image.mode.startswith(("I", "F")):
+        return _deep_grey(image).convert("RGB"), None
+    if image.mode == "LAB":
+        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB")
+        assert converted is not None  # only in-place conversion gives None
+        return converted, None
+    if not _has_alpha(image):
+        return image.convert("RGB"), None
+    rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, rgba).convert("RGB"), rgba.getchannel("A")
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    if image.mode in {"RGBA", "RGBa", "LA", "La", "PA"} or "transparency" in image.info:
+        return True
+    return image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A")
+
+
+def _deep_grey(image: Image.Image) -> Image.Image:
+    """Grey with more than 8 bits as 8 bits, scaled by its format's range (Pillow's own conversion would clip).
+
+    Integers are 16-bit unless larger values occur; floats are 0…1, 0…255 or 0…65535, whichever holds the maximum.
+    """
+    values = np.asarray(image, dtype=np.float64)
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    top = float(values.max(initial=0.0))
+    ranges = (1.0, 255.0, 65535.0) if image.mode.startswith("F") else (65535.0,)
+    full = next((limit for limit in ranges if top <= limit), top)
+    return Image.fromarray(np.clip(values * (255.0 / full) + 0.5, 0, 255).astype(np.uint8), "L")

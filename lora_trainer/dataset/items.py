@@ -1,0 +1,107 @@
+"""What a dataset is once it has been read: images, folders, what was skipped and what the user should know."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from lora_trainer.config import DatasetConfig
+from lora_trainer.dataset.buckets import Placement, Size
+from lora_trainer.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One ``<repeats>_<trigger>`` folder."""
+
+    path: Path
+    repeats: int
+    trigger: str  # the words after the number; "" if there are none
+    is_reg: bool = False
+
+    @property
+    def name(self) -> str:
+        """The folder's name, as metadata and messages show it."""
+        return self.path.name
+
+
+@dataclass(frozen=True)
+class ImageItem:
+    """One image. ``repeats`` is how often it is used in an epoch; for regularisation images it is adjusted."""
+
+    path: Path
+    folder: Folder
+    repeats: int
+    captions: tuple[
+        str, ...
+    ]  # the non-empty lines of its caption file, or the folder's trigger; () if neither is there
+    caption_source: Literal["file", "missing", "empty"]
+    size: Size  # (width, height) after EXIF rotation
+    placement: Placement
+
+    @property
+    def is_reg(self) -> bool:
+        """Whether it is a regularisation image."""
+        return self.folder.is_reg
+
+    @property
+    def trigger(self) -> str:
+        """The folder's words."""
+        return self.folder.trigger
+
+    @property
+    def bucket(self) -> Size:
+        """(width, height) that it is trained at."""
+        return self.placement.bucket
+
+    @cached_property
+    def content_sha256(self) -> str:
+        """Hash of the file's bytes, read at the first use; keys the latent cache.
+
+        Raises:
+            DatasetError: if the file can't be read any more.
+        """
+        digest = hashlib.sha256()
+        try:
+            with self.path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise DatasetError(f"{self.path} can't be read any more ({error.strerror}); start again.") from error
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that isn't used, and why; ``str()`` is the line for the user."""
+
+    path: Path
+    reason: str  # the end of a sentence that begins with the path
+
+    def __str__(self) -> str:
+        return f"Skipped {self.path}: it {self.reason}"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All that is trained on; ``items`` are the training images in folder order, then the regularisation images."""
+
+    path: Path
+    config: DatasetConfig
+    items: tuple[ImageItem, ...]
+    folders: tuple[Folder, ...]  # training, then regularisation
+    skipped: tuple[Skipped, ...] = ()
+    notices: tuple[str, ...] = field(default=())
+
+    @property
+    def train_samples(self) -> int:
+        """Training images times their repeats: the uses in one epoch, without regularisation."""
+        return sum(item.repeats for item in self.items if not item.is_reg)
+
+    @property
+    def reg_samples(self) -> int:
+        """Uses of regularisation images in one epoch."""
+        return sum(item.repeats for item in self.items if item.is_reg)

@@ -1,0 +1,187 @@
+"""kohya's folder layout: which sub-folders are trained, how often, with which words, and what lies in them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lora_trainer.dataset.decode import image_endings
+from lora_trainer.dataset.items import Folder, Skipped
+from lora_trainer.errors import DatasetError
+
+_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
+_FOREIGN_IMAGES = frozenset(  # pictures that Pillow doesn't open, or only with a plug-in
+    {".heic", ".heif", ".avif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".xcf"}
+)
+_SIDECARS = frozenset({".npz", ".json", ".db", ".ini"})  # caches and notes of other trainers and file managers
+
+
+@dataclass
+class Listing:
+    """What lies directly in a folder."""
+
+    images: list[Path] = field(default_factory=list)  # sorted by name
+    files: dict[str, Path] = field(default_factory=dict)  # every file by its lower-case name
+    folders: list[Path] = field(default_factory=list)
+
+
+def list_folder(path: Path) -> Listing:
+    """Files and folders directly in ``path``, sorted by name, without hidden ones.
+
+    Raises:
+        DatasetError: if the folder isn't there or can't be read.
+    """
+    listing = Listing()
+    try:
+        with os.scandir(path) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.startswith((".", "__MACOSX", "desktop.ini", "Thumbs.db")):
+                    continue
+                here = Path(entry.path)
+                if entry.is_dir():
+                    listing.folders.append(here)
+                    continue
+                listing.files[entry.name.lower()] = here
+                if here.suffix.lower() in image_endings():
+                    listing.images.append(here)
+    except FileNotFoundError:
+        raise DatasetError(f"The folder {path} doesn't exist; check its path.") from None
+    except NotADirectoryError:
+        raise DatasetError(f"{path} is a file; give the folder that holds your <repeats>_<trigger> folders.") from None
+    except OSError as error:
+        raise DatasetError(f"The folder {path} can't be read ({error.strerror}); check its permissions.") from error
+    return listing
+
+
+def parse_name(name: str) -> tuple[int, str] | None:
+    """Repeats and words of a ``<repeats>_<words>`` folder name; None if it is named otherwise."""
+    match = _NAME.fullmatch(name)
+    return (int(match.group(1)), match.group(2).strip()) if match else None
+
+
+def find_folders(directory: Path, is_reg: bool, notices: list[str]) -> list[tuple[Folder, Listing]]:
+    """The folders to train on, with what lies in them. What is ignored goes into ``notices``.
+
+    Raises:
+        DatasetError: if there is none; says what to rename.
+    """
+    listing = list_folder(directory)
+    found: list[tuple[Folder, Listing]] = []
+    for path in listing.folders:
+        parsed = parse_name(path.name)
+        if parsed and parsed[0]:
+            found.append((Folder(path, *parsed, is_reg), list_folder(path)))
+        elif images := _images_in(path):
+            notices.append(_ignored(path, images, parsed is not None))
+    parsed = parse_name(directory.resolve().name)
+    if found:
+        if listing.images:
+            notices.append(
+                f"{_count(len(listing.images), 'image')} directly in {directory} ignored; "
+                "move them into a <repeats>_<trigger> folder to train on them."
+            )
+    elif listing.images and parsed and parsed[0]:
+        found.append((Folder(directory.resolve(), *parsed, is_reg), listing))
+        notices.append(f"{directory} is itself a <repeats>_<trigger> folder and is read as the only one.")
+    if not found:
+        raise DatasetError(_what_to_rename(directory, listing))
+    return found
+
+
+def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], notices: list[str]) -> list[Skipped]:
+    """Images in formats that can't be read, as skipped; everything else that is ignored goes into ``notices``."""
+    skipped: list[Skipped] = []
+    others: Counter[str] = Counter()
+    stems = {image.stem.lower() for image in listing.images}
+    orphans: list[str] = []
+    for path in listing.files.values():
+        ending = path.suffix.lower()
+        if ending in image_endings() or ending in _SIDECARS:
+            continue
+        if ending in _FOREIGN_IMAGES:
+            skipped.append(Skipped(path, f"is a {ending} file, which can't be opened here; convert it to PNG or JPEG."))
+        elif any(path.name.lower().endswith(caption.lower()) for caption in endings):
+            if not any(
+                path.name.lower() == stem + caption.lower() for caption in endings for stem in _stems(path, stems)
+            ):
+                orphans.append(path.name)
+        else:
+            others[ending or "without ending"] += 1
+    if orphans:
+        notices.append(
+            f"{folder.name}: {_count(len(orphans), 'caption file')} without an image ignored ({names(orphans)})."
+        )
+    if others:
+        notices.append(
+            f"{folder.name}: {_count(sum(others.values()), 'file')} ignored, neither image nor caption "
+            f"({', '.join(sorted(others))})."
+        )
+    nested = [path.name for path in listing.folders if _images_in(path)]
+    if nested:
+        notices.append(
+            f"{folder.name}: images in its sub-folders ({names(nested)}) are ignored; move them up to train on them."
+        )
+    return skipped
+
+
+def names(values: list[str], most: int = 3) -> str:
+    """The first few names of a list, and how many more there are."""
+    rest = len(values) - most
+    return ", ".join(values[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _list_if_readable(path: Path) -> Listing:
+    try:
+        return list_folder(path)
+    except DatasetError:  # a folder that isn't part of the dataset needn't be readable
+        return Listing()
+
+
+def _images_in(path: Path) -> int:
+    return len(_list_if_readable(path).images)
+
+
+def _stems(path: Path, stems: set[str]) -> list[str]:
+    """Stems of images that could own this caption file: its name up to each dot."""
+    parts = path.name.lower().split(".")
+    return [stem for n in range(1, len(parts)) if (stem := ".".join(parts[:n])) in stems]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun} is" if number == 1 else f"{number} {noun}s are"
+
+
+def _ignored(path: Path, images: int, zero_repeats: bool) -> str:
+    why = "its name says 0 repeats" if zero_repeats else "its name doesn't begin with a number of repeats"
+    return (
+        f"The folder {path.name} with {images} image{'s' * (images != 1)} is ignored because {why}; "
+        f"rename it, for instance to {_suggestion(path.name)}, to train on it."
+    )
+
+
+def _suggestion(name: str) -> str:
+    parsed = parse_name(name)
+    return f"10_{parsed[1] if parsed else name}"
+
+
+def _what_to_rename(directory: Path, listing: Listing) -> str:
+    """The sentence for a folder without any ``<repeats>_<trigger>`` folder: the most likely remedy."""
+    if listing.images:
+        return (
+            f"{directory} holds images, but its name doesn't say how often to use them and with which words; rename it "
+            f"to <repeats>_<trigger>, such as {_suggestion(directory.resolve().name)}, or move them to a sub-folder "
+            "named so."
+        )
+    for path in listing.folders:
+        if any(parse_name(inner.name) for inner in _list_if_readable(path).folders):
+            return f"{directory} has no <repeats>_<trigger> folder, but {path} does; give {path} as the dataset."
+    for path in listing.folders:
+        if _images_in(path):
+            return (
+                f"No folder in {directory} is named <repeats>_<trigger>; rename {path.name}, for instance to "
+                f"{_suggestion(path.name)}."
+            )
+    return f"{directory} holds no images; put them into a sub-folder named <repeats>_<trigger>, such as 10_mywords."

@@ -1,0 +1,127 @@
+"""What there is to say of a dataset: for the check, the notices and the LoRA file's metadata."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lora_trainer.dataset.batches import bucket_samples
+from lora_trainer.dataset.buckets import Size, aspect_error
+from lora_trainer.dataset.captions import tag_frequency
+from lora_trainer.dataset.items import Dataset, Folder
+
+
+@dataclass(frozen=True)
+class FolderSummary:
+    """Counts of one folder."""
+
+    name: str
+    trigger: str
+    is_reg: bool
+    repeats: int  # as its name says
+    images: int  # used
+    samples: int  # uses in one epoch; for regularisation after kohya's adjustment
+    captions_missing: int
+    captions_empty: int
+    tags: dict[str, int]  # how many images have each tag
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """Counts of a whole dataset; plain values, so that :func:`dataclasses.asdict` is ready for JSON."""
+
+    path: str
+    images: int
+    samples: int  # uses of training images in one epoch
+    reg_images: int
+    reg_samples: int
+    folders: tuple[FolderSummary, ...]
+    buckets: tuple[tuple[Size, int], ...]  # (width, height) and uses in one epoch
+    mean_aspect_error: float  # between image and bucket
+    captions_missing: int
+    captions_empty: int
+    skipped: tuple[str, ...]  # a line each
+    notices: tuple[str, ...]
+
+
+def summary(dataset: Dataset) -> DatasetSummary:
+    """Count everything."""
+    folders = tuple(_folder(dataset, folder) for folder in dataset.folders)
+    errors = [aspect_error(item.size, item.bucket) for item in dataset.items]
+    return DatasetSummary(
+        path=str(dataset.path),
+        images=sum(folder.images for folder in folders if not folder.is_reg),
+        samples=dataset.train_samples,
+        reg_images=sum(folder.images for folder in folders if folder.is_reg),
+        reg_samples=dataset.reg_samples,
+        folders=folders,
+        buckets=tuple(bucket_samples(dataset).items()),
+        mean_aspect_error=sum(errors) / len(errors) if errors else 0.0,
+        captions_missing=sum(folder.captions_missing for folder in folders if not folder.is_reg),
+        captions_empty=sum(folder.captions_empty for folder in folders if not folder.is_reg),
+        skipped=tuple(map(str, dataset.skipped)),
+        notices=dataset.notices,
+    )
+
+
+def to_json(facts: DatasetSummary) -> dict[str, Any]:
+    """The summary as plain JSON values."""
+    return dict(json.loads(json.dumps(asdict(facts))))
+
+
+def describe(facts: DatasetSummary) -> list[str]:
+    """The summary as lines for a person."""
+    lines = [f"{facts.images} images, {facts.samples} uses per epoch, in {facts.path}"]
+    if facts.reg_images:
+        lines.append(f"{facts.reg_images} regularisation images, {facts.reg_samples} uses per epoch")
+    for folder in facts.folders:
+        kind = "regularisation, " if folder.is_reg else ""
+        lines.append(f'  {folder.name}: {kind}{folder.images} images x {folder.repeats}, words "{folder.trigger}"')
+    lines += [f"  bucket {size[0]}x{size[1]}: {uses} uses" for size, uses in facts.buckets]
+    if facts.captions_missing or facts.captions_empty:
+        lines.append(f"{facts.captions_missing} captions missing, {facts.captions_empty} empty")
+    if facts.skipped:
+        lines.append(f"{len(facts.skipped)} files skipped")
+    return [*lines, *facts.skipped, *facts.notices]
+
+
+def metadata(facts: DatasetSummary) -> dict[str, str]:
+    """The dataset's part of a LoRA file's metadata, as kohya writes it: every value is text, most of it JSON."""
+    frequency: dict[str, dict[str, int]] = {}
+    for folder in facts.folders:
+        tags = frequency.setdefault(folder.name, {})
+        for tag, count in folder.tags.items():
+            tags[tag] = tags.get(tag, 0) + count
+    buckets = {str(n): {"resolution": list(size), "count": uses} for n, (size, uses) in enumerate(facts.buckets)}
+    return {
+        "ss_num_train_images": str(facts.samples),
+        "ss_num_reg_images": str(facts.reg_samples),
+        "ss_dataset_dirs": json.dumps(_dirs(facts, False)),
+        "ss_reg_dataset_dirs": json.dumps(_dirs(facts, True)),
+        "ss_tag_frequency": json.dumps(frequency),
+        "ss_bucket_info": json.dumps({"buckets": buckets, "mean_img_ar_error": facts.mean_aspect_error}),
+    }
+
+
+def _dirs(facts: DatasetSummary, is_reg: bool) -> dict[str, dict[str, int]]:
+    return {
+        folder.name: {"n_repeats": folder.repeats, "img_count": folder.images}
+        for folder in facts.folders
+        if folder.is_reg == is_reg
+    }
+
+
+def _folder(dataset: Dataset, folder: Folder) -> FolderSummary:
+    items = [item for item in dataset.items if item.folder == folder]
+    return FolderSummary(
+        name=folder.name,
+        trigger=folder.trigger,
+        is_reg=folder.is_reg,
+        repeats=folder.repeats,
+        images=len(items),
+        samples=sum(item.repeats for item in items),
+        captions_missing=sum(item.caption_source == "missing" for item in items),
+        captions_empty=sum(item.caption_source == "empty" for item in items),
+        tags=tag_frequency(item.captions[0] for item in items if item.captions),
+    )
