@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 
 class Lion(Optimizer):
-    """Sign of an interpolated momentum (Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms", algorithm 2).
+    """Sign of an interpolated momentum (Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms").
 
     Every step moves each weight by exactly ``lr``, so rates are 3 to 10 times smaller than AdamW's. Weight decay is
     decoupled.

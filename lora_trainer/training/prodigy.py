@@ -87,19 +87,19 @@ class Prodigy(Optimizer):
         """Decay and add to m, v and s of every parameter; the step's share of d's numerator, and its denominator."""
         numerators: list[Tensor] = []
         denominators: list[Tensor] = []
-        for group, p in self._trained():
+        for group, p, full_grad in self._trained():
             (beta1, beta2), decay, every = group["betas"], group["weight_decay"], group["slice_p"]
             if decay and not group["decouple"]:
-                p.grad.add_(p, alpha=decay)
+                full_grad.add_(p, alpha=decay)
             state = self._state(p, every)
             if group["lr"] == 0:
                 continue
             scale = d / group["d0"]  # keeps the sums from becoming tiny; it cancels out in the quotient
-            grad = p.grad.flatten()[::every]
+            grad = full_grad.flatten()[::every]
             moved = state["p0"] - p.flatten()[::every]
             numerators.append(scale * rate * torch.dot(grad, moved))
-            state["exp_avg"].mul_(beta1).add_(p.grad, alpha=d * (1 - beta1))
-            state["exp_avg_sq"].mul_(beta2).addcmul_(p.grad, p.grad, value=d * d * (1 - beta2))
+            state["exp_avg"].mul_(beta1).add_(full_grad, alpha=d * (1 - beta1))
+            state["exp_avg_sq"].mul_(beta2).addcmul_(full_grad, full_grad, value=d * d * (1 - beta2))
             weight = scale * (d if group["safeguard_warmup"] else rate)
             state["s"].mul_(group["beta3"]).add_(grad, alpha=weight)
             denominators.append(state["s"].abs().sum())
@@ -119,14 +119,16 @@ class Prodigy(Optimizer):
         return d
 
     def _update_weights(self, d: float, rate: float) -> None:
-        for group, p in self._trained():
+        for group, p, _ in self._trained():
+            if group["lr"] == 0:
+                continue
             state = self.state[p]
             if group["weight_decay"] and group["decouple"]:
                 p.add_(p, alpha=-group["weight_decay"] * rate)
             p.addcdiv_(state["exp_avg"], state["exp_avg_sq"].sqrt().add_(d * group["eps"]), value=-rate)
 
-    def _trained(self) -> list[tuple[dict[str, Any], Tensor]]:
-        return [(group, p) for group in self.param_groups for p in group["params"] if p.grad is not None]
+    def _trained(self) -> list[tuple[dict[str, Any], Tensor, Tensor]]:
+        return [(group, p, p.grad) for group in self.param_groups for p in group["params"] if p.grad is not None]
 
     def _state(self, p: Tensor, every: int) -> dict[str, Any]:
         state = self.state[p]

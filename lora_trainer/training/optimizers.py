@@ -1,0 +1,237 @@
+"""Optimisers by name: torch's, bitsandbytes', Adafactor, Lion, Prodigy, and any class path."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from lora_trainer.config import OptimizerConfig
+from lora_trainer.errors import ConfigError
+from lora_trainer.training.lion import Lion
+from lora_trainer.training.prodigy import Prodigy
+
+logger = logging.getLogger(__name__)
+
+# sd-scripts' names (read without regard to case) and where their classes live. A class path reaches all others.
+BUILT_IN: dict[str, type[Optimizer]] = {"AdamW": torch.optim.AdamW, "Lion": Lion, "Prodigy": Prodigy}
+CLASS_PATHS: dict[str, str] = {
+    "AdamW8bit": "bitsandbytes.optim.AdamW8bit",
+    "PagedAdamW": "bitsandbytes.optim.PagedAdamW",
+    "PagedAdamW8bit": "bitsandbytes.optim.PagedAdamW8bit",
+    "PagedAdamW32bit": "bitsandbytes.optim.PagedAdamW32bit",
+    "Lion8bit": "bitsandbytes.optim.Lion8bit",
+    "PagedLion8bit": "bitsandbytes.optim.PagedLion8bit",
+    "SGDNesterov": "torch.optim.SGD",
+    "SGDNesterov8bit": "bitsandbytes.optim.SGD8bit",
+    "Adafactor": "transformers.optimization.Adafactor",
+    "DAdaptation": "dadaptation.experimental.DAdaptAdamPreprint",
+    "DAdaptAdamPreprint": "dadaptation.experimental.DAdaptAdamPreprint",
+    "DAdaptAdaGrad": "dadaptation.DAdaptAdaGrad",
+    "DAdaptAdam": "dadaptation.DAdaptAdam",
+    "DAdaptAdan": "dadaptation.DAdaptAdan",
+    "DAdaptAdanIP": "dadaptation.experimental.DAdaptAdanIP",
+    "DAdaptLion": "dadaptation.DAdaptLion",
+    "DAdaptSGD": "dadaptation.DAdaptSGD",
+    "RAdamScheduleFree": "schedulefree.RAdamScheduleFree",
+    "AdamWScheduleFree": "schedulefree.AdamWScheduleFree",
+    "SGDScheduleFree": "schedulefree.SGDScheduleFree",
+}
+NAMES = (*BUILT_IN, *CLASS_PATHS)
+INSTEAD = {  # what to choose where a package is missing
+    "bitsandbytes": "AdamW (its states are small for a LoRA)",
+    "dadaptation": "Prodigy, which needs no package",
+    "schedulefree": "AdamW with a cosine schedule",
+    "transformers": "AdamW",
+}
+
+
+def create_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
+    """Make the optimiser, in training mode.
+
+    Adafactor with ``relative_step`` (its default, as in sd-scripts) finds its own rates: those of the groups are set to
+    0 and :func:`lora_trainer.training.schedule.create_scheduler` only reports. Its states and those of all others can
+    be saved and loaded by ``state_dict`` and continue bit for bit.
+
+    Args:
+        groups: parameter groups with ``params`` and, where it differs from ``learning_rate``, ``lr``; other keys, such
+            as ``name``, are kept.
+
+    Raises:
+        ConfigError: for an unknown name, arguments that don't suit it, or a package that is missing or doesn't work
+            on this device; says what to choose instead.
+    """
+    cls = _find_class(config.optimizer_type.strip())
+    groups = [{"lr": config.learning_rate, **group} for group in groups]
+    arguments = _arguments(cls, config)
+    _check_rates(cls, groups)
+    if cls.__name__ == "Adafactor" and cls.__module__.startswith("transformers"):
+        if arguments.get("relative_step", True):
+            groups = [{**group, "lr": 0.0} for group in groups]
+    else:
+        arguments["lr"] = config.learning_rate
+    if cls.__module__.startswith("bitsandbytes"):
+        _try_out(cls, arguments, groups[0]["params"][0].device, config.optimizer_type)
+    optimizer = _construct(cls, groups, arguments, config)
+    _set_mode(optimizer, training=True)
+    return optimizer
+
+
+def learning_rates(optimizer: Optimizer) -> dict[str, float]:
+    """The rates in effect by group name, for the log; see :func:`rate_of`. Of groups with one name, the first's."""
+    rates: dict[str, float] = {}
+    for index, group in enumerate(optimizer.param_groups):
+        rates.setdefault(str(group.get("name", f"group {index}")), rate_of(optimizer, group))
+    return rates
+
+
+def rate_of(optimizer: Optimizer, group: dict[str, Any]) -> float:
+    """The rate in effect of one group: ``lr``, times ``d`` where the optimiser finds it, or Adafactor's own."""
+    if not group.get("relative_step"):
+        return float(group["lr"]) * float(group.get("d", 1.0))
+    state = optimizer.state.get(group["params"][0])
+    return float(optimizer._get_lr(group, state)) if state else 0.0  # type: ignore[attr-defined]
+
+
+@contextmanager
+def averaged_weights(optimizer: Optimizer) -> Iterator[None]:
+    """While it lasts, parameters hold what is to be saved or sampled: Schedule-Free optimisers train other weights than
+    those that they found (Defazio et al. 2024). Without effect on all others."""
+    _set_mode(optimizer, training=False)
+    try:
+        yield
+    finally:
+        _set_mode(optimizer, training=True)
+
+
+def is_schedule_free(optimizer: Optimizer) -> bool:
+    """Whether the optimiser has a training and an evaluation mode, and brings its own schedule."""
+    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
+
+
+def _set_mode(optimizer: Optimizer, training: bool) -> None:
+    if is_schedule_free(optimizer):
+        (optimizer.train if training else optimizer.eval)()  # type: ignore[attr-defined]
+
+
+def _find_class(name: str) -> type[Optimizer]:
+    folded = {known.lower(): known for known in NAMES}
+    known = folded.get(name.lower(), name)
+    if known in BUILT_IN:
+        return BUILT_IN[known]
+    path = CLASS_PATHS.get(known, known)
+    if "." not in path:
+        own = {n.lower(): n for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, Optimizer)}
+        if path.lower() not in own or path.lower() == "optimizer":
+            raise ConfigError(
+                f"optimizer_type can't be {name!r}; choose one of {', '.join(NAMES)}, "
+                "an optimiser of torch.optim, or a class path such as package.module.Class."
+            )
+        path = f"torch.optim.{own[path.lower()]}"
+    return _import_class(path, name)
+
+
+def _import_class(path: str, name: str) -> type[Optimizer]:
+    module, _, attribute = path.rpartition(".")
+    package = module.partition(".")[0]
+    try:
+        cls = getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        remedy = f"choose {INSTEAD[package]}, or install {package}" if package in INSTEAD else f"install {package}"
+        raise ConfigError(f"optimizer_type {name} can't be imported ({_first_line(error)}); {remedy}.") from error
+    except (AttributeError, RuntimeError, OSError) as error:  # a native library that doesn't load raises the latter two
+        remedy = f"; choose {INSTEAD[package]}." if package in INSTEAD else "; check the class path."
+        raise ConfigError(
+            f"optimizer_type {name} can't be loaded from {module} ({_first_line(error)}){remedy}"
+        ) from error
+    if not (inspect.isclass(cls) and issubclass(cls, Optimizer)):
+        raise ConfigError(f"optimizer_type {name} isn't an optimiser class; name a subclass of torch.optim.Optimizer.")
+    return cls
+
+
+def _arguments(cls: type[Optimizer], config: OptimizerConfig) -> dict[str, Any]:
+    """optimizer_args, checked by name, with sd-scripts' defaults where they differ from the class's."""
+    arguments = dict(config.optimizer_args)
+    rows = inspect.signature(cls.__init__).parameters
+    names = [name for name in rows if name not in ("self", "params", "lr")]
+    for name in arguments:
+        if name == "lr":
+            raise ConfigError("optimizer_args can't hold lr; set learning_rate, unet_lr or text_encoder_lr instead.")
+        if name not in names and not any(row.kind is row.VAR_KEYWORD for row in rows.values()):
+            raise ConfigError(
+                f"optimizer_args: {cls.__name__} has no argument {name!r}; it has {', '.join(sorted(names))}."
+            )
+    if config.optimizer_type.strip().lower().startswith("sgdnesterov"):
+        arguments = {"momentum": 0.9, "nesterov": True, **arguments}
+    if "relative_step" in names and arguments.get("warmup_init"):
+        arguments["relative_step"] = True  # Adafactor's warm-up is a part of its own rates
+    if "relative_step" in names:
+        arguments.setdefault("relative_step", True)
+    return arguments
+
+
+def _check_rates(cls: type[Optimizer], groups: list[dict[str, Any]]) -> None:
+    """Optimisers that find one rate for everything can't have several, and expect a factor near 1."""
+    if cls.__name__.lower().startswith(("prodigy", "dadapt")):
+        rates = {group["lr"] for group in groups} - {0}
+        if len(rates) > 1:
+            several = ", ".join(map(str, sorted(rates)))
+            raise ConfigError(
+                f"{cls.__name__} finds one rate for all parts but got {several}; set unet_lr and text_encoder_lr to "
+                "learning_rate, block factors to 1, and loraplus_lr_ratio empty."
+            )
+        if rates and max(rates) <= 0.1:
+            logger.warning(
+                "%s multiplies the rate that it finds by learning_rate %s; 1 is usual.", cls.__name__, max(rates)
+            )
+
+
+def _construct(
+    cls: type[Optimizer], groups: list[dict[str, Any]], arguments: dict[str, Any], config: OptimizerConfig
+) -> Optimizer:
+    """Instantiate; AdamW fused where this torch can (one pass without temporaries: fast, and no extra memory)."""
+    try:
+        if cls is torch.optim.AdamW and not {"fused", "foreach"} & arguments.keys():
+            try:
+                return cls([dict(group) for group in groups], fused=True, **arguments)
+            except RuntimeError:  # this torch has no fused kernel for the device
+                return cls(groups, **arguments)
+        return cls(groups, **arguments)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"optimizer_args {config.optimizer_args} don't suit {config.optimizer_type} ({_first_line(error)}); "
+            "change or remove them."
+        ) from error
+
+
+def _try_out(cls: type[Optimizer], arguments: dict[str, Any], device: torch.device, name: str) -> None:
+    """One step on a throw-away parameter: bitsandbytes shows only then that it can't work on a device.
+
+    Raises:
+        ConfigError: with what to choose instead.
+    """
+    trial = torch.nn.Parameter(torch.zeros(4096, device=device))  # the smallest that gets 8-bit states
+    trial.grad = torch.ones_like(trial)
+    try:
+        cls([trial], **arguments).step()
+        works = bool((trial != 0).all())
+    except (TypeError, ValueError):
+        return  # wrong arguments, which the real construction reports
+    except Exception as error:  # bitsandbytes raises many kinds, from NameError to OSError
+        raise ConfigError(_not_working(name, device, _first_line(error))) from error
+    if not works:
+        raise ConfigError(_not_working(name, device, "a trial step changed nothing"))
+
+
+def _not_working(name: str, device: torch.device, why: str) -> str:
+    return f"optimizer_type {name} doesn't work on {device.type} here ({why}); choose {INSTEAD['bitsandbytes']}."
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
