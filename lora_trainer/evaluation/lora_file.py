@@ -1,0 +1,102 @@
+"""What a LoRA file says about itself, and which files belong to one run; reads headers only."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_trainer.errors import FileError
+
+LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
+
+
+@dataclass(frozen=True)
+class SavedPoint:
+    """A LoRA file saved during training: ``NAME-000002`` after an epoch, ``NAME-step00000100`` after a step."""
+
+    path: Path
+    label: str  # "epoch 2", "step 100"
+    number: int
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The ``__metadata__`` of a safetensors file; empty if it has none.
+
+    Raises:
+        FileError: if the file is missing, cut off or no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(length) if 2 <= length <= LARGEST_HEADER else b""
+        values: Any = json.loads(header) if len(header) == length else None
+    except OSError as error:
+        raise FileError(f"Can't read the LoRA file {path}: {error.strerror or error}.") from error
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise FileError(f"{path} isn't a complete .safetensors file; choose the LoRA's .safetensors file.")
+    return {str(key): str(value) for key, value in values.get("__metadata__", {}).items()}
+
+
+def read_trigger(path: Path) -> str:
+    """The trigger word: from the card beside the file, else from its metadata, else empty."""
+    try:
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if isinstance(card, dict) and str(card.get("activation text", "")).strip():
+            return str(card["activation text"]).strip()
+    except (OSError, ValueError):
+        pass  # no card, or none that can be read: the metadata are next
+    metadata = read_metadata(path)
+    if metadata.get("modelspec.trigger_phrase"):
+        return metadata["modelspec.trigger_phrase"]
+    folders = metadata.get("ss_dataset_dirs", "")
+    try:
+        names = list(json.loads(folders)) if folders else []
+    except ValueError:
+        names = []
+    found = re.match(r"\d+_(.+)", str(names[0])) if len(names) == 1 else None
+    return found.group(1) if found else ""
+
+
+def read_resolution(path: Path) -> tuple[int, int] | None:
+    """Width and height that the LoRA was trained at, or None."""
+    metadata = read_metadata(path)
+    numbers = re.findall(r"\d+", metadata.get("ss_resolution") or metadata.get("modelspec.resolution") or "")
+    return (int(numbers[0]), int(numbers[-1])) if len(numbers) in (1, 2) else None
+
+
+def saved_points(path: Path) -> list[SavedPoint]:
+    """The files saved on the way to the LoRA file ``path``, in the order of training."""
+    points = []
+    for other in path.parent.glob(f"{glob.escape(path.stem)}-*.safetensors"):
+        rest = other.stem[len(path.stem) + 1 :]
+        if re.fullmatch(r"\d{6}", rest):
+            points.append((0, SavedPoint(other, f"epoch {int(rest)}", int(rest))))
+        elif re.fullmatch(r"step\d{8}", rest):
+            points.append((1, SavedPoint(other, f"step {int(rest[4:])}", int(rest[4:]))))
+    return [point for _, point in sorted(points, key=lambda item: (item[0], item[1].number))]
+
+
+def find_lora(lora: str | Path, lora_dir: Path) -> Path:
+    """The file of a LoRA given by path or by name, in the folder where the host looks for LoRAs.
+
+    Raises:
+        FileError: if there is none, or it lies where ``<lora:…>`` would not find it.
+    """
+    path = Path(lora)
+    if path.suffix != ".safetensors":
+        found = sorted(lora_dir.rglob(f"{glob.escape(str(lora))}.safetensors"))
+        if not found:
+            raise FileError(f"There is no LoRA named {lora!r} in {lora_dir}; check the name.")
+        return found[0]
+    if not path.is_file():
+        raise FileError(f"The LoRA file {path} doesn't exist; check the path.")
+    if not path.resolve().is_relative_to(lora_dir.resolve()):
+        raise FileError(f"{path} isn't in the LoRA folder {lora_dir}; move it there to test it.")
+    read_metadata(path)
+    return path

@@ -1,0 +1,107 @@
+"""What the test asks the model for. A prompt is text with ``{lora}`` where the ``<lora:NAME:weight>`` tag goes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lora_trainer.errors import FileError
+
+DEFAULT_STRENGTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.2)
+DEFAULT_STRENGTH = 0.8  # the usual starting point; the middle of the 0.7-0.9 that a well-trained LoRA works best at
+LORA, TRIGGER = "{lora}", "{trigger}"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt and the strength it is meant to be used at."""
+
+    text: str
+    strength: float = DEFAULT_STRENGTH
+
+    def at(self, name: str, strength: float) -> str:
+        """The prompt as the WebUI takes it, with the LoRA ``name`` at ``strength``."""
+        return self.text.replace(LORA, lora_tag(name, strength))
+
+
+INTEGRATION_PROMPTS = (
+    Prompt("masterpiece, {lora} {trigger} in a forest", 0.8),
+    Prompt("{lora} {trigger}, cyberpunk style", 0.7),
+)
+
+
+def strength_text(strength: float) -> str:
+    """A strength as people write it: 0, 0.75, 1.0."""
+    return "0" if strength == 0 else f"{strength:.1f}" if round(strength, 1) == strength else f"{strength:g}"
+
+
+def lora_tag(name: str, strength: float) -> str:
+    """``<lora:NAME:0.8>``"""
+    return f"<lora:{name}:{strength_text(strength)}>"
+
+
+def strength_prompt(trigger: str, caption: str = "") -> Prompt:
+    """The strength sweep's prompt: a caption with the trigger (put first if it is missing), or the trigger alone."""
+    caption = caption.strip()
+    if not caption:
+        return Prompt(f"{LORA} {trigger}".strip())
+    if trigger and trigger.lower() not in caption.lower():
+        caption = f"{trigger}, {caption}"
+    return Prompt(f"{LORA} {caption}")
+
+
+def integration_prompts(trigger: str, prompts: tuple[Prompt, ...] = INTEGRATION_PROMPTS) -> tuple[Prompt, ...]:
+    """The prompts with the trigger filled in."""
+    return tuple(replace(prompt, text=prompt.text.replace(TRIGGER, trigger)) for prompt in prompts)
+
+
+def parse_prompt(line: str, name: str, trigger: str) -> Prompt:
+    """Read one line of a prompts file.
+
+    The LoRA's own tag ``<lora:NAME:0.7>`` sets place and strength; ``{lora}`` sets the place only; without either the
+    tag is put first. ``{trigger}`` becomes the trigger. Tags of other LoRAs stay as they are.
+    """
+    own = re.search(rf"<lora:{re.escape(name)}(?::([\d.]+))?[^>]*>", line)
+    strength = DEFAULT_STRENGTH
+    if own:
+        strength = float(own.group(1) or 1.0)
+        line = line.replace(own.group(0), LORA, 1)
+    elif LORA not in line:
+        line = f"{LORA} {line}"
+    return Prompt(line.replace(TRIGGER, trigger), strength)
+
+
+def read_prompts(path: Path, name: str, trigger: str) -> tuple[Prompt, ...]:
+    """Read a prompts file: one prompt a line; empty lines and lines that begin with ``#`` don't count.
+
+    Raises:
+        FileError: if the file can't be read, isn't text or holds no prompt.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it isn't UTF-8 text"
+        raise FileError(f"Can't read the prompts file {path}: {reason}.") from error
+    prompts = tuple(parse_prompt(line, name, trigger) for line in lines if line and not line.startswith("#"))
+    if not prompts:
+        raise FileError(f"The prompts file {path} holds no prompt; write one prompt a line.")
+    return prompts
+
+
+def parse_strengths(text: str) -> tuple[float, ...]:
+    """Read ``0,0.4,0.8``; 0, the base model, is added if it's missing because everything is compared with it.
+
+    Raises:
+        ValueError: quotes what isn't a number between -2 and 4.
+    """
+    strengths = set()
+    for part in (part.strip() for part in text.split(",")):
+        try:
+            strength = float(part)
+        except ValueError:
+            strength = float("nan")
+        if not -2 <= strength <= 4:
+            raise ValueError(f"{part!r} is no strength; give numbers between -2 and 4 such as 0,0.4,0.8,1.0")
+        strengths.add(strength)
+    return tuple(sorted(strengths | {0.0}))

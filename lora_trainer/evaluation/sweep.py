@@ -1,0 +1,175 @@
+"""The test of a LoRA: the same seeds at several strengths, in other contexts, and from every saved epoch.
+
+All pictures are made as a user makes them, outside training and through ``<lora:NAME:weight>`` in the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_trainer.evaluation.lora_file import SavedPoint, find_lora, saved_points
+from lora_trainer.evaluation.prompts import (
+    DEFAULT_STRENGTH,
+    DEFAULT_STRENGTHS,
+    Prompt,
+    integration_prompts,
+    strength_prompt,
+    strength_text,
+)
+from lora_trainer.files import replaced
+from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Host
+from lora_trainer.training.events import CancelToken, Notice
+from lora_trainer.training.sampling import parse_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class TestPlan:
+    """What to render. Missing prompts are made from the trigger; a size of 0 is the model's native one."""
+
+    __test__ = False  # for pytest, which takes every class of this name for a test
+
+    trigger: str
+    strength_prompt: Prompt | None = None
+    integration: tuple[Prompt, ...] = ()
+    strengths: tuple[float, ...] = DEFAULT_STRENGTHS
+    seeds: tuple[int, ...] = (1, 2, 3)
+    preferred_strength: float = DEFAULT_STRENGTH
+    epochs: bool = True  # render the files saved on the way, too
+    request: GenerateRequest = field(default_factory=lambda: GenerateRequest("", width=0, height=0))
+
+    def completed(self, side: int) -> TestPlan:
+        """The plan with nothing left open; ``side`` in pixels is the model's native size."""
+        return replace(
+            self,
+            strength_prompt=self.strength_prompt or strength_prompt(self.trigger),
+            integration=self.integration or integration_prompts(self.trigger),
+            strengths=tuple(sorted({*self.strengths, 0.0})),
+            request=replace(self.request, width=self.request.width or side, height=self.request.height or side),
+        )
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture to make and where it belongs: ``kind`` strength, integration or epoch."""
+
+    kind: str
+    file: Path  # the LoRA file
+    strength: float
+    seed: int
+    prompt: Prompt
+    label: str  # of the column it stands in
+    stem: str  # of the picture's file
+
+    def request(self, default: GenerateRequest) -> GenerateRequest:
+        """What the host is asked for; the prompt may carry sd-scripts' ``--n --s --l`` and so on."""
+        return parse_line(self.prompt.at(self.file.stem, self.strength), replace(default, seed=self.seed))
+
+
+@dataclass(frozen=True)
+class TestedImage:
+    """One picture of the test is made and saved."""
+
+    done: int
+    total: int
+    shot: Shot
+    image: Image
+    infotext: str
+    prompt: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class TestFinished:
+    """The test ended, after all pictures or when it was stopped; the report says which."""
+
+    lora: Path
+    report: Path  # report.json
+    page: Path  # report.html
+    grids: tuple[Path, ...]
+    images: int
+    stopped: bool
+
+
+TestEvent = TestedImage | Notice | TestFinished
+
+
+def plan_shots(lora: Path, plan: TestPlan, points: Sequence[SavedPoint]) -> list[Shot]:
+    """Every picture of a completed plan, in the order of making; the strength sweep comes first."""
+    assert plan.strength_prompt is not None
+    shots = []
+    for strength in plan.strengths:  # one strength after the other: a host applies the weights once for each
+        text = strength_text(strength)
+        shots += [
+            Shot("strength", lora, strength, seed, plan.strength_prompt, text, f"strength-{text}_seed{seed}")
+            for seed in plan.seeds
+        ]
+    for number, prompt in enumerate(plan.integration, 1):
+        for strength in (0.0, prompt.strength):
+            text = strength_text(strength)
+            shots += [
+                Shot("integration", lora, strength, seed, prompt, text, f"integration{number}-{text}_seed{seed}")
+                for seed in plan.seeds
+            ]
+    for point in points:
+        strength, prompt = plan.preferred_strength, plan.strength_prompt
+        shots += [
+            Shot("epoch", point.path, strength, seed, prompt, point.label, f"{point.path.stem}_seed{seed}")
+            for seed in plan.seeds
+        ]
+    return shots
+
+
+def test_lora(
+    host: Host, lora: str | Path, plan: TestPlan, output: Path, token: CancelToken | None = None
+) -> Iterator[TestEvent]:
+    """Render the plan, then write grids, ``report.json`` and ``report.html`` into the run's folder ``output``.
+
+    Args:
+        lora: name of a LoRA in ``host.lora_dir``, or the path of a file there.
+        token: a cancelled test stops after the picture at work and reports what there is.
+
+    Raises:
+        FileError: if the LoRA or the output folder can't be used.
+    """
+    from lora_trainer.evaluation.report import write_report
+
+    path = find_lora(lora, host.lora_dir)
+    info = host.info()
+    plan = plan.completed(info.resolution)
+    points = saved_points(path) if plan.epochs else []
+    host.refresh_loras([path, *(point.path for point in points)])
+    if not plan.trigger:
+        yield Notice(f"{path.name} names no trigger word; the prompts are made without one.")
+    shots = plan_shots(path, plan, points)
+    made: list[TestedImage] = []
+    for shot in shots:
+        if token is not None and token.cancelled:
+            break
+        generated = host.generate(shot.request(plan.request))
+        target = output / "images" / f"{shot.stem}.png"
+        save_picture(generated, target)
+        request = generated.request
+        made.append(
+            TestedImage(len(made) + 1, len(shots), shot, generated.image, generated.infotext, request.prompt, target)
+        )
+        yield made[-1]
+    yield write_report(path, info, plan, made, points, output, stopped=len(made) < len(shots))
+
+
+test_lora.__test__ = False  # type: ignore[attr-defined]  # it isn't one of pytest's
+
+
+def save_picture(generated: GeneratedImage, path: Path) -> None:
+    """Save as PNG with its infotext, so that the WebUI's PNG Info tab reads it."""
+    from PIL.PngImagePlugin import PngInfo
+
+    chunks = PngInfo()
+    chunks.add_text("parameters", generated.infotext)
+    with replaced(path) as temporary:
+        generated.image.save(temporary, format="PNG", pnginfo=chunks)
