@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,11 +16,12 @@ class NoiseSchedule:
     """The noise levels of a model: ``alphas_cumprod`` [T], float64 on the CPU, never increasing, below 1, last >= 0.
 
     Everything that depends on the schedule (noisy latents, targets, SNR, Huber threshold) reads this one table, so a
-    zero-SNR rescale holds for all of them. Timesteps ``t`` [B] int64 are cheapest on the CPU: the table is looked up
-    there, and a timestep on an accelerator costs a synchronisation.
+    zero-SNR rescale holds for all of them. What is derived from it is computed in float64 (in half precision 1−ᾱ would
+    be 0 or far off at the smallest timesteps), kept as float32 on each device that asks, and looked up there.
     """
 
     alphas_cumprod: Tensor
+    _tables: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_alphas(cls, alphas_cumprod: Tensor, zero_terminal_snr: bool = False) -> NoiseSchedule:
@@ -42,22 +43,23 @@ class NoiseSchedule:
         return len(self.alphas_cumprod)
 
     def snr(self, t: Tensor) -> Tensor:
-        """Signal-to-noise ratio ᾱ/(1−ᾱ) at ``t`` [B], float64 on the CPU; 0 at the last step of a zero-SNR schedule."""
-        alphas = self.alphas_cumprod[t.cpu()]
-        return alphas / (1 - alphas)
+        """Signal-to-noise ratio ᾱ/(1−ᾱ) at ``t`` [B], float32 on its device; 0 at the end of a zero-SNR schedule."""
+        return self._table(t.device)[2, t]
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Noise level √((1−ᾱ)/ᾱ) at ``t`` [B], float64 on the CPU; infinite where the SNR is 0."""
-        alphas = self.alphas_cumprod[t.cpu()]
-        return ((1 - alphas) / alphas).sqrt()
+        """Noise level √((1−ᾱ)/ᾱ) at ``t`` [B], float32 on its device; infinite where the SNR is 0."""
+        return self._table(t.device)[3, t]
+
+    @property
+    def smallest_snr(self) -> float:
+        """The smallest signal-to-noise ratio above 0."""
+        alphas = self.alphas_cumprod[self.alphas_cumprod > 0]
+        return float(alphas[-1] / (1 - alphas[-1]))
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """√ᾱ and √(1−ᾱ) at ``t`` [B], float32 on ``like``'s device, shaped to multiply ``like`` [B, …].
-
-        The subtraction is done in float64: in half precision 1−ᾱ would be 0 or far off at the smallest timesteps.
-        """
-        alphas = self.alphas_cumprod[t.cpu()].view(-1, *[1] * (like.ndim - 1))
-        return alphas.sqrt().to(like.device, torch.float32), (1 - alphas).sqrt().to(like.device, torch.float32)
+        """√ᾱ and √(1−ᾱ) at ``t`` [B], float32 on ``like``'s device, shaped to multiply ``like`` [B, …]."""
+        chosen = self._table(t.device)[:2, t].to(like.device).view(2, -1, *[1] * (like.ndim - 1))
+        return chosen[0], chosen[1]
 
     def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t = √ᾱ·x0 + √(1−ᾱ)·ε (Ho et al. 2020, eq. 4) in float32; ``x0`` and ``noise`` [B, C, h, w], ``t`` [B]."""
@@ -70,6 +72,14 @@ class NoiseSchedule:
             return noise.float()
         signal, spread = self.coefficients(t, x0)
         return signal * noise.float() - spread * x0.float()
+
+    def _table(self, device: torch.device) -> Tensor:
+        """√ᾱ, √(1−ᾱ), SNR and σ, float32 [4, T] on ``device``."""
+        if device not in self._tables:
+            alphas = self.alphas_cumprod
+            rows = (alphas.sqrt(), (1 - alphas).sqrt(), alphas / (1 - alphas), ((1 - alphas) / alphas).sqrt())
+            self._tables[device] = torch.stack(rows).to(torch.float32).to(device)
+        return self._tables[device]
 
 
 def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:

@@ -45,22 +45,22 @@ def element_loss(pred: Tensor, target: Tensor, config: LossConfig, schedule: Noi
 
 
 def huber_threshold(config: LossConfig, schedule: NoiseSchedule, t: Tensor) -> Tensor:
-    """The pseudo-Huber threshold δ at ``t`` [B], float64 on the CPU (Khrapov et al. 2024, "scheduled Huber loss").
+    """The pseudo-Huber threshold δ at ``t`` [B], float32 on its device (Khrapov et al. 2024, "scheduled Huber loss").
 
     ``huber_scale`` multiplies every schedule; sd-scripts forgets it for ``snr``.
     """
     c = config.huber_c
     if config.huber_schedule == "constant":
-        delta = torch.full(t.shape, c, dtype=torch.float64)
+        delta = torch.full(t.shape, c, device=t.device)
     elif config.huber_schedule == "exponential":
-        delta = torch.exp(math.log(c) * t.cpu().double() / len(schedule))
+        delta = torch.exp(t.float() * (math.log(c) / len(schedule)))
     else:
         delta = (1 - c) / (1 + schedule.sigma(t)).square() + c
     return delta * config.huber_scale
 
 
 def sample_weights(schedule: NoiseSchedule, t: Tensor, prediction_type: PredictionType, config: LossConfig) -> Tensor:
-    """Weight of each sample by its SNR, [B] float64 on the CPU. All that are switched on multiply.
+    """Weight of each sample by its SNR, [B] float32 on ``t``'s device. All that are switched on multiply.
 
     Min-SNR (Hang et al. 2023), v-loss scaled like noise prediction, v-prediction-like loss, debiased estimation (Yu et
     al. 2023). Where a formula divides by the SNR of a zero-SNR step, min-SNR takes its limit 1, and the others the
@@ -70,7 +70,7 @@ def sample_weights(schedule: NoiseSchedule, t: Tensor, prediction_type: Predicti
     is_v = prediction_type == "v_prediction"
     snr = schedule.snr(t)
     bounded = snr.clamp(max=SNR_CEILING)
-    positive = bounded.clamp(min=_smallest_snr(schedule))
+    positive = bounded.clamp(min=schedule.smallest_snr)
     weights = torch.ones_like(snr)
     if config.min_snr_gamma:
         # min(SNR, γ)/SNR written as min(1, γ/SNR): γ/0 is infinite, so the minimum is the limit 1
@@ -99,7 +99,7 @@ def combine(
 
     Args:
         pred, target: [B, C, h, w].
-        t: [B] int64, best on the CPU.
+        t: [B] int64.
         masks: [B, 1, H, W] or [B, H, W] from 0 to 1 at any resolution, or None. Scaled to h×w by area. The loss is not
             divided by the mask's area, so a picture with a small mask counts little (as in sd-scripts).
         prior_weights: [B], 1 for training images, ``prior_loss_weight`` for regularisation images.
@@ -110,8 +110,3 @@ def combine(
         loss = loss * F.interpolate(masks, loss.shape[2:], mode="area")
     weights = sample_weights(schedule, t, prediction_type, config).to(loss.device, torch.float32)
     return loss.flatten(1).mean(1) * prior_weights.to(loss.device, torch.float32) * weights
-
-
-def _smallest_snr(schedule: NoiseSchedule) -> float:
-    alphas = schedule.alphas_cumprod[schedule.alphas_cumprod > 0]
-    return float(alphas[-1] / (1 - alphas[-1]))

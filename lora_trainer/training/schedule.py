@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from lora_trainer.config import ScheduleConfig
 from lora_trainer.errors import ConfigError
-from lora_trainer.training.optimizers import is_schedule_free, learning_rates
+from lora_trainer.training.optimizers import is_schedule_free, rate_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +39,14 @@ def create_scheduler(optimizer: Optimizer, config: ScheduleConfig, total_steps: 
         _refuse_warmup(config, "Adafactor with relative_step", "or add relative_step=False to optimizer_args")
         return OwnRates(optimizer)
     if is_schedule_free(optimizer):
+        _refuse_warmup(config, type(optimizer).__name__, "or add warmup_steps to optimizer_args")
         return LambdaLR(optimizer, lambda step: 1.0)
     if config.lr_scheduler_type:
-        _refuse_warmup(
-            config, f"lr_scheduler_type {config.lr_scheduler_type}", "or give it as an argument of the class"
-        )
+        _refuse_warmup(config, config.lr_scheduler_type, "or give it in lr_scheduler_args")
         return _custom(optimizer, config)
     if config.lr_scheduler == "adafactor":
         raise ConfigError(
-            "lr_scheduler adafactor needs optimizer_type Adafactor with relative_step=True; choose another lr_scheduler."
+            "lr_scheduler adafactor needs optimizer_type Adafactor with relative_step=True; choose another one."
         )
     warmup, decay = steps_of(config.lr_warmup_steps, total_steps), steps_of(config.lr_decay_steps, total_steps)
     if warmup >= total_steps and warmup > 0:
@@ -69,7 +68,7 @@ class OwnRates(LambdaLR):
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """The groups' rates as they are."""
-        return list(learning_rates(self.optimizer).values())
+        return [rate_of(self.optimizer, group) for group in self.optimizer.param_groups]
 
 
 def _factor(config: ScheduleConfig, warmup: int, decay: int, total: int, lr: float) -> Factor:
@@ -144,9 +143,8 @@ def _piecewise(arguments: dict[str, Any]) -> Factor:
             f"such as 1:100,0.1:200,0.01, not {rules!r}."
         ) from None
     if unknown := arguments.keys() - {"step_rules"}:
-        raise ConfigError(
-            f"lr_scheduler_args: piecewise_constant has step_rules only, not {', '.join(sorted(unknown))}."
-        )
+        names = ", ".join(sorted(unknown))
+        raise ConfigError(f"lr_scheduler_args: piecewise_constant has step_rules only, remove {names}.")
     return lambda step: next((value for end, value in pairs if step < end), rest)
 
 
@@ -154,10 +152,11 @@ def _custom(optimizer: Optimizer, config: ScheduleConfig) -> LRScheduler:
     name = config.lr_scheduler_type
     module, _, attribute = name.rpartition(".")
     try:
-        cls = getattr(importlib.import_module(module or "torch.optim.lr_scheduler"), attribute)
+        cls: Any = getattr(importlib.import_module(module or "torch.optim.lr_scheduler"), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"lr_scheduler_type {name} can't be loaded ({error}); give a class of torch.optim.lr_scheduler or a class path."
+            f"lr_scheduler_type {name} can't be loaded ({error}); "
+            "give a class of torch.optim.lr_scheduler or a class path."
         ) from error
     step = getattr(cls, "step", None)
     needed = [row for row in inspect.signature(step).parameters.values() if row.default is row.empty] if step else []
