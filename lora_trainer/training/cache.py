@@ -78,7 +78,7 @@ class LatentCache:
         for image, one in zip(images, mean, strict=True):
             if not torch.isfinite(one).all():
                 raise TrainingDivergedError(
-                    f"The VAE gives NaN for {image.path.name}; choose another VAE or start the WebUI with --no-half-vae."
+                    f"The VAE gives NaN for {image.path.name}; choose another VAE, or run it in fp32 (--no-half-vae)."
                 )
         return [
             EncodedImage(m, s, None if i.mask is None else latent_mask(i.mask, m.shape[-2:]), i.size)

@@ -10,7 +10,7 @@ import torch
 from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import Batch, Sample, batches_per_epoch, plan_epoch, steps_per_epoch
 from lora_trainer.dataset.captions import is_varied, render
-from lora_trainer.dataset.images import LoadedImage, load_image
+from lora_trainer.dataset.images import LoadedImage, load_pixels
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.hosts.base import Conditioning, TakenModel
 from lora_trainer.seeds import python_rng
@@ -101,13 +101,12 @@ class Feed:
     def _images(self, samples: Batch) -> list[EncodedImage]:
         if self.latents_cached:
             return [self.latents[self._latent_key(sample.item, sample.flip)] for sample in samples]
-        return self.latents.encode([self._load(sample.item, sample.flip, sample.uid) for sample in samples])
+        with torch.autocast(self.model.device.type, enabled=False):  # the VAE chooses its own precision
+            return self.latents.encode([self._load(sample.item, sample.flip, sample.uid) for sample in samples])
 
     def _masks(self, images: list[EncodedImage]) -> torch.Tensor | None:
-        if not self.config.loss.masked_loss or all(image.mask is None for image in images):
-            return None
-        masks = [torch.ones_like(image.mean[:1]) if image.mask is None else image.mask for image in images]
-        return torch.stack(masks).to(self.model.device)
+        masks = [image.mask for image in images if image.mask is not None]
+        return torch.stack(masks).to(self.model.device) if masks else None
 
     def _latent_key(self, item: int, flip: bool) -> str:
         image = self.dataset.items[item]
@@ -117,7 +116,8 @@ class Feed:
         return LoadLater(self.dataset.items[item].bucket, lambda: self._load(item, flip, 0))
 
     def _load(self, item: int, flip: bool, uid: int) -> LoadedImage:
-        return load_image(self.dataset.items[item], self.dataset.config, flip, python_rng(self.seed, "augment", uid))
+        crop, color = python_rng(self.seed, "crop", uid), python_rng(self.seed, "color", uid)
+        return load_pixels(self.dataset.items[item], self.dataset.config, flip, crop, color)
 
     def _all_texts(self) -> Iterator[str]:
         """Every caption that the run will use, in order of use."""

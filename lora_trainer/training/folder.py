@@ -52,7 +52,7 @@ class RunFolder:
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(done)) + "\n")
         except OSError as error:
-            raise FileError(f"Can't write {self.log}: {error.strerror}. Free space on the disk, then resume.") from error
+            raise FileError(f"Can't write {self.log}: {error.strerror}. Free disk space, then resume.") from error
 
     def read_run(self) -> dict[str, Any]:
         """What :meth:`write_run` recorded.

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from lora_trainer.dataset.batches import plan_epoch
 from lora_trainer.errors import TrainingDivergedError
-from lora_trainer.training.checkpointing import checkpoint_blocks
-from lora_trainer.training.events import CancelToken, Event, Finished, Started, StepDone
-from lora_trainer.training.precision import autocast, clip_gradients
+from lora_trainer.training.events import CancelToken, Event, Started
+from lora_trainer.training.precision import clip_gradients
 from lora_trainer.training.step import training_step
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
-    """Train until the last step or until the token is cancelled; every event is a moment at which the model is the host's.
+    """Train until the last step or until the token is cancelled; at every event the model is the host's.
 
     The LoRA's hooks and the recomputation are on only while a step is computed. Whoever reads the events may therefore
     pause, generate with the model, or close this generator between any two of them.
@@ -39,12 +38,11 @@ def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
             if stopped := processes.sum(float(token.cancelled))[0] > 0:
                 break
             started, group, loss = time.perf_counter(), groups[at.group], 0.0
-            run.network.set_step(at.step)  # LoRA dropout is a function of seed and step
             for batch in group:
                 mine = batch[processes.rank :: processes.world]
                 if not mine:
                     continue  # the last batch of a bucket may be smaller than the number of processes
-                with run.network.attached(), checkpoint_blocks(run.recomputed), autocast(run.device, run.mixed_precision):
+                with run.computing(mine):
                     inputs = run.prepare(mine, at.epoch, at.step)
                     losses = training_step(run.model, inputs, run.schedule, run.prediction_type, config.loss)
                     part = losses.sum() / (len(batch) * run.accumulation)  # kohya divides a partial group by all of it

@@ -1,12 +1,12 @@
-"""One training run from a dataset folder to LoRA files: takes the model, builds what the loop needs, gives it all back."""
+"""One training run, from a dataset folder to LoRA files: takes the model, builds what the loop needs, gives it back."""
 
 from __future__ import annotations
 
 import platform
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import batches_per_epoch, total_epochs, total_steps
 from lora_trainer.dataset.folders import scan
 from lora_trainer.dataset.items import Dataset
-from lora_trainer.dataset.summary import summarize
-from lora_trainer.errors import ConfigError, FileError
+from lora_trainer.dataset.summary import summary
+from lora_trainer.errors import ConfigError
 from lora_trainer.hosts.base import Host, ModelInfo, TakenModel
 from lora_trainer.network.lora import LoraNetwork
 from lora_trainer.network.metadata import build_metadata
@@ -33,7 +33,7 @@ from lora_trainer.training.sampling import Sampler, sample_requests
 from lora_trainer.training.saver import Saver
 from lora_trainer.training.schedule import create_scheduler
 from lora_trainer.training.session import Session
-from lora_trainer.training.state import Position, load_state
+from lora_trainer.training.state import load_state
 
 FORBIDDEN_IN_NAMES = ':<>,"/\\|?*'  # the prompt syntax <lora:NAME:w>, or a file system, gives these a meaning
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "bitsandbytes", "numpy", "pillow")
@@ -64,7 +64,7 @@ def train(host: Host, request: RunRequest, token: CancelToken | None = None) -> 
     check_name(request, host.lora_dir)
     folder = RunFolder(request.output, request.name)
     folder.prepare()
-    dataset = scan(request.dataset, request.config)
+    dataset = scan(request.dataset, request.config.dataset, request.config.caption)
     if processes.is_main:
         yield from (Notice(text) for text in [*dataset.notices, *map(str, dataset.skipped)])
     with host.take(request.config.memory.mixed_precision) as model:
@@ -113,7 +113,7 @@ def _open(
     prediction = info.prediction_type
     if config.loss.v_parameterization is not None:
         prediction = "v_prediction" if config.loss.v_parameterization else "epsilon"
-    summary = summarize(dataset)
+    facts = summary(dataset)
     fallback = next((item.captions[0] for item in dataset.items if item.captions), request.name)
     session = Session(
         config=config,
@@ -122,7 +122,7 @@ def _open(
         network=network,
         dataset=dataset,
         feed=Feed(model, dataset, config, seed, steps, epochs, processes, folder),
-        schedule=NoiseSchedule.from_alphas(model.alphas_cumprod, config.loss.zero_terminal_snr).to(model.device),
+        schedule=NoiseSchedule.from_alphas(model.alphas_cumprod, config.loss.zero_terminal_snr),
         prediction_type=prediction,
         optimizer=optimizer,
         scheduler=create_scheduler(optimizer, config.schedule, steps),
@@ -134,7 +134,7 @@ def _open(
             host.lora_dir,
             request.name,
             config.save,
-            lambda stem, at: build_metadata(config, info, summary, at, stem),
+            lambda stem, at: build_metadata(config, info, facts, at, stem),
             processes.is_main,
         ),
         sampler=Sampler(sample_requests(config.sample, fallback, seed, info.resolution), folder.samples, config.sample),
@@ -163,11 +163,12 @@ def _seed(config: RunConfig, folder: RunFolder, resume: bool) -> int:
 
 def _identity(config: RunConfig, dataset: Dataset, info: ModelInfo, processes: Processes) -> dict[str, Any]:
     """What must be equal for a run to be the continuation of another."""
+    model = digest(info.vae_fingerprint, info.text_fingerprint, info.checkpoint_sha256)
     contents = digest(*((item.content_sha256, item.repeats, item.captions) for item in dataset.items))
     return {
         "config": config.to_dict(),
         "dataset": f"{len(dataset.items)} images, {contents[:8]}",
-        "model": f"{info.checkpoint}, {digest(info.vae_fingerprint, info.text_fingerprint, info.checkpoint_sha256)[:8]}",
+        "model": f"{info.checkpoint}, {model[:8]}",
         "processes": processes.world,
     }
 
@@ -198,10 +199,5 @@ def _facts(request: RunRequest, config: RunConfig, session: Session, info: Model
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    installed = {(found.metadata["Name"] or "").lower(): found.version for found in distributions()}
+    return {package: installed[package] for package in PACKAGES if package in installed}

@@ -39,7 +39,7 @@ def _line_parser() -> _LineParser:
 
 
 def parse_line(line: str, default: GenerateRequest) -> GenerateRequest:
-    """Read one prompt line in sd-scripts' form: ``a photo --n blurry --w 512 --h 512 --d 1 --l 7 --s 20 --ss euler_a``."""
+    """Read one line in sd-scripts' form: ``a photo --n blurry --w 512 --h 512 --d 1 --l 7 --s 20 --ss euler_a``."""
     lexer = shlex.shlex(line, posix=False)
     lexer.whitespace_split, lexer.commenters, lexer.quotes = True, "", ""
     words = list(lexer)
@@ -65,7 +65,7 @@ def sample_requests(config: SampleConfig, fallback: str, seed: int, side: int) -
         try:
             text = Path(text).expanduser().read_text(encoding="utf-8-sig")
         except OSError as error:
-            raise ConfigError(f"sample_prompts: {text} can't be read ({error.strerror}); name an existing file.") from error
+            raise ConfigError(f"sample_prompts {text} can't be read ({error.strerror}); name another file.") from error
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")] or [fallback]
     requests = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,12 @@ from lora_trainer.dataset.batches import Batch
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.hosts.base import PredictionType, TakenModel
 from lora_trainer.network.lora import LoraNetwork
+from lora_trainer.training.checkpointing import checkpoint_blocks
 from lora_trainer.training.diffusion import NoiseSchedule
 from lora_trainer.training.events import Event, Finished, Notice, StepDone
 from lora_trainer.training.feed import Feed
 from lora_trainer.training.folder import RunFolder
+from lora_trainer.training.precision import autocast
 from lora_trainer.training.processes import Processes
 from lora_trainer.training.sampling import Sampler
 from lora_trainer.training.saver import Saver
@@ -63,11 +66,6 @@ class Session:
         return self.model.device
 
     @property
-    def mixed_precision(self) -> str:
-        """Number format of the model's arithmetic."""
-        return self.config.memory.mixed_precision
-
-    @property
     def accumulation(self) -> int:
         """Batches per optimiser step."""
         return self.config.optimizer.gradient_accumulation_steps
@@ -86,6 +84,17 @@ class Session:
     def recomputed(self) -> list[nn.Module]:
         """Blocks that run again in the backward pass instead of keeping their activations."""
         return self.model.blocks() if self.config.memory.gradient_checkpointing else []
+
+    @contextmanager
+    def computing(self, samples: Batch) -> Iterator[None]:
+        """The LoRA's hooks, its dropout's key, recomputation and precision, for as long as these images are computed."""
+        self.network.begin_step((self.seed,), [sample.uid for sample in samples])
+        with (
+            self.network.attached(),
+            checkpoint_blocks(self.recomputed),
+            autocast(self.device, self.config.memory.mixed_precision),
+        ):
+            yield
 
     def prepare(self, mine: Batch, epoch: int, step: int) -> StepInputs:
         """This process's part of a batch, on the model's device."""

@@ -78,9 +78,7 @@ def save_state(
         torch.save(state, temporary)
 
 
-def load_state(
-    path: Path, network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any]
-) -> Position:
+def load_state(path: Path, network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any]) -> Position:
     """Put a saved state back into freshly made objects.
 
     Raises:
@@ -96,7 +94,7 @@ def load_state(
         position = Position(**json.loads(state["position"]))
         before = json.loads(state["identity"])
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
-        raise FileError(f"The state file {path} is damaged ({type(error).__name__}); start without --resume.") from error
+        raise FileError(f"The state {path} is damaged ({type(error).__name__}); start without --resume.") from error
     _check_identity(before, json.loads(json.dumps(identity)))
     network.load_state_dict(state["network"])
     for name, part in parts.items():
@@ -108,7 +106,7 @@ def _check_identity(before: dict[str, Any], now: dict[str, Any]) -> None:
     for name in sorted(before["config"].keys() | now["config"].keys()):
         if name not in FREE_ON_RESUME and before["config"].get(name) != now["config"].get(name):
             old, new = before["config"].get(name), now["config"].get(name)
-            raise ConfigError(f"Can't resume: {name} was {old!r} and is now {new!r}. Set it back or start without --resume.")
+            raise ConfigError(f"Can't resume: {name} was {old!r}, now {new!r}. Set it back or start without --resume.")
     for what in ("dataset", "model", "processes"):
         if before[what] != now[what]:
             raise ConfigError(
