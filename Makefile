@@ -1,0 +1,86 @@
+# Every target does the set-up that it needs, inside this folder: .venv holds today's releases, .venv-webui the versions
+# that A1111 1.10.1 pins. Nothing else on the machine is touched.
+#
+#   make demo              train on the embedded checkpoint, test the result, write the pages
+#   make test              all tests on today's releases
+#   make test-webui-pins   the same tests on the versions that A1111 1.10.1 pins
+#   make lint              ruff and mypy
+#
+# PyPI's torch for Linux brings several GB of CUDA. To do without, on a machine that has no GPU:
+#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+
+TORCH ?= torch==2.13.0
+RUN_PACKAGES ?= diffusers transformers accelerate safetensors pillow numpy psutil
+TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest
+LINT_PACKAGES ?= ruff mypy
+WEBUI_PACKAGES ?= transformers==4.30.2 accelerate==0.21.0 safetensors==0.4.2 pillow==9.5.0 numpy==1.26.2 psutil==5.9.5 \
+	diffusers==0.29.2 'huggingface-hub<0.26' pytest
+PYTEST_ARGS ?=
+
+# The first that runs: a name on the PATH may be a shim without a Python behind it.
+works = $(firstword $(foreach p,$(1),$(shell $(p) -c 'import sys, venv, ensurepip; print("$(p)") if $(2) else 0' 2>/dev/null)))
+PYTHON ?= $(call works,python3.11 python3.12 python3.10 python3.13 python3,sys.version_info >= (3 , 10))
+WEBUI_PYTHON ?= $(call works,python3.11 python3.10 python3,(3 , 10) <= sys.version_info < (3 , 12))
+
+VENV := .venv
+WEBUI_VENV := .venv-webui
+PIP := -m pip install --disable-pip-version-check --quiet
+
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test test-webui-pins lint format clean
+
+demo: $(VENV)/.run
+	$(VENV)/bin/python -m lora_trainer demo
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest --slow $(PYTEST_ARGS)
+
+test-webui-pins: $(WEBUI_VENV)/.test
+	$(WEBUI_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.test $(VENV)/.lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.lint
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) $(WEBUI_VENV) demo-output
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 or later with venv was found; install one or give make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.torch: | $(VENV)/.created
+	$(VENV)/bin/python -c 'import torch' 2>/dev/null || $(VENV)/bin/python $(PIP) $(TORCH)
+	touch $@
+
+$(VENV)/.run: Makefile | $(VENV)/.torch
+	$(VENV)/bin/python $(PIP) $(RUN_PACKAGES)
+	touch $@
+
+$(VENV)/.test: Makefile | $(VENV)/.torch
+	$(VENV)/bin/python $(PIP) $(TEST_PACKAGES)
+	touch $@ $(VENV)/.run
+
+$(VENV)/.lint: Makefile | $(VENV)/.created
+	$(VENV)/bin/python $(PIP) $(LINT_PACKAGES)
+	touch $@
+
+$(WEBUI_VENV)/.created:
+	@test -n "$(WEBUI_PYTHON)" || { echo "No Python 3.10 or 3.11 with venv was found, and A1111's pins need one; give make WEBUI_PYTHON=..." >&2; exit 1; }
+	$(WEBUI_PYTHON) -m venv $(WEBUI_VENV)
+	touch $@
+
+$(WEBUI_VENV)/.torch: | $(WEBUI_VENV)/.created
+	$(WEBUI_VENV)/bin/python -c 'import torch' 2>/dev/null || $(WEBUI_VENV)/bin/python $(PIP) $(TORCH)
+	touch $@
+
+$(WEBUI_VENV)/.test: Makefile | $(WEBUI_VENV)/.torch
+	$(WEBUI_VENV)/bin/python $(PIP) $(WEBUI_PACKAGES)
+	touch $@
