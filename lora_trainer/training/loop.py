@@ -27,7 +27,8 @@ def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
         TrainingDivergedError: loss or gradients are NaN or infinite; the state before that step is saved.
     """
     at, config, processes = run.position, run.config, run.processes
-    yield Started(at.step, run.steps, run.epochs, run.images, len(run.network.modules), run.network.parameter_count)
+    trained = sum(parameter.numel() for parameter in run.parameters)
+    yield Started(at.step, run.steps, run.epochs, run.images, len(run.network.modules), trained)
     if at.step == 0:
         yield from run.sample(first=True)
     stopped = False

@@ -18,7 +18,7 @@ from lora_trainer.dataset.items import Dataset
 from lora_trainer.dataset.summary import summary
 from lora_trainer.errors import ConfigError
 from lora_trainer.hosts.base import Host, ModelInfo, TakenModel
-from lora_trainer.network.lora import LoraNetwork
+from lora_trainer.network.network import LoraNetwork
 from lora_trainer.network.metadata import build_metadata
 from lora_trainer.training.cache import digest
 from lora_trainer.training.diffusion import NoiseSchedule
@@ -104,7 +104,7 @@ def _open(
     check_precision(model.device, config.memory.mixed_precision)
     seed = processes.from_main(_seed(config, folder, request.resume))
     config = config.replace(seed=seed)
-    network = LoraNetwork.create(model.unet, model.text_encoders, info, config, seed)
+    network = LoraNetwork.create(model.unet, model.text_encoders, info, config, seed).to(model.device)
     groups = network.parameter_groups(config)
     optimizer = create_optimizer(groups, config.optimizer)
     batches = batches_per_epoch(dataset, config.dataset.train_batch_size * processes.world)
@@ -141,7 +141,7 @@ def _open(
         steps=steps,
         epochs=epochs,
         identity=_identity(config, dataset, info, processes),
-        notices=[*dataset.notices, *map(str, dataset.skipped)],
+        notices=[*dataset.notices, *map(str, dataset.skipped), *network.notices],
     )
     if request.resume:
         session.position = load_state(folder.state, network, session.parts(), session.identity)

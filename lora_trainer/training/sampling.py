@@ -19,7 +19,7 @@ from lora_trainer.seeds import derive
 from lora_trainer.training.events import Event, Notice, Sampled
 
 if TYPE_CHECKING:
-    from lora_trainer.network.lora import LoraNetwork
+    from lora_trainer.network.network import LoraNetwork
 
 
 class _LineParser(argparse.ArgumentParser):
@@ -99,7 +99,7 @@ class Sampler:
         for index, request in enumerate(self.requests):
             path = self.folder / f"step{step:06d}_{index:02d}.png"
             try:
-                with torch.no_grad(), network.attached(), network.evaluating():
+                with torch.no_grad(), network, network.inference():
                     made = model.generate(request)
                 with replaced(path) as temporary:
                     made.image.save(temporary, format="PNG")

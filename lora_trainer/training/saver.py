@@ -15,7 +15,7 @@ from lora_trainer.training.events import Event, Saved
 from lora_trainer.training.state import Position
 
 if TYPE_CHECKING:
-    from lora_trainer.network.lora import LoraNetwork
+    from lora_trainer.network.network import LoraNetwork
 
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
 

@@ -16,7 +16,7 @@ from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import Batch
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.hosts.base import PredictionType, TakenModel
-from lora_trainer.network.lora import LoraNetwork
+from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.checkpointing import checkpoint_blocks
 from lora_trainer.training.diffusion import NoiseSchedule
 from lora_trainer.training.events import Event, Finished, Notice, StepDone
@@ -87,10 +87,10 @@ class Session:
 
     @contextmanager
     def computing(self, samples: Batch) -> Iterator[None]:
-        """The LoRA's hooks, its dropout's key, recomputation and precision, for as long as these images are computed."""
-        self.network.begin_step((self.seed,), [sample.uid for sample in samples])
+        """The LoRA's hooks, its dropout, recomputation and precision: on for as long as these images are computed."""
+        self.network.begin_step(self.seed, self.position.step, samples=[sample.uid for sample in samples])
         with (
-            self.network.attached(),
+            self.network,
             checkpoint_blocks(self.recomputed),
             autocast(self.device, self.config.memory.mixed_precision),
         ):

@@ -17,7 +17,7 @@ from lora_trainer.errors import ConfigError, FileError
 from lora_trainer.files import replaced
 
 if TYPE_CHECKING:
-    from lora_trainer.network.lora import LoraNetwork
+    from lora_trainer.network.network import LoraNetwork
 
 FORMAT = 1
 # Options that may differ between a run and its continuation: they change no number that was already computed.
