@@ -1,0 +1,132 @@
+"""Ranks, alphas and learning-rate factors by block of the UNet (sd-scripts' block_dims, down_lr_weight and so on)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lora_trainer.config import NetworkConfig
+from lora_trainer.errors import ConfigError
+from lora_trainer.hosts.base import Family
+from lora_trainer.network.targets import Target
+
+logger = logging.getLogger(__name__)
+Number = TypeVar("Number", int, float)
+
+_PRESETS = ("cosine", "sine", "linear", "reverse_linear", "zeros")
+_NAMES = {"sd1": "SD 1", "sd2": "SD 2", "sdxl": "SDXL"}
+_SIDES = {"sd1": (12, 1), "sd2": (12, 1), "sdxl": (9, 3)}  # blocks of the down (and up) side, and of the middle
+
+
+def block_count(family: Family) -> int:
+    """How many numbers a per-block list has: 25 for SD 1 and 2, 23 for SDXL (with its two ends)."""
+    side, middle = _SIDES[family]
+    return 2 * side + middle + (2 if family == "sdxl" else 0)
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """Rank, alpha and learning-rate factor of every target. ``weights`` is None when no factor is set."""
+
+    config: NetworkConfig
+    family: Family
+    weights: tuple[float, ...] | None
+
+    @classmethod
+    def of(cls, config: NetworkConfig, family: Family) -> BlockPlan:
+        """Check the lists of a configuration.
+
+        Raises:
+            ConfigError: names the list, its length and the length that the family needs.
+        """
+        for name in ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas"):
+            numbers = getattr(config, name)
+            if numbers and len(numbers) != block_count(family):
+                raise ConfigError(
+                    f"{name} has {len(numbers)} numbers; {_NAMES[family]} needs {block_count(family)}, one a block."
+                )
+            if min(numbers, default=0) < 0:
+                raise ConfigError(f"{name} can't have {min(numbers)}; use 0 to leave a block out.")
+        return cls(config, family, lr_weights(config, family))
+
+    @property
+    def convolutions(self) -> bool:
+        """Whether the residual blocks are trained."""
+        return self.config.conv_dim > 0 or any(self.config.conv_block_dims)
+
+    def factor(self, target: Target) -> float:
+        """Learning-rate factor of the target's block; 1 outside the UNet."""
+        return 1.0 if self.weights is None or target.block is None else _of_block(self.weights, target)
+
+    def rank_and_alpha(self, target: Target) -> tuple[int, float]:
+        """Rank (0: not trained) and alpha of a target."""
+        config = self.config
+        if target.large_kernel:
+            dims, alphas = config.conv_block_dims, config.conv_block_alphas
+            rank, alpha = config.conv_dim, config.conv_alpha
+        else:
+            dims, alphas = config.block_dims, config.block_alphas
+            rank, alpha = config.network_dim, config.network_alpha
+        if target.block is not None:
+            rank = _of_block(dims, target) if dims else rank
+            alpha = _of_block(alphas, target) if alphas else alpha
+        if self.factor(target) == 0:
+            rank = 0
+        return rank, alpha or float(rank)
+
+
+def lr_weights(config: NetworkConfig, family: Family) -> tuple[float, ...] | None:
+    """Learning-rate factor of every block; None if no list is given.
+
+    Short lists are filled with 1 and long ones cut, as sd-scripts does; a side that isn't given has 1 everywhere.
+    Factors up to ``block_lr_zero_threshold`` become 0.
+
+    Raises:
+        ConfigError: if a list is neither numbers nor a known preset.
+    """
+    if not (config.down_lr_weight or config.mid_lr_weight or config.up_lr_weight):
+        return None
+    side, middle = _SIDES[family]
+    weights: list[float] = []
+    for name, length in (("down_lr_weight", side), ("mid_lr_weight", middle), ("up_lr_weight", side)):
+        given = _read_weights(name, getattr(config, name), length)
+        kept = [weight if weight > config.block_lr_zero_threshold else 0.0 for weight in given]
+        weights += kept + [1.0] * (length - len(kept))
+    return (1.0, *weights, 1.0) if family == "sdxl" else tuple(weights)
+
+
+def preset_weights(name: str, length: int, base: float = 0.0) -> list[float]:
+    """One of sd-scripts' curves over ``length`` blocks, raised by ``base``."""
+    rising = [index / (length - 1) for index in range(length)]
+    if name in ("cosine", "sine"):
+        rising = [math.sin(math.pi / 2 * share) for share in rising]
+    if name in ("cosine", "reverse_linear"):
+        rising.reverse()
+    return [base + (0.0 if name == "zeros" else value) for value in rising]
+
+
+def _read_weights(name: str, text: str, length: int) -> list[float]:
+    presets = () if name == "mid_lr_weight" else _PRESETS
+    preset, _, base = (part.strip() for part in text.partition("+"))
+    try:
+        if preset in presets:
+            weights = preset_weights(preset, length, float(base) if base else 0.0)
+        else:
+            weights = [float(part) for part in text.split(",")] if text.strip() else []
+    except ValueError:
+        weights = [math.nan]
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        curves = f", or one of {', '.join(presets)} with an optional +base" if presets else ""
+        raise ConfigError(f"{name} can't be {text!r}; give up to {length} numbers of at least 0{curves}.")
+    if len(weights) > length:
+        logger.warning("%s has %d numbers; only the first %d are used.", name, len(weights), length)
+    return weights[:length]
+
+
+def _of_block(numbers: Sequence[Number], target: Target) -> Number:
+    if target.block is None or target.block >= len(numbers):
+        raise ConfigError(f"{target.path} is in no block of the usual layout; leave the per-block lists empty.")
+    return numbers[target.block]

@@ -1,0 +1,154 @@
+"""LoRA files: written byte for byte the same for the same input, read in kohya's and in diffusers' naming."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lora_trainer.errors import FileError
+from lora_trainer.hosts.base import Family
+from lora_trainer.network import formats
+
+LEGACY_START, LEGACY_LENGTH = 0x100000, 0x10000
+_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """One module of a file, in fp32: ``down`` [rank, in(, kh, kw)], ``up`` [out, rank(, 1, 1)]."""
+
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        """Number of rows of ``down``."""
+        return int(self.down.shape[0])
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA file in memory; ``modules`` by kohya's names. ``family`` is None where the file doesn't tell."""
+
+    path: Path
+    modules: dict[str, LoraWeights]
+    metadata: dict[str, str]
+    family: Family | None
+
+
+def family_name(family: Family) -> str:
+    """The family as users write it."""
+    return {"sd1": "SD 1", "sd2": "SD 2", "sdxl": "SDXL"}[family]
+
+
+def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all; adds sd-scripts' two hashes to the metadata.
+
+    The safetensors library orders metadata at random, so the header is written here, sorted.
+
+    Raises:
+        FileError: if the folder can't be written or the disk is full; an older file of that name is kept then.
+    """
+    names = sorted(tensors)
+    data = [_bytes(tensors[name]) for name in names]
+    training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
+    hashes = {
+        "sshs_model_hash": _sha256(data),
+        "sshs_legacy_hash": legacy_hash(_header(names, tensors, training), *data),
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as stream:
+            stream.writelines([_header(names, tensors, {**metadata, **hashes}), *data])
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise FileError(
+            f"Can't write {path} ({error.strerror or error}); free space on the disk or choose another folder."
+        ) from error
+
+
+def read_lora(path: Path) -> LoraFile:
+    """Read a LoRA file in kohya's or diffusers' naming.
+
+    Raises:
+        FileError: if it is missing, broken, no LoRA, of another kind or for an unsupported model (says which).
+    """
+    if path.suffix.lower() != ".safetensors":
+        raise FileError(f"{path} isn't a .safetensors file; convert it first, other formats can carry programs.")
+    if not path.is_file():
+        raise FileError(f"There is no LoRA file {path}; check the path.")
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            metadata = dict(stream.metadata() or {})
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileError(f"{path} is damaged or incomplete ({error}); copy or train it again.") from error
+    groups = formats.group(path, tensors, metadata)
+    modules = {key: _weights(path, key, parts) for key, parts in groups.items()}
+    shapes = {key: int(weights.down.shape[1]) for key, weights in modules.items()}
+    return LoraFile(path, modules, metadata, formats.family_of(shapes, metadata))
+
+
+def legacy_hash(*parts: bytes) -> str:
+    """The short hash of older WebUIs: SHA-256 of the 64 KiB that begin 1 MiB into the file, 8 digits."""
+    position, window = 0, b""
+    for part in parts:
+        low, high = max(LEGACY_START - position, 0), LEGACY_START + LEGACY_LENGTH - position
+        if low < len(part) and high > 0:
+            window += part[low:high]
+        position += len(part)
+    return hashlib.sha256(window).hexdigest()[:8]
+
+
+def _weights(path: Path, key: str, parts: Mapping[str, Tensor]) -> LoraWeights:
+    if "down" not in parts or "up" not in parts:
+        raise FileError(f"{path} is incomplete: {key} lacks its {'up' if 'down' in parts else 'down'} weight.")
+    down, up = (parts[name].to(torch.float32, copy=True) for name in ("down", "up"))
+    if down.dim() not in (2, 4) or up.dim() != down.dim() or up.shape[1] != down.shape[0] or down.shape[0] == 0:
+        raise FileError(f"{path} is no plain LoRA: {key} has shapes {tuple(down.shape)} and {tuple(up.shape)}.")
+    alpha = float(parts["alpha"]) if "alpha" in parts else float(down.shape[0])
+    if not (torch.isfinite(down).all() and torch.isfinite(up).all() and torch.isfinite(torch.tensor(alpha))):
+        raise FileError(
+            f"{path} holds NaN or infinite numbers (first in {key}); its training went wrong, use an earlier save."
+        )
+    return LoraWeights(down, up, alpha)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _sha256(data: list[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in data:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _header(names: list[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Length and JSON header of a safetensors file (https://github.com/huggingface/safetensors#format)."""
+    header: dict[str, Any] = {"__metadata__": {key: metadata[key] for key in sorted(metadata)}} if metadata else {}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

@@ -1,0 +1,118 @@
+"""The namings that LoRA files come in, brought to kohya's; and what else a file may be, by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lora_trainer.errors import FileError
+from lora_trainer.hosts.base import Family
+
+_PARTS = {
+    "lora_down.weight": "down", "lora_A.weight": "down", "lora.down.weight": "down",
+    "lora_linear_layer.down.weight": "down", "lora_up.weight": "up", "lora_B.weight": "up", "lora.up.weight": "up",
+    "lora_linear_layer.up.weight": "up", "alpha": "alpha",
+}  # fmt: skip
+_PART = re.compile(rf"(.+?)\.({'|'.join(re.escape(part) for part in _PARTS)})")
+_ROOTS = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+_KOHYA = re.compile(r"lora_(?:unet|te|te1|te2)_[^.]+")
+_OTHER_KINDS = {
+    "hada_w": "LoHa", "lokr_w": "LoKr", "oft_": "OFT", "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA",
+    "lora_mid": "LoCon with Tucker decomposition", ".diff": "full difference", "on_input": "(IA)³",
+    "bundle_emb": "LoRA with embeddings",
+}  # fmt: skip
+_OTHER_FILES = {
+    "model.diffusion_model.": "a whole checkpoint", "first_stage_model.": "a whole checkpoint",
+    "double_blocks": "for Flux", "single_blocks": "for Flux", "single_transformer_blocks": "for Flux",
+    "joint_blocks": "for SD 3", "lora_te3": "for SD 3", "lora_prior": "for Stable Cascade",
+    "transformer.": "for a transformer model (Flux, SD 3, …)",
+    "lora_transformer_": "for a transformer model (Flux, SD 3, …)",
+    "lora_unet_blocks_": "for a transformer model (Wan, Anima, …)",
+    "diffusion_model.": "for a transformer model (Flux, Wan, …)",
+    "emb_params": "an embedding",
+}  # fmt: skip
+_CONTEXT: dict[int, Family] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}  # width of the captions' encoding
+
+
+def group(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, dict[str, Tensor]]:
+    """The tensors by kohya's module name and part ("down", "up", "alpha").
+
+    Raises:
+        FileError: if the file is no LoRA for SD 1, SD 2 or SDXL; says what it is where that can be seen.
+    """
+    if not tensors:
+        raise FileError(f"{path} holds no weights; it isn't a LoRA.")
+    if other := next((model for sign, model in _OTHER_FILES.items() if any(sign in name for name in tensors)), None):
+        raise FileError(f"{path} is {other}; only LoRAs for SD 1, SD 2 and SDXL can be read.")
+    groups: dict[str, dict[str, Tensor]] = {}
+    peft = _peft_configuration(metadata)
+    for name, tensor in tensors.items():
+        match = _PART.fullmatch(name)
+        key = _kohya_key(match[1]) if match else None
+        if match is None or key is None:
+            raise FileError(_refusal(path, name, tensors))
+        groups.setdefault(key, {})[_PARTS[match[2]]] = tensor
+        alpha = _peft_alpha(peft, match[1])
+        if alpha is not None:
+            groups[key].setdefault("alpha", torch.tensor(alpha))
+    return groups
+
+
+def family_of(inputs: Mapping[str, int], metadata: Mapping[str, str]) -> Family | None:
+    """The family of a LoRA, from its input width at the cross-attention, its metadata, or its text encoders.
+
+    Args:
+        inputs: input width of each module by kohya's name.
+        metadata: the file's.
+    """
+    widths = {width for key, width in inputs.items() if key.endswith(("attn2_to_k", "attn2_to_v"))}
+    if len(widths) == 1 and (known := _CONTEXT.get(next(iter(widths)))):
+        return known
+    version = metadata.get("ss_base_model_version", "")
+    if version.startswith("sdxl"):
+        return "sdxl"
+    if version.startswith(("sd_v1", "sd_v2")):
+        return "sd1" if version.startswith("sd_v1") else "sd2"
+    return "sdxl" if any(key.startswith("lora_te2_") for key in inputs) else None
+
+
+def _kohya_key(name: str) -> str | None:
+    if _KOHYA.fullmatch(name):
+        return name
+    root, _, rest = name.partition(".")
+    if root not in _ROOTS or not rest:
+        return None
+    if root != "unet" and rest.startswith("encoder."):  # transformers 5 leaves the level out
+        rest = f"text_model.{rest}"
+    return f"{_ROOTS[root]}_{rest.replace('.', '_')}"
+
+
+def _peft_configuration(metadata: Mapping[str, str]) -> dict[str, object]:
+    """What diffusers puts into the metadata of peft-named files; empty for other files."""
+    try:
+        table = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except ValueError:
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def _peft_alpha(table: Mapping[str, object], name: str) -> float | None:
+    """A module's alpha: its own in ``<root>.alpha_pattern``, else ``<root>.lora_alpha``."""
+    root, _, rest = name.partition(".")
+    pattern = table.get(f"{root}.alpha_pattern")
+    alpha = pattern.get(rest) if isinstance(pattern, dict) else None
+    alpha = table.get(f"{root}.lora_alpha") if alpha is None else alpha
+    return float(alpha) if isinstance(alpha, (int, float)) else None
+
+
+def _refusal(path: Path, name: str, names: Iterable[str]) -> str:
+    """The sentence for a file that holds something else than LoRA weights."""
+    for sign, kind in _OTHER_KINDS.items():
+        if any(sign in other for other in names):
+            return f"{path} is of the kind {kind}; only plain LoRA (with or without convolutions) can be read."
+    return f"{path} isn't a LoRA for SD 1, SD 2 or SDXL (it holds {name})."

@@ -1,0 +1,260 @@
+"""The LoRA of a whole model: made from a configuration or read from a file, attached to and detached from the model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lora_trainer.config import RunConfig
+from lora_trainer.errors import ConfigError, FileError
+from lora_trainer.hosts.base import ModelInfo, TextEncoder
+from lora_trainer.network.attention import AttentionAdapter
+from lora_trainer.network.blocks import BlockPlan
+from lora_trainer.network.file import LoraFile, read_lora
+from lora_trainer.network.groups import NormReport, limit_norms, parameter_groups
+from lora_trainer.network.lora import Control, LoraModule, parameters_of
+from lora_trainer.network.matching import copy_weights, match
+from lora_trainer.network.targets import Target, text_targets, unet_targets
+
+
+class LoraNetwork:
+    """All LoRA layers of a model.
+
+    Use it as a context manager (or :meth:`attach` and :meth:`detach`) around forward passes of the model. The model's
+    own weights are never written.
+
+    Attributes:
+        modules: the layers, text encoders first.
+        notices: lines that the user should read, such as parts of a file that this model doesn't have.
+    """
+
+    def __init__(self, modules: Sequence[LoraModule], control: Control) -> None:
+        self.modules = list(modules)
+        self.control = control
+        self.notices: list[str] = []
+        self._adapters: list[AttentionAdapter] = []
+        self._attached = False
+
+    @classmethod
+    def create(
+        cls, unet: nn.Module, text_encoders: Sequence[TextEncoder], info: ModelInfo, config: RunConfig, seed: int
+    ) -> LoraNetwork:
+        """A new network that changes nothing yet, or one that continues ``network_weights``.
+
+        Raises:
+            ConfigError: if the configuration leaves nothing to train or its lists don't suit the model.
+            FileError: if network_weights can't be read or doesn't fit.
+            UnsupportedModelError: if the model's parts aren't named as known models' are.
+        """
+        options = config.network
+        plan = BlockPlan.of(options, info.family)
+        file = read_lora(Path(options.network_weights)) if options.network_weights else None
+        convolutions = plan.convolutions or options.dim_from_weights
+        targets = text_targets(text_encoders, info) if config.trains_text_encoder else []
+        targets += unet_targets(unet, info, convolutions) if config.trains_unet else []
+        control = Control(
+            network_dropout=options.network_dropout,
+            rank_dropout=options.rank_dropout,
+            module_dropout=options.module_dropout,
+        )
+        if file is not None and options.dim_from_weights:
+            network = cls._of_file(file, targets, info, control, seed, plan)
+        else:
+            modules = []
+            for target in targets:
+                rank, alpha = plan.rank_and_alpha(target)
+                if rank:
+                    modules.append(LoraModule(target, rank, alpha, control, seed))
+            network = cls(modules, control)
+            if modules and file is not None:
+                network._continue(file, info)
+        if not network.modules:
+            raise ConfigError(
+                "Nothing would be trained: every block has rank 0 or learning-rate factor 0; raise one of them."
+            )
+        for module in network.modules:
+            module.lr_factor = plan.factor(module.target)
+        return network
+
+    @classmethod
+    def from_file(
+        cls, path: Path, unet: nn.Module, text_encoders: Sequence[TextEncoder], info: ModelInfo
+    ) -> LoraNetwork:
+        """The network of a LoRA file, for generating; ``notices`` tells what of the file this model has no place for.
+
+        Raises:
+            FileError: if the file can't be read or is for another model family.
+        """
+        targets = text_targets(text_encoders, info) + unet_targets(unet, info, convolutions=True)
+        return cls._of_file(read_lora(path), targets, info, Control(training=False), seed=0)
+
+    @classmethod
+    def _of_file(
+        cls,
+        file: LoraFile,
+        targets: Sequence[Target],
+        info: ModelInfo,
+        control: Control,
+        seed: int,
+        plan: BlockPlan | None = None,
+    ) -> LoraNetwork:
+        matches, notices = match(file, targets, info)
+        modules = []
+        for target in targets:
+            if target.key in matches and (plan is None or plan.factor(target) > 0):
+                weights = matches[target.key]
+                module = LoraModule(target, weights.rank, weights.alpha, control, seed)
+                copy_weights(module, weights, file.path)
+                modules.append(module)
+        network = cls(modules, control)
+        network.notices = notices
+        return network
+
+    def _continue(self, file: LoraFile, info: ModelInfo) -> None:
+        """Start from a file's weights; where its alpha isn't the configured one, ``up`` makes up for it."""
+        matches, self.notices = match(file, [module.target for module in self.modules], info)
+        for module in self.modules:
+            weights = matches.get(module.key)
+            if weights is None:
+                continue
+            if weights.rank != module.rank:
+                raise FileError(
+                    f"network_weights {file.path} has rank {weights.rank} at {module.key}, the configuration "
+                    f"{module.rank}; switch dim_from_weights on or set the same rank."
+                )
+            copy_weights(module, weights, file.path)
+            module.up.data.mul_(weights.alpha / module.alpha)
+        fresh = sum(module.key not in matches for module in self.modules)
+        if fresh:
+            self.notices.append(f"{fresh} of {len(self.modules)} modules aren't in {file.path.name} and start anew.")
+
+    def attach(self) -> LoraNetwork:
+        """Add the LoRA to the model's forward passes from now on."""
+        if self._attached:
+            raise RuntimeError("The network is attached already.")
+        self._attached = True
+        attentions: dict[int, dict[str, LoraModule]] = {}
+        try:
+            for module in self.modules:
+                if module.target.slot:
+                    attentions.setdefault(id(module.target.module), {})[module.target.slot] = module
+                else:
+                    module.attach()
+            for layers in attentions.values():
+                adapter = AttentionAdapter(next(iter(layers.values())).target.module, layers)
+                self._adapters.append(adapter)
+                adapter.attach()
+        except BaseException:
+            self.detach()
+            raise
+        return self
+
+    def detach(self) -> None:
+        """Leave the model as it was before :meth:`attach`; harmless when not attached."""
+        for adapter in reversed(self._adapters):
+            adapter.detach()
+        for module in self.modules:
+            module.detach()
+        self._adapters.clear()
+        self.control.inputs.clear()
+        self._attached = False
+
+    def __enter__(self) -> LoraNetwork:
+        return self.attach()
+
+    def __exit__(self, *exc: object) -> None:
+        self.detach()
+
+    @property
+    def multiplier(self) -> float:
+        """Strength; at 0 the model's own output comes out bit for bit."""
+        return self.control.multiplier
+
+    @multiplier.setter
+    def multiplier(self, value: float) -> None:
+        self.control.multiplier = value
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the attached network changes the model's output."""
+        return self.control.enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self.control.enabled = value
+
+    def begin_step(self, *key: int | str, samples: Sequence[int] = (0,)) -> None:
+        """Say which step comes, so that its dropout depends on nothing else.
+
+        Args:
+            key: identifies the step, such as (seed, step).
+            samples: numbers of the batch's images within the whole step, so that an image's dropout doesn't depend on
+                which process trains it.
+        """
+        self.control.step_key = key
+        self.control.samples = tuple(samples)
+
+    @contextlib.contextmanager
+    def inference(self, multiplier: float = 1.0) -> Iterator[None]:
+        """Without dropout and at a strength of choice; puts both back at the end."""
+        before = (self.control.training, self.control.multiplier)
+        self.control.training, self.control.multiplier = False, multiplier
+        try:
+            yield
+        finally:
+            self.control.training, self.control.multiplier = before
+            self.control.inputs.clear()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All weights, in the order of the modules, down before up."""
+        return parameters_of(self.modules)
+
+    def parameter_groups(self, config: RunConfig) -> list[dict[str, Any]]:
+        """Groups for the optimiser; see :func:`lora_trainer.network.groups.parameter_groups`."""
+        return parameter_groups(self.modules, config)
+
+    def scale_weight_norms(self, largest: float) -> NormReport:
+        """Keep every module's change within a norm; see :func:`lora_trainer.network.groups.limit_norms`."""
+        return limit_norms(self.modules, largest)
+
+    def to(self, device: torch.device | str) -> LoraNetwork:
+        """Move the weights; before the optimiser is made."""
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(device)
+        return self
+
+    def state_dict(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """Copies of all weights and alphas on the CPU under kohya's keys and in the file's shapes."""
+        tensors: dict[str, Tensor] = {}
+        for module in self.modules:
+            for name, weight in (("lora_down", module.down), ("lora_up", module.up)):
+                copy = weight.detach().to("cpu", dtype, copy=True).contiguous()
+                if module.target.conv_in_file and copy.dim() == 2:
+                    copy = copy[:, :, None, None]
+                tensors[f"{module.key}.{name}.weight"] = copy
+            tensors[f"{module.key}.alpha"] = torch.tensor(module.alpha, dtype=dtype)
+        return tensors
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over the weights that :meth:`state_dict` gave for the same model and configuration.
+
+        Raises:
+            FileError: if a weight is missing, left over or has another shape.
+        """
+        expected = {name: tensor.shape for name, tensor in self.state_dict().items()}
+        given = {name: tensor.shape for name, tensor in tensors.items()}
+        if expected != given:
+            odd = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+            raise FileError(
+                f"The saved state doesn't fit this configuration ({len(odd)} weights differ, first {odd[0]}); "
+                "start anew or restore the configuration."
+            )
+        with torch.no_grad():
+            for module in self.modules:
+                module.down.copy_(tensors[f"{module.key}.lora_down.weight"].view(module.down.shape))
+                module.up.copy_(tensors[f"{module.key}.lora_up.weight"].view(module.up.shape))
