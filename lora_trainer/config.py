@@ -1,8 +1,8 @@
 """What a run is: one table of typed options, grouped by concern.
 
 Every option is one dataclass field. Its name is sd-scripts' name where sd-scripts has the option, its metadata carry
-the one-line help, the choices and the range; the CLI (``--set name=value``), the tab, the HTTP API, the saved JSON and the
-kohya importer are all bound to this table by that name. Names are unique over all groups, so JSON is flat.
+the one-line help, the choices and the range; the CLI (``--set name=value``), the tab, the HTTP API, the saved JSON and
+the kohya importer are all bound to this table by that name. Names are unique over all groups, so JSON is flat.
 """
 
 from __future__ import annotations

@@ -172,9 +172,7 @@ def argument_text(value: dict[str, Any]) -> str:
 
 
 def _literal_text(value: Any) -> str:
-    """The value without spaces if it has none of its own; quotes only where the text would read as something else."""
-    if isinstance(value, str):
-        return value if value and not set(value) & set(" \t\n()[]{}'\"") and _literal(value) == value else repr(value)
+    """The value as a Python literal (so that sd-scripts reads it too), without spaces if it has none of its own."""
     compact = re.sub(r"(?<=[,:]) ", "", repr(value))
     return compact if _literal(compact) == value else repr(value)
 

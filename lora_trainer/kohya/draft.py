@@ -1,0 +1,159 @@
+"""What is gathered while a kohya configuration is read: option values, outside fields, and what to tell the user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lora_trainer.config import OPTIONS, RunConfig
+from lora_trainer.errors import ConfigError
+from lora_trainer.kohya.names import FORM_DEFAULTS, NOT_OFFERED, OUTSIDE, RENAMED, RULES, no_effect_reason
+from lora_trainer.options import check_value, convert, unknown_name
+
+# sd-scripts' defaults where they differ from ours; a value that the form leaves empty has these
+SD_DEFAULTS: dict[str, Any] = {
+    "learning_rate": 2e-6, "lr_scheduler": "constant", "max_train_steps": 1600, "network_dim": 4, "network_alpha": 1.0,
+    "caption_extension": ".caption", "enable_bucket": False, "bucket_no_upscale": False, "max_bucket_reso": 1024,
+    "cache_latents": False, "save_precision": "float", "save_every_n_epochs": 0, "sample_sampler": "ddim",
+    "sample_at_first": False, "mixed_precision": "no",
+}  # fmt: skip
+
+# options for which 0 is no value: kohya's form and trainer read it as "not set"
+ZERO_IS_UNSET = (
+    "gradient_accumulation_steps", "clip_skip", "max_token_length", "lr_scheduler_num_cycles", "vae_batch_size",
+    "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "max_timestep", "train_batch_size", "huber_c",
+    "huber_scale", "loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio",
+)  # fmt: skip
+
+NETWORK_ARGS = (
+    "conv_dim", "conv_alpha", "block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas", "down_lr_weight",
+    "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold", "rank_dropout", "module_dropout", "loraplus_lr_ratio",
+    "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio",
+)  # fmt: skip
+
+
+def is_off(value: Any) -> bool:
+    """Whether a value says "not used": empty, false or 0, also as text."""
+    if isinstance(value, str):
+        text = value.strip().lower()
+        return text in {"", "false"} or _number(text) == 0
+    return not value
+
+
+def same(value: Any, other: Any) -> bool:
+    """Whether two values are equal as the form means them: ``"1"``, ``1`` and ``1.0`` are."""
+    if value == other:
+        return True
+    numbers = _number(value), _number(other)
+    return numbers[0] is not None and numbers[0] == numbers[1]
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def sd_default(option: str) -> Any:
+    """What sd-scripts uses where nothing is said."""
+    return SD_DEFAULTS.get(option, OPTIONS[option].default)
+
+
+@dataclass
+class Draft:
+    """The state of one import. ``source`` is how messages call the file."""
+
+    source: str
+    values: dict[str, Any] = field(default_factory=dict)  # our option -> checked value
+    fields: dict[str, Any] = field(default_factory=dict)  # names outside RunConfig
+    notices: list[str] = field(default_factory=list)
+    epochs_win: bool = False  # max_train_epochs is set: no step count has an effect then
+    masked_loss: bool = False
+    _idle: dict[str, list[str]] = field(default_factory=dict)  # reason -> names without effect
+    _refused: dict[str, None] = field(default_factory=dict)  # ordered set
+    _unknown: list[str] = field(default_factory=list)
+
+    def set(self, option: str, value: Any, name: str = "") -> None:
+        """Set an option from a value that the file calls ``name``; empty means sd-scripts' default."""
+        name, row = name or option, OPTIONS[option]
+        if value is None or (value == "" and row.type != "str"):
+            value = sd_default(option)
+        elif value == "" and SD_DEFAULTS.get(option):
+            value = SD_DEFAULTS[option]
+        elif option in ZERO_IS_UNSET and same(value, 0):
+            value = sd_default(option)
+        try:
+            read = convert(name, value, row.type)
+            check_value(name, read, _constraints(option))
+        except ConfigError as error:
+            raise ConfigError(f"{self.source}: {error}") from None
+        self.values[option] = read
+
+    def idle(self, name: str, reason: str) -> None:
+        """Note that a name has no effect; shown in one line with all others of the same reason."""
+        self._idle.setdefault(reason, []).append(name)
+
+    def refuse(self, what: str) -> None:
+        """Note that something isn't offered; the import will fail with one sentence that names all such."""
+        self._refused[what] = None
+
+    def take(self, name: str, value: Any) -> None:
+        """Sort one name of the file that needs no rule of its own."""
+        option = RENAMED.get(name, name)
+        if name in OUTSIDE:
+            self._take_outside(name, value)
+        elif option in OPTIONS:
+            if option == name or not is_off(value) or option not in self.values:  # an empty old name hides no new one
+                self.set(option, value, name)
+        elif name in NOT_OFFERED:
+            if not is_off(value):
+                self.refuse(name)
+        elif reason := no_effect_reason(name):
+            if not is_off(value) and not same(value, FORM_DEFAULTS.get(name)) and (name, value) != ("xformers", True):
+                self.idle(name, reason)
+        else:
+            self._unknown.append(name)
+
+    def _take_outside(self, name: str, value: Any) -> None:
+        if name in ("v2", "sdxl", "v_parameterization"):
+            on = convert(name, False if value is None else value, "bool")
+            self.fields[name] = on
+            if name == "v_parameterization" and on:
+                self.values[name] = True
+        elif not is_off(value):
+            self.fields[name] = convert(name, value, "str")
+
+    def finish(self) -> RunConfig:
+        """Check and build; raises the gathered refusals as one sentence.
+
+        Raises:
+            ConfigError: what isn't offered, unknown or contradictory.
+        """
+        if self._refused:
+            raise ConfigError(
+                f"{self.source} asks for what this program doesn't offer: {', '.join(self._refused)}; "
+                f"change {'it or switch it' if len(self._refused) == 1 else 'them or switch them'} off."
+            )
+        if self._unknown:
+            known = [*OPTIONS, *RENAMED, *OUTSIDE, *RULES]
+            more = f" Also unknown: {', '.join(self._unknown[1:])}." if self._unknown[1:] else ""
+            raise ConfigError(f"{self.source}: {unknown_name(self._unknown[0], known)}{more}")
+        self.notices += [f"No effect: {', '.join(names)} ({reason})." for reason, names in self._idle.items()]
+        try:
+            return RunConfig().replace(**self.values)
+        except ConfigError as error:
+            raise ConfigError(f"{self.source}: {error}") from None
+
+    def start_from(self, defaults: dict[str, Any], known: Iterable[str]) -> None:
+        """Begin with kohya's defaults for options that the file doesn't name."""
+        named = {RENAMED.get(name, name) for name in known}
+        self.values.update({option: value for option, value in defaults.items() if option not in named})
+
+
+def _constraints(option: str) -> dict[str, Any]:
+    row = OPTIONS[option]
+    if option == "bucket_reso_steps":
+        return {"minimum": 1}  # many shared files have 1; rounded afterwards
+    return {"choices": row.choices, "minimum": row.minimum, "maximum": row.maximum, "multiple": row.multiple}

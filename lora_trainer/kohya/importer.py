@@ -1,0 +1,163 @@
+"""Loading a configuration: ours, kohya's form, or sd-scripts' names."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lora_trainer.config import OPTIONS, RunConfig
+from lora_trainer.config_checks import warmup_is_used
+from lora_trainer.errors import ConfigError, FileError
+from lora_trainer.kohya.arguments import read_flat
+from lora_trainer.kohya.draft import Draft, is_off
+from lora_trainer.kohya.form import read_form, refuse_other_tabs
+from lora_trainer.kohya.names import FORM_ONLY, OLD_NAMES
+
+Kind = Literal["own", "kohya", "sd-scripts"]
+
+
+@dataclass(frozen=True)
+class KohyaImport:
+    """A kohya configuration as we read it.
+
+    ``fields`` holds what isn't part of a run's options, by kohya's names and only where given: paths
+    (``pretrained_model_name_or_path``, ``vae``, ``train_data_dir``, ``output_dir``, ``logging_dir``, ``resume``),
+    ``output_name``, and what the file believes of the checkpoint (``v2``, ``sdxl``, ``v_parameterization``).
+    ``notices`` are lines for the user, one per reason.
+    """
+
+    config: RunConfig
+    fields: dict[str, Any] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LoadedConfig(KohyaImport):
+    """A configuration of any kind, with the kind it was."""
+
+    kind: Kind = "own"
+
+
+def load_config(path: str | Path | dict[str, Any]) -> LoadedConfig:
+    """Load a JSON: our own (also ``run.json``), kohya's LoRA form, or one with sd-scripts' names.
+
+    Raises:
+        FileError: if the file can't be read.
+        ConfigError: if it isn't JSON, or holds what is unknown, wrong or not offered; names the key.
+    """
+    source, data = _read(path)
+    kind = _kind(data)
+    if kind == "own":
+        inner = data.get("config")
+        try:
+            return LoadedConfig(RunConfig.from_dict(inner if isinstance(inner, dict) else data))
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
+    found = _load(source, data, kind)
+    return LoadedConfig(found.config, found.fields, found.notices, kind)
+
+
+def load_kohya(path: str | Path | dict[str, Any]) -> KohyaImport:
+    """Load the JSON of kohya's LoRA form, or one with sd-scripts' option names.
+
+    Raises:
+        FileError: if the file can't be read.
+        ConfigError: if it isn't JSON, or holds what is unknown, wrong or not offered; names the key.
+    """
+    source, data = _read(path)
+    return _load(source, data, "kohya" if _is_form(data) else "sd-scripts")
+
+
+def _load(source: str, data: dict[str, Any], kind: Kind) -> KohyaImport:
+    refuse_other_tabs(data, source)
+    data = _todays_names(data)
+    draft = Draft(source)
+    (read_form if kind == "kohya" else read_flat)(draft, data)
+    _agree(draft)
+    return KohyaImport(draft.finish(), draft.fields, draft.notices)
+
+
+def _read(path: str | Path | dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name for messages and the content."""
+    if isinstance(path, dict):
+        return "The configuration", path
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise FileError(f"{path} can't be read ({error.strerror}); check the path.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path.name} isn't text in UTF-8; give a JSON configuration.") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"{path.name} isn't valid JSON: {error.msg} in line {error.lineno}, column {error.colno}; mend that line."
+        ) from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path.name} holds no configuration; it must be a JSON object with option names.")
+    return path.name, data
+
+
+def _todays_names(data: dict[str, Any]) -> dict[str, Any]:
+    """Old names replaced; where a file has both, today's wins unless it is empty."""
+    result = dict(data)
+    for old, new in OLD_NAMES.items():
+        value = result.pop(old, None)
+        if value is not None and is_off(result.get(new)):
+            result[new] = value
+    return result
+
+
+def _is_form(data: dict[str, Any]) -> bool:
+    return any(name in data for name in FORM_ONLY)
+
+
+def _kind(data: dict[str, Any]) -> Kind:
+    if "version" in data or (isinstance(data.get("config"), dict) and "version" in data["config"]):
+        return "own"
+    if _is_form(data):
+        return "kohya"
+    return "own" if all(name in OPTIONS for name in data) else "sd-scripts"
+
+
+def _agree(draft: Draft) -> None:
+    """What kohya lets stand side by side, or fails on later, made to agree; each change is told."""
+    values = draft.values
+    _agree_caches(draft)
+    config = RunConfig()  # defaults for what isn't set
+    side = values.get("resolution", (512, 512))
+    if not values.get("enable_bucket", True) and any(pixels % 8 for pixels in side):
+        values["resolution"] = tuple(pixels // 8 * 8 for pixels in side)
+        draft.notices.append(f"resolution {side[0]},{side[1]} is rounded down to multiples of 8.")
+    steps = values.get("bucket_reso_steps", config.dataset.bucket_reso_steps)
+    if steps % 8:
+        values["bucket_reso_steps"] = -(-steps // 64) * 64
+        draft.notices.append(
+            f"bucket_reso_steps {steps} isn't possible (kohya refuses it too); {values['bucket_reso_steps']} is used."
+        )
+    if draft.masked_loss and not values.get("alpha_mask"):
+        draft.idle("masked_loss", "needs masks; alpha_mask takes them from the images' alpha channel")
+    schedule = {name: values[name] for name in ("lr_scheduler", "lr_scheduler_type") if name in values}
+    if values.get("lr_warmup_steps") and not warmup_is_used(config.replace(**schedule)):
+        name = values.get("lr_scheduler_type") or values["lr_scheduler"]
+        values["lr_warmup_steps"] = 0.0
+        draft.notices.append(f"The warm-up is dropped, because the schedule {name} has none.")
+    if not any(values.get(name) for name in ("block_dims", "down_lr_weight", "mid_lr_weight", "up_lr_weight")):
+        for name in ("block_alphas", "conv_block_dims", "conv_block_alphas"):
+            if values.pop(name, None):
+                draft.idle(name, "used only together with block_dims")
+
+
+def _agree_caches(draft: Draft) -> None:
+    values = draft.values
+    if values.get("cache_latents_to_disk"):
+        values["cache_latents"] = True
+    for name in ("color_aug", "random_crop"):
+        if values.get(name) and values.get("cache_latents", True):
+            values["cache_latents"] = values["cache_latents_to_disk"] = False
+            draft.notices.append(f"cache_latents is switched off, because {name} changes the images at every use.")
+    if not values.get("cache_text_encoder_outputs", True):
+        del values["cache_text_encoder_outputs"]  # kohya can't cache where we can; the result is the same
+    if values.get("cache_text_encoder_outputs_to_disk"):
+        values["cache_text_encoder_outputs"] = True
