@@ -30,6 +30,7 @@ class Started:
     images: int  # distinct images
     modules: int  # LoRA modules that are trained
     parameters: int
+    skipped: int = 0  # files of the dataset that can't be used
 
 
 @dataclass(frozen=True)
