@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import platform
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
 
-from lora_trainer import __version__
 from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import batches_per_epoch, total_epochs, total_steps
 from lora_trainer.dataset.folders import scan
 from lora_trainer.dataset.items import Dataset
-from lora_trainer.dataset.summary import summary
 from lora_trainer.errors import ConfigError
-from lora_trainer.hosts.base import Host, ModelInfo, TakenModel
+from lora_trainer.hosts.base import Host, TakenModel
 from lora_trainer.network.network import LoraNetwork
-from lora_trainer.network.metadata import build_metadata
-from lora_trainer.training.cache import digest
 from lora_trainer.training.diffusion import NoiseSchedule
 from lora_trainer.training.events import CancelToken, Event, Notice, Saved
 from lora_trainer.training.feed import Feed
@@ -29,6 +22,7 @@ from lora_trainer.training.loop import training_loop
 from lora_trainer.training.optimizers import create_optimizer
 from lora_trainer.training.precision import check_precision, make_grad_scaler
 from lora_trainer.training.processes import Processes
+from lora_trainer.training.record import identity, metadata_of, run_facts
 from lora_trainer.training.sampling import Sampler, sample_requests
 from lora_trainer.training.saver import Saver
 from lora_trainer.training.schedule import create_scheduler
@@ -36,7 +30,6 @@ from lora_trainer.training.session import Session
 from lora_trainer.training.state import load_state
 
 FORBIDDEN_IN_NAMES = ':<>,"/\\|?*'  # the prompt syntax <lora:NAME:w>, or a file system, gives these a meaning
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "bitsandbytes", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -113,7 +106,6 @@ def _open(
     prediction = info.prediction_type
     if config.loss.v_parameterization is not None:
         prediction = "v_prediction" if config.loss.v_parameterization else "epsilon"
-    facts = summary(dataset)
     fallback = next((item.captions[0] for item in dataset.items if item.captions), request.name)
     session = Session(
         config=config,
@@ -134,13 +126,13 @@ def _open(
             host.lora_dir,
             request.name,
             config.save,
-            lambda stem, at: build_metadata(config, info, facts, at, stem),
+            metadata_of(config, dataset, info, steps, epochs, processes.world),
             processes.is_main,
         ),
         sampler=Sampler(sample_requests(config.sample, fallback, seed, info.resolution), folder.samples, config.sample),
         steps=steps,
         epochs=epochs,
-        identity=_identity(config, dataset, info, processes),
+        identity=identity(config, dataset, info, processes),
         notices=[*dataset.notices, *map(str, dataset.skipped), *network.notices],
     )
     if request.resume:
@@ -148,7 +140,7 @@ def _open(
     processes.wait()
     if processes.is_main:
         folder.start_log(session.position.step)
-        folder.write_run(_facts(request, config, session, info))
+        folder.write_run(run_facts(request.name, request.dataset, session))
     return session
 
 
@@ -159,45 +151,3 @@ def _seed(config: RunConfig, folder: RunFolder, resume: bool) -> int:
     if resume and folder.run.is_file():
         return folder.read_run()["config"]["seed"]
     return secrets.randbelow(2**31 - 1) + 1
-
-
-def _identity(config: RunConfig, dataset: Dataset, info: ModelInfo, processes: Processes) -> dict[str, Any]:
-    """What must be equal for a run to be the continuation of another."""
-    model = digest(info.vae_fingerprint, info.text_fingerprint, info.checkpoint_sha256)
-    contents = digest(*((item.content_sha256, item.repeats, item.captions) for item in dataset.items))
-    return {
-        "config": config.to_dict(),
-        "dataset": f"{len(dataset.items)} images, {contents[:8]}",
-        "model": f"{info.checkpoint}, {model[:8]}",
-        "processes": processes.world,
-    }
-
-
-def _facts(request: RunRequest, config: RunConfig, session: Session, info: ModelInfo) -> dict[str, Any]:
-    """The content of run.json."""
-    return {
-        "name": request.name,
-        "dataset": str(request.dataset),
-        "config": config.to_dict(),
-        "steps": session.steps,
-        "epochs": session.epochs,
-        "images": len(session.dataset.items),
-        "skipped": [str(skipped) for skipped in session.dataset.skipped],
-        "notices": list(session.dataset.notices),
-        "modules": len(session.network.modules),
-        "base_model": {
-            "name": info.checkpoint,
-            "sha256": info.checkpoint_sha256,
-            "family": info.family,
-            "prediction_type": session.prediction_type,
-            "vae": info.vae,
-        },
-        "processes": session.processes.world,
-        "device": str(session.device),
-        "versions": {"lora_trainer": __version__, "python": platform.python_version(), **_versions()},
-    }
-
-
-def _versions() -> dict[str, str]:
-    installed = {(found.metadata["Name"] or "").lower(): found.version for found in distributions()}
-    return {package: installed[package] for package in PACKAGES if package in installed}
