@@ -8,15 +8,17 @@ is put back when the block ends, whatever happened inside.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
     from torch import Tensor, nn
+
+    from lora_trainer.training.events import CancelToken
 
 Family = Literal["sd1", "sd2", "sdxl"]
 Naming = Literal["diffusers", "ldm"]  # how the UNet's modules are named: down_blocks… or input_blocks…
@@ -92,6 +94,15 @@ class GeneratedImage:
     infotext: str
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is, for the host's own display: steps or pictures, and one line of text."""
+
+    done: int
+    total: int
+    text: str = ""
+
+
 class TakenModel(Protocol):
     """The model while the trainer holds it. Base weights are frozen and in eval mode."""
 
@@ -146,3 +157,45 @@ class Host(Protocol):
 
     def refresh_loras(self, changed: Sequence[Path] = ()) -> None:
         """Make new or rewritten files in ``lora_dir`` known, so that the next generation uses their present weights."""
+
+    def defaults(self) -> dict[str, Any]:
+        """Options that suit the loaded model and the host's settings, for those that the user gives no value."""
+
+    def working(self, job: str, token: CancelToken) -> AbstractContextManager[None]:
+        """Hold the host for a job: waits for its queue, shows the job; the host's own "interrupt" cancels the token."""
+
+    def between_steps(self, progress: Progress) -> None:
+        """Called between two steps, encoded images or pictures of a job: shows progress, serves whoever waits.
+
+        Raises:
+            HostBusyError: if somebody took the model away.
+        """
+
+    def lent(self) -> AbstractContextManager[None]:
+        """Give everything back for as long as the block lasts (a paused job)."""
+
+    def lora_modules(self, path: Path) -> int | None:
+        """How many modules of a LoRA file the host applies when it generates; None if it can't tell."""
+
+
+class SoleUser:
+    """The part of :class:`Host` that is empty where nobody else uses the model."""
+
+    def defaults(self) -> dict[str, Any]:
+        """Nothing to suggest."""
+        return {}
+
+    def working(self, job: str, token: CancelToken) -> AbstractContextManager[None]:
+        """Nobody to wait for."""
+        return nullcontext()
+
+    def between_steps(self, progress: Progress) -> None:
+        """Nobody to serve."""
+
+    def lent(self) -> AbstractContextManager[None]:
+        """Nobody to lend to."""
+        return nullcontext()
+
+    def lora_modules(self, path: Path) -> int | None:
+        """Unknown."""
+        return None

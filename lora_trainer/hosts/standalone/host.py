@@ -1,0 +1,157 @@
+"""The stand-alone host: one checkpoint file and one folder of LoRAs, no WebUI."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from lora_trainer.errors import ConfigError, HostBusyError
+from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, ModelInfo, PredictionType, SoleUser
+from lora_trainer.hosts.standalone.detect import Detected, detect
+from lora_trainer.hosts.standalone.loras import LoraShelf
+from lora_trainer.hosts.standalone.model import DiffusersModel, PictureSettings
+from lora_trainer.hosts.standalone.parts import Parts, build_parts, file_sha256, fingerprint
+from lora_trainer.hosts.standalone.placement import frozen
+from lora_trainer.hosts.standalone.samplers import noise_schedule
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def best_device() -> torch.device:
+    """CUDA (or ROCm) if there is one, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+class DiffusersHost(SoleUser):
+    """A checkpoint file of SD 1.x, SD 2.x or SDXL on diffusers' modules; see :class:`lora_trainer.hosts.base.Host`.
+
+    Args:
+        checkpoint: the file; ``NAME.yaml`` beside it is its config, as in AUTOMATIC1111.
+        lora_dir: where LoRA files are looked up and where finished ones go.
+        device: None for the best one.
+        vae: a file to take the VAE from instead.
+        prediction_type: None for what the checkpoint says (config beside it, ``modelspec.prediction_type``, the
+            ``v_pred`` tensor) and, for an SD 2.x that says nothing, what running its UNet shows.
+        clip_skip: for pictures; which layer of an SD 1.x text encoder is used.
+        zero_terminal_snr: sample with the zero-SNR schedule; None if the checkpoint has the ``ztsnr`` tensor.
+        precision: for pictures outside training; None for fp16 on CUDA and fp32 elsewhere.
+    """
+
+    name = "diffusers"
+
+    def __init__(
+        self,
+        checkpoint: Path,
+        lora_dir: Path,
+        *,
+        device: torch.device | str | None = None,
+        vae: Path | None = None,
+        prediction_type: PredictionType | None = None,
+        clip_skip: int = 1,
+        zero_terminal_snr: bool | None = None,
+        precision: str | None = None,
+    ) -> None:
+        self.checkpoint, self.lora_dir = Path(checkpoint), Path(lora_dir)
+        self.device = torch.device(device) if device is not None else best_device()
+        self._vae, self._prediction_type, self._clip_skip = vae, prediction_type, clip_skip
+        self._zero_terminal_snr = zero_terminal_snr
+        self._dtype = DTYPES[precision or ("fp16" if self.device.type == "cuda" else "no")]
+        self._shelf = LoraShelf(self.lora_dir)
+        self._lock = threading.Lock()
+        self._model: DiffusersModel | None = None
+
+    def info(self) -> ModelInfo:
+        """What the checkpoint is; reads it whole at the first call.
+
+        Raises:
+            UnsupportedModelError, FileError: in one sentence, if it can't be used.
+        """
+        return self._load().info
+
+    @contextmanager
+    def take(self, mixed_precision: str) -> Iterator[DiffusersModel]:
+        """Lend the model for training, its weights in ``mixed_precision`` (no, fp16, bf16) on the device.
+
+        Raises:
+            HostBusyError: if it is lent already.
+            ConfigError: if the device can't train in that precision.
+        """
+        if mixed_precision not in DTYPES:
+            raise ConfigError(f"mixed_precision can't be {mixed_precision!r}; choose one of {', '.join(DTYPES)}.")
+        if mixed_precision == "fp16" and self.device.type == "cpu":
+            raise ConfigError("mixed_precision fp16 needs a GPU; choose bf16 or no.")
+        with self._borrowed() as model, frozen(self._modules(model)):
+            try:
+                model.begin(DTYPES[mixed_precision])
+                yield model
+            finally:
+                model.put_back()
+
+    def generate(self, request: GenerateRequest) -> GeneratedImage:
+        """Make a picture; ``<lora:NAME:weight>`` in the prompt takes NAME from ``lora_dir``."""
+        return self.generate_many([request])[0]
+
+    def generate_many(self, requests: Sequence[GenerateRequest], batch_size: int = 8) -> list[GeneratedImage]:
+        """Make several pictures, in batches where they agree in everything but prompt and seed.
+
+        Raises:
+            HostBusyError: while the model is lent for training; it can generate itself then.
+        """
+        with self._borrowed() as model:
+            model.dtype = self._dtype
+            return model.generate_many(requests, batch_size)
+
+    def refresh_loras(self, changed: Sequence[Path] = ()) -> None:
+        """Forget the LoRA files that were read (all, or those in ``changed``)."""
+        self._shelf.forget(changed)
+
+    def free(self) -> None:
+        """Give the device's memory back; the next use places the weights again."""
+        with self._borrowed() as model:
+            model.put_back()
+        self._shelf.forget(())
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[DiffusersModel]:
+        if not self._lock.acquire(blocking=False):
+            raise HostBusyError("The model is in use; wait until the run or the picture is done, or stop it.")
+        try:
+            yield self._load()
+        finally:
+            self._lock.release()
+
+    def _load(self) -> DiffusersModel:
+        if self._model is None:
+            found = detect(self.checkpoint)
+            parts = build_parts(found, self._vae, self._prediction_type)
+            alphas = noise_schedule(found.config.linear_start, found.config.linear_end)
+            zero_snr = found.zero_terminal_snr if self._zero_terminal_snr is None else self._zero_terminal_snr
+            pictures = PictureSettings(self._clip_skip, zero_snr)
+            info = self._describe(found, parts)
+            self._model = DiffusersModel(parts, info, alphas, self.device, pictures, self._shelf.attached)
+        return self._model
+
+    def _describe(self, found: Detected, parts: Parts) -> ModelInfo:
+        layouts = repr([encoder.layout for encoder in parts.text_encoders])
+        return ModelInfo(
+            family=found.family,
+            prediction_type=parts.prediction_type,
+            naming="diffusers",
+            checkpoint=self.checkpoint.name,
+            checkpoint_sha256=file_sha256(self.checkpoint),
+            vae=self._vae.name if self._vae else "",
+            vae_sha256=file_sha256(self._vae) if self._vae else "",
+            vae_fingerprint=fingerprint(parts.vae, settings=str(parts.vae.config.scaling_factor)),
+            text_fingerprint=fingerprint(*parts.text_encoders, settings=layouts),
+            resolution=found.resolution(parts.prediction_type),
+        )
+
+    @staticmethod
+    def _modules(model: DiffusersModel) -> list[torch.nn.Module]:
+        return [module for modules in model.parts.modules.values() for module in modules]
