@@ -16,7 +16,7 @@ class Prodigy(Optimizer):
 
     The rate of a step is ``lr·d``; leave ``lr`` at 1 and use schedules to lower it. ``d`` is found from all parameters
     together, so all groups have the same ``lr`` (or 0). Arguments and defaults are those of the package ``prodigyopt``,
-    except for its switch for FSDP, and the numbers are the same to rounding.
+    except for its switch for FSDP, and for β1 > 0 the numbers are the same to rounding.
 
     Args:
         betas, beta3: decay of the averages; ``beta3`` of those behind ``d``, by default √β2.

@@ -160,7 +160,7 @@ def _custom(optimizer: Optimizer, config: ScheduleConfig) -> LRScheduler:
         ) from error
     step = getattr(cls, "step", None)
     needed = [row for row in inspect.signature(step).parameters.values() if row.default is row.empty] if step else []
-    if not inspect.isclass(cls) or len(needed) != 1:  # self only
+    if step is None or len(needed) != 1:  # self only
         raise ConfigError(f"lr_scheduler_type {name} can't be stepped by step count alone; choose another scheduler.")
     try:
         return cls(optimizer, **config.lr_scheduler_args)
