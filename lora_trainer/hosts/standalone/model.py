@@ -1,0 +1,240 @@
+"""A checkpoint's parts at work: encode, predict, decode and generate in the precision of the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lora_trainer.errors import LoraTrainerError
+from lora_trainer.hosts.base import (
+    Conditioning,
+    GeneratedImage,
+    GenerateRequest,
+    ModelInfo,
+    SizeConditioning,
+    TextEncoder,
+)
+from lora_trainer.hosts.standalone.generation import Denoiser, Task, check, sample_latents, to_image
+from lora_trainer.hosts.standalone.parts import Parts
+from lora_trainer.hosts.standalone.placement import Placement
+from lora_trainer.hosts.standalone.prompt import LoraTag, infotext, split_prompt
+from lora_trainer.hosts.standalone.samplers import find_sampler, zero_terminal_snr
+
+Part = Literal["unet", "vae", "text_encoders"]
+AttachLoras = Callable[["DiffusersModel", Sequence[LoraTag]], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """How pictures are made, beyond what a request says."""
+
+    clip_skip: int = 1
+    zero_terminal_snr: bool = False
+
+
+class DiffusersModel:
+    """The model while it is used; implements :class:`lora_trainer.hosts.base.TakenModel`.
+
+    Parts are placed on the device when they are first needed, and stay until :meth:`park` or :meth:`put_back`.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        info: ModelInfo,
+        alphas_cumprod: Tensor,
+        device: torch.device,
+        pictures: PictureSettings,
+        attach_loras: AttachLoras,
+    ) -> None:
+        self.info, self.device, self.alphas_cumprod = info, device, alphas_cumprod
+        self.unet: nn.Module = parts.unet
+        prefixes = ("lora_te1", "lora_te2") if info.family == "sdxl" else ("lora_te",)
+        self.text_encoders = [
+            TextEncoder(encoder, prefix, "transformers")
+            for encoder, prefix in zip(parts.text_encoders, prefixes, strict=True)
+        ]
+        self.dtype = torch.float32
+        self.parts, self._pictures, self._attach_loras = parts, pictures, attach_loras
+        self._placements = {name: [Placement(m) for m in modules] for name, modules in parts.modules.items()}
+        self._parked: set[str] = set()
+        self._vae_needs_fp32 = info.family == "sdxl"  # its VAE overflows in fp16
+
+    # Where the parts are
+
+    def begin(self, dtype: torch.dtype) -> None:
+        """Place UNet and text encoders on the device in ``dtype``."""
+        self.dtype = dtype
+        self._parked.clear()
+        self._need("unet")
+        self._need("text_encoders")
+
+    def put_back(self) -> None:
+        """Give every part its original weights, on the CPU and in the file's number format."""
+        for placements in self._placements.values():
+            for placement in placements:
+                placement.restore()
+        self._parked.clear()
+
+    def park(self, part: Literal["vae", "text_encoders"]) -> None:
+        """Free the device memory of a part; it comes back by itself if it is needed again."""
+        self._parked.add(part)
+        self._restore(part)
+
+    def _need(self, part: Part) -> None:
+        dtype = self._vae_dtype if part == "vae" else self.dtype
+        for placement in self._placements[part]:
+            placement.place(self.device, dtype)
+
+    def _restore(self, part: str) -> None:
+        for placement in self._placements[part]:
+            placement.restore()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @property
+    def _vae_dtype(self) -> torch.dtype:
+        """fp16 only on CUDA in half precision and as long as it gave finite numbers; bf16 would be coarse."""
+        fp16 = self.device.type == "cuda" and self.dtype != torch.float32 and not self._vae_needs_fp32
+        return torch.float16 if fp16 else torch.float32
+
+    # What the trainer asks
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents, float32; see the protocol.
+
+        Raises:
+            LoraTrainerError: if they aren't finite even in fp32.
+        """
+
+        def encode() -> Tensor:
+            latents = self.parts.vae.encode(pixels.to(self.device, self._vae_dtype)).latent_dist
+            return torch.stack([latents.mean.float(), latents.std.float()])
+
+        mean, std = self._finite(encode, "The VAE gives no finite latents for these images") * self._vae_scale
+        return mean, std
+
+    def encode_captions(self, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:
+        """Encode literal texts to [B, n·75 + 2, C]; SD 1.x only heeds ``clip_skip``."""
+        self._need("text_encoders")
+        encoded = [encoder.encode(captions, max_token_length, clip_skip) for encoder in self.parts.text_encoders]
+        return Conditioning(torch.cat([context for context, _ in encoded], dim=-1), encoded[-1][1])
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: Sequence[SizeConditioning]
+    ) -> Tensor:
+        """The UNet's output, float32 [B, 4, h, w]."""
+        self._need("unet")
+        added = None
+        if conditioning.pooled is not None:
+            numbers = [[*size.original, *size.crop, *size.target] for size in sizes]
+            time_ids = torch.tensor(numbers, dtype=torch.float32, device=self.device)
+            added = {"text_embeds": conditioning.pooled.to(self.device, self.dtype), "time_ids": time_ids}
+        return self.unet(
+            noisy.to(self.device, self.dtype),
+            timesteps.to(self.device),
+            encoder_hidden_states=conditioning.context.to(self.device, self.dtype),
+            added_cond_kwargs=added,
+        ).sample.float()
+
+    def blocks(self) -> list[nn.Module]:
+        """Residual and transformer blocks in forward order."""
+        unet = self.parts.unet
+        found: list[nn.Module] = []
+        for stage in [*unet.down_blocks, unet.mid_block, *unet.up_blocks]:
+            attentions = list(getattr(stage, "attentions", []))
+            for index, resnet in enumerate(stage.resnets):  # the middle has one residual block more at the front
+                before = index - (1 if stage is unet.mid_block else 0)
+                if stage is unet.mid_block and before >= 0:
+                    found += attentions[before].transformer_blocks
+                found.append(resnet)
+                if stage is not unet.mid_block and attentions:
+                    found += attentions[index].transformer_blocks
+        return found
+
+    def generate(self, request: GenerateRequest) -> GeneratedImage:
+        """Make a picture with whatever is attached to the modules, and with the LoRAs that its prompt names."""
+        return self.generate_many([request])[0]
+
+    # Pictures
+
+    def generate_many(self, requests: Sequence[GenerateRequest], batch_size: int = 8) -> list[GeneratedImage]:
+        """Make several pictures, together where size, steps, sampler, scale and LoRAs agree.
+
+        Each is the one that :meth:`generate` makes, up to the rounding of arithmetic in batches.
+        """
+        groups: dict[object, list[tuple[int, Task]]] = {}
+        for index, request in enumerate(requests):
+            check(request)
+            task = Task(request, *split_prompt(request.prompt))
+            groups.setdefault(task.key, []).append((index, task))
+        made: dict[int, GeneratedImage] = {}
+        with torch.no_grad(), self._parked_again():
+            for group in groups.values():
+                with self._attach_loras(self, group[0][1].tags):
+                    for start in range(0, len(group), batch_size):
+                        made.update(self._generate_batch(group[start : start + batch_size]))
+        return [made[index] for index in range(len(requests))]
+
+    def _generate_batch(self, numbered: Sequence[tuple[int, Task]]) -> dict[int, GeneratedImage]:
+        latents = sample_latents(self._denoiser(), [task for _, task in numbered])
+        result = {}
+        for (index, task), latent in zip(numbered, latents, strict=True):
+            pixels = self._decode(latent[None])[0]
+            result[index] = GeneratedImage(to_image(pixels), task.request, self._infotext(task.request))
+        return result
+
+    def _denoiser(self) -> Denoiser:
+        alphas, skip = self.alphas_cumprod, self._pictures.clip_skip
+        return Denoiser(
+            encode=lambda texts, length: self.encode_captions(texts, length, skip),
+            predict=self.predict,
+            alphas_cumprod=zero_terminal_snr(alphas) if self._pictures.zero_terminal_snr else alphas,
+            prediction_type=self.parts.prediction_type,
+            device=self.device,
+            zero_empty_negative=self.info.family == "sdxl",
+        )
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        def decode() -> Tensor:
+            return self.parts.vae.decode((latents / self._vae_scale).to(self.device, self._vae_dtype)).sample.float()
+
+        return self._finite(decode, "The VAE gives no finite picture")
+
+    def _finite(self, run: Callable[[], Tensor], sentence: str) -> Tensor:
+        """Run the VAE; if the result isn't finite, once more in fp32, which then stays its precision."""
+        self._need("vae")
+        result = run()
+        if not bool(torch.isfinite(result).all()) and self._vae_dtype != torch.float32:
+            self._vae_needs_fp32 = True
+            self._need("vae")
+            result = run()
+        if not bool(torch.isfinite(result).all()):
+            raise LoraTrainerError(f"{sentence}, even in fp32; use another VAE (the checkpoint's may be damaged).")
+        return result
+
+    @property
+    def _vae_scale(self) -> float:
+        return float(self.parts.vae.config.scaling_factor)
+
+    def _infotext(self, request: GenerateRequest) -> str:
+        sampler = find_sampler(request.sampler)
+        schedule = "Karras" if sampler.karras else ""
+        info, skip = self.info, self._pictures.clip_skip
+        vae = [f"VAE: {info.vae}"] if info.vae else []
+        return infotext(request, sampler.label, schedule, info.checkpoint, info.checkpoint_sha256, skip, vae)
+
+    @contextmanager
+    def _parked_again(self) -> Iterator[None]:
+        """Park afterwards what was parked before."""
+        try:
+            yield
+        finally:
+            for part in self._parked:
+                self._restore(part)
