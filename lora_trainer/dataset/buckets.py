@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lora_trainer.config import DatasetConfig
-from lora_trainer.errors import ConfigError, DatasetError
+from lora_trainer.errors import DatasetError
 from lora_trainer.hosts.base import SizeConditioning
 
 LATENT = 8  # pixels per latent pixel, for every family that we train
@@ -24,37 +24,6 @@ class Placement(NamedTuple):
 
     resized: Size
     bucket: Size
-
-
-def check_config(config: DatasetConfig) -> None:
-    """Refuse sizes that no bucket can have.
-
-    Raises:
-        ConfigError: names the options that contradict each other.
-    """
-    width, height = config.resolution
-    if not config.enable_bucket:
-        if width % LATENT or height % LATENT:
-            raise ConfigError(
-                f"resolution {width},{height} isn't made of multiples of {LATENT}; round it or switch enable_bucket on."
-            )
-        return
-    if config.bucket_reso_steps % LATENT:
-        raise ConfigError(
-            f"bucket_reso_steps can't be {config.bucket_reso_steps}; use a multiple of {LATENT}, such as 64."
-        )
-    if config.bucket_no_upscale:
-        return
-    if min(width, height) < config.min_bucket_reso:
-        raise ConfigError(
-            f"resolution {width},{height} is below min_bucket_reso ({config.min_bucket_reso}); "
-            "raise the one or lower the other."
-        )
-    if max(width, height) > config.max_bucket_reso:
-        raise ConfigError(
-            f"resolution {width},{height} is above max_bucket_reso ({config.max_bucket_reso}); "
-            "lower the one or raise the other."
-        )
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from lora_trainer.config import CaptionConfig, DatasetConfig
-from lora_trainer.dataset.buckets import check_config, place
+from lora_trainer.dataset.buckets import place
 from lora_trainer.dataset.decode import probe
 from lora_trainer.dataset.items import Dataset, Folder, ImageItem, Skipped
 from lora_trainer.dataset.layout import Listing, find_folders, leftovers, names
@@ -39,9 +39,7 @@ def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progres
 
     Raises:
         DatasetError: nothing to train on, or a folder that can't be read; one sentence with the remedy.
-        ConfigError: sizes that contradict each other.
     """
-    check_config(config)
     directory, reg_directory = Path(directory).expanduser(), Path(config.reg_data_dir).expanduser()
     notices: list[str] = []
     found = find_folders(directory, False, notices)

@@ -66,9 +66,10 @@ def load_pixels(
     mask = None
     if config.alpha_mask:
         plane = Image.new("L", image.size, 255) if alpha is None else alpha
-        mask = torch.from_numpy(_mirror(_fit(plane, item.placement.resized, box), flip)[None].astype(np.float32) / 255)
-    chw = np.ascontiguousarray(_mirror(colour, flip).transpose(2, 0, 1))
-    pixels = torch.from_numpy(chw).float() / 127.5 - 1
+        values = _mirror(_fit(plane, item.placement.resized, box), flip)[None].astype(np.float32) / np.float32(255)
+        mask = torch.from_numpy(np.ascontiguousarray(values))
+    chw = _mirror(colour, flip).transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - 1
+    pixels = torch.from_numpy(np.ascontiguousarray(chw))
     return LoadedImage(item.path, pixels, mask, size_conditioning(item.size, item.bucket, flip))
 
 
@@ -78,7 +79,7 @@ def resize(image: Image.Image, size: Size) -> np.ndarray[Any, Any]:
         return np.asarray(image)
     if image.width >= size[0] and image.height >= size[1]:
         rows = area_average(np.asarray(image), size[1])
-        columns = area_average(rows.swapaxes(0, 1), size[0]).swapaxes(0, 1)
+        columns = area_average(np.ascontiguousarray(rows.swapaxes(0, 1)), size[0]).swapaxes(0, 1)
         return np.clip(columns + 0.5, 0, 255).astype(np.uint8)
     return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
 
@@ -92,7 +93,9 @@ def area_average(values: np.ndarray[Any, Any], length: int) -> np.ndarray[Any, A
     edges = np.arange(length + 1) * old
     first, share = edges // length, (edges % length / length).astype(np.float32)
     share = share.reshape(-1, *[1] * (values.ndim - 1))
-    sums = np.add.reduceat(values, first[:-1], axis=0, dtype=np.float32)
+    sums = np.empty((length, *values.shape[1:]), np.float32)
+    for i in range(length):  # ten times as fast as np.add.reduceat on uint8
+        np.add.reduce(values[first[i] : first[i + 1]], axis=0, dtype=np.float32, out=sums[i])
     at_edge = share * values[np.minimum(first, old - 1)]
     return (sums - at_edge[:-1] + at_edge[1:]) * np.float32(length / old)
 

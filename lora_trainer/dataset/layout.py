@@ -80,7 +80,7 @@ def find_folders(directory: Path, is_reg: bool, notices: list[str]) -> list[tupl
     if found:
         if listing.images:
             notices.append(
-                f"{_count(len(listing.images), 'image')} directly in {directory} ignored; "
+                f"{_count(len(listing.images), 'image')} ignored because they lie directly in {directory}; "
                 "move them into a <repeats>_<trigger> folder to train on them."
             )
     elif listing.images and parsed and parsed[0]:
@@ -112,7 +112,7 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], notices:
             others[ending or "without ending"] += 1
     if orphans:
         notices.append(
-            f"{folder.name}: {_count(len(orphans), 'caption file')} without an image ignored ({names(orphans)})."
+            f"{folder.name}: {_count(len(orphans), 'caption file')} ignored, without an image ({names(orphans)})."
         )
     if others:
         notices.append(
