@@ -102,7 +102,7 @@ def _bool(value: Any) -> bool:
 def _int(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError
-    if isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
+    if isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal()):
         return int(value)  # not by way of float, which would round a long seed
     number = float(value)
     if number != int(number):

@@ -78,7 +78,7 @@ class Draft:
     def set(self, option: str, value: Any, name: str = "") -> None:
         """Set an option from a value that the file calls ``name``; empty means sd-scripts' default."""
         name, row = name or option, OPTIONS[option]
-        if value is None or (value == "" and row.type != "str"):
+        if value is None or (value == "" and (row.type != "str" or row.choices)):
             value = sd_default(option)
         elif value == "" and SD_DEFAULTS.get(option):
             value = SD_DEFAULTS[option]

@@ -1,0 +1,60 @@
+"""The table of all options as Markdown; the README embeds it, and a test holds the two together."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from lora_trainer.config import OPTIONS, OptionRow, RunConfig
+from lora_trainer.options import argument_text
+
+
+def options_table() -> str:
+    """One Markdown table for each group of options: name, default, what is possible, what it does."""
+    parts: list[str] = []
+    for group in dataclasses.fields(RunConfig):
+        title = str(getattr(RunConfig(), group.name).__doc__)
+        parts += [f"**{title.rstrip('.')}**", "", "| option | default | values | meaning |", "|---|---|---|---|"]
+        parts += [_line(row) for row in OPTIONS.values() if row.group == group.name]
+        parts.append("")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _line(row: OptionRow) -> str:
+    cells = (f"`{row.name}`", _value(row.default), _values(row), row.help)
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
+
+
+def _value(value: Any) -> str:
+    if value is None or value in ("", (), {}):
+        return "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, str):
+        return f"`{value}`"
+    return argument_text(value) if isinstance(value, dict) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_KINDS = {
+    "bool": "true, false", "bool | None": "true, false, empty", "str": "text", "dict[str, Any]": "key=value …",
+    "tuple[int, int]": "width,height", "tuple[int, ...]": "numbers", "tuple[float, ...]": "numbers",
+    "int": "whole number", "float": "number", "float | None": "number, empty",
+}  # fmt: skip
+
+
+def _values(row: OptionRow) -> str:
+    """What is possible, in words: choices, or the kind with range and unit."""
+    if row.choices:
+        return ", ".join(map(str, row.choices))
+    words, unit = _KINDS[row.type], f" {row.unit}" if row.unit else ""
+    if row.minimum is not None and row.maximum is not None:
+        words += f" {row.minimum:g}…{row.maximum:g}"
+    elif row.minimum is not None:
+        words += f" ≥ {row.minimum:g}"
+    elif row.maximum is not None:
+        words += f" ≤ {row.maximum:g}"
+    if row.multiple:
+        words += f", multiples of {row.multiple}"
+    return words + unit
