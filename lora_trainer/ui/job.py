@@ -1,0 +1,300 @@
+"""The one job at a time: a background thread that trains and tests, and what a page may ask of it.
+
+It knows no gradio and no WebUI. Between two events of the training the model carries nothing of ours, so this is where
+it is paused, and where the host serves others (:meth:`lora_trainer.hosts.base.Host.between_steps`).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_trainer.errors import ConfigError, DatasetError, HostBusyError, LoraTrainerError
+from lora_trainer.training.events import CancelToken, Preparing
+from lora_trainer.ui.status import Record
+
+if TYPE_CHECKING:
+    from lora_trainer.evaluation.sweep import TestPlan
+    from lora_trainer.hosts.base import Host
+    from lora_trainer.training.run import RunRequest
+
+log = logging.getLogger(__name__)
+
+TRAIN_KEYS = ("name", "dataset", "config", "resume", "overwrite", "test", "trigger")
+TEST_KEYS = ("lora", "trigger", "strengths", "prompts", "seeds", "steps", "width", "height", "sampler", "epochs")
+
+
+class Job:
+    """Runs one training or test at a time in a thread of its own.
+
+    Args:
+        host: makes the host at the first start.
+        output: gives the folder that holds the runs' folders.
+        test_after: whether a run is tested when the request doesn't say.
+    """
+
+    def __init__(
+        self, host: Callable[[], Host], output: Callable[[], Path], test_after: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._make_host, self._output, self._test_after = host, output, test_after
+        self._host: Host | None = None
+        self._record = Record()
+        self._token = CancelToken()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._paused = threading.Event()
+        self._wake = threading.Event()
+
+    @property
+    def host(self) -> Host:
+        """Where the model lives."""
+        if self._host is None:
+            self._host = self._make_host()
+        return self._host
+
+    @property
+    def output(self) -> Path:
+        """The folder that holds the runs' folders."""
+        return self._output()
+
+    @property
+    def running(self) -> bool:
+        """Whether a job is at work."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def status(self) -> dict[str, Any]:
+        """What a page shows; answers at once."""
+        return self._record.to_dict()
+
+    def start(self, values: Mapping[str, Any]) -> str:
+        """Begin to train; ``values`` has name, dataset, config and, as wished, resume, overwrite, test, trigger.
+
+        Returns:
+            The job's id, also known to the host's own progress display.
+
+        Raises:
+            HostBusyError: if a job is at work.
+            LoraTrainerError: if the request can't be carried out; one sentence.
+        """
+        with self._starting:
+            self._refuse_second()
+            request = self._request(values)
+            test = {"trigger": values.get("trigger") or ""} if self._wants_test(values) else None
+            return self._launch(request.name, "Waiting for the model", lambda: self._train_and_test(request, test))
+
+    def test(self, values: Mapping[str, Any]) -> str:
+        """Begin to test a LoRA: ``values`` has its name as ``lora`` and, as wished, trigger, strengths, prompts, ….
+
+        Raises:
+            HostBusyError: if a job is at work.
+            LoraTrainerError: if there is no such LoRA or a value can't be used.
+        """
+        from lora_trainer.evaluation.lora_file import find_lora
+        from lora_trainer.ui.plan import test_plan
+
+        with self._starting:
+            self._refuse_second()
+            _refuse_unknown(values, TEST_KEYS, "test")
+            lora = find_lora(_text(values, "lora", "the LoRA's name"), self.host.lora_dir)
+            plan = test_plan(lora, values)
+            return self._launch(lora.stem, "Waiting for the model", lambda: self._test(lora, plan))
+
+    def stop(self) -> bool:
+        """Ask for the end; the training saves first. Whether there was something to stop."""
+        running = self.running
+        self._token.cancel()
+        self._wake.set()
+        return running
+
+    def pause(self) -> bool:
+        """Wait at the next step boundary and lend the model back meanwhile; whether there was something to pause."""
+        if self.running:
+            self._wake.clear()
+            self._paused.set()
+        return self.running
+
+    def resume(self) -> bool:
+        """Go on after :meth:`pause`; whether there was something to resume."""
+        paused = self.running and self._paused.is_set()
+        self._paused.clear()
+        self._wake.set()
+        return paused
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for the end of the job at work."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def check(self, dataset: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """What there is to say about a dataset folder; reads every image's header, so not for an event loop.
+
+        Raises:
+            LoraTrainerError: if there is nothing to train on.
+        """
+        from lora_trainer.config import RunConfig
+        from lora_trainer.dataset.folders import scan
+        from lora_trainer.dataset.summary import describe, summary, to_json
+
+        options = RunConfig.from_dict(dict(config or {}))
+        facts = summary(scan(_folder(dataset), options.dataset, options.caption))
+        return {**to_json(facts), "lines": describe(facts)}
+
+    def _refuse_second(self) -> None:
+        if self.running:
+            now = self._record
+            raise HostBusyError(f"{now.name} is being worked on ({now.message}); stop it or wait for its end.")
+
+    def _request(self, values: Mapping[str, Any]) -> RunRequest:
+        from lora_trainer.config import RunConfig
+        from lora_trainer.training.run import RunRequest, check_name
+
+        _refuse_unknown(values, TRAIN_KEYS, "train")
+        config = values.get("config") or {}
+        if not isinstance(config, Mapping):
+            raise ConfigError(f"config can't be {config!r}; give an object of option names and values.")
+        request = RunRequest(
+            name=_text(values, "name", "a name for the LoRA"),
+            dataset=_folder(_text(values, "dataset", "the folder with the images")),
+            config=RunConfig.from_dict({**self.host.defaults(), **config}),
+            output=self.output,
+            resume=bool(values.get("resume")),
+            overwrite=bool(values.get("overwrite")),
+        )
+        check_name(request, self.host.lora_dir)
+        return request
+
+    def _wants_test(self, values: Mapping[str, Any]) -> bool:
+        wish = values.get("test")
+        return self._test_after() if wish is None else bool(wish)
+
+    def _launch(self, name: str, message: str, work: Callable[[], None]) -> str:
+        job = f"task(lora-trainer-{secrets.token_hex(4)})"
+        self._token = CancelToken()
+        self._paused.clear()
+        self._wake.clear()
+        self._record = Record(job=job, name=name, output=self.output, state="preparing", message=message)
+        self._thread = threading.Thread(target=self._run, args=(work,), name="lora-trainer", daemon=True)
+        self._thread.start()
+        return job
+
+    def _run(self, work: Callable[[], None]) -> None:
+        """The thread: whatever happens ends in a state and a sentence."""
+        record = self._record
+        try:
+            with self.host.working(record.job, self._token):
+                work()
+            record.enter("stopped" if self._token.cancelled else "done", record.message)
+        except LoraTrainerError as error:
+            log.info("%s: %s", record.name, error)
+            record.fail(str(error))
+        except Exception as error:
+            log.exception("%s failed", record.name)
+            record.fail(_sentence(error))
+
+    def _train_and_test(self, request: RunRequest, test: dict[str, Any] | None) -> None:
+        from lora_trainer.ui.plan import test_plan
+        from lora_trainer.ui.result import publish
+
+        self._train(request)
+        lora = self.host.lora_dir / f"{request.name}.safetensors"
+        if self._record.step:
+            publish(self.host, lora, self._record)
+        if test is not None and not self._token.cancelled:
+            self._test(lora, test_plan(lora, test))
+
+    def _train(self, request: RunRequest) -> None:
+        from lora_trainer.training.run import train
+
+        events = train(self.host, request, self._token)
+        lost: HostBusyError | None = None
+        try:
+            for event in events:
+                self._record.take(event)
+                if isinstance(event, Preparing) and self._token.cancelled:
+                    self._record.enter("stopped", "Stopped before the first step; nothing was trained.")
+                    break
+                try:
+                    self._boundary()
+                except HostBusyError as error:  # the model is gone, but what was trained can be saved
+                    lost = error
+                    self._token.cancel()
+        finally:
+            events.close()  # type: ignore[attr-defined]  # gives the model back now, not when it is collected
+        if lost is not None:
+            raise lost
+
+    def _test(self, lora: Path, plan: TestPlan) -> None:
+        from lora_trainer.evaluation.sweep import TestedImage, TestFinished, test_lora
+        from lora_trainer.ui.result import publish
+
+        record = self._record
+        record.enter("testing", f"Testing {lora.name}")
+        pictures: list[TestedImage] = []
+        for event in test_lora(self.host, lora, plan, record.output / lora.stem, self._token):
+            record.take(event)
+            if isinstance(event, TestedImage):
+                pictures.append(event)
+            if isinstance(event, TestFinished):
+                publish(self.host, lora, record, event.report, pictures)
+            self._boundary()
+
+    def _boundary(self) -> None:
+        """Between two events: the host shows progress and serves others; a paused job waits here."""
+        self.host.between_steps(self._record.progress)
+        if not self._paused.is_set() or self._token.cancelled:
+            return
+        self._record.pause()
+        with self.host.lent():
+            while self._paused.is_set() and not self._token.cancelled:
+                self._wake.wait(1.0)
+        self._record.resume()
+
+
+def _text(values: Mapping[str, Any], key: str, what: str) -> str:
+    text = values.get(key)
+    if not isinstance(text, str) or not text.strip():
+        raise ConfigError(f"{key} is missing: give {what}.")
+    return text
+
+
+def _folder(text: str) -> Path:
+    if not isinstance(text, str) or not text.strip():
+        raise DatasetError("dataset is missing: give the folder with the images.")
+    path = Path(text.strip().strip('"')).expanduser()
+    if not path.is_dir():
+        raise DatasetError(f"The folder {path} doesn't exist; check its path.")
+    return path
+
+
+def _refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
+    unknown = [key for key in values if key not in known]
+    if unknown:
+        raise ConfigError(f"{', '.join(map(repr, unknown))} can't be used in {what}; it takes {', '.join(known)}.")
+
+
+def _sentence(error: Exception) -> str:
+    """An unexpected error as one sentence; the log has its traceback."""
+    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower():
+        return (
+            "There isn't enough GPU memory: use a smaller resolution or batch, switch gradient checkpointing on, or "
+            "train the UNet only."
+        )
+    text = " ".join(str(error).split())[:300]
+    return f"It ended with an unexpected {type(error).__name__}: {text or 'no message'}. The log has the details."
+
+
+_job: Job | None = None
+
+
+def shared_job(
+    host: Callable[[], Host], output: Callable[[], Path], test_after: Callable[[], bool] = lambda: False
+) -> Job:
+    """The process's job, made at the first call. This module isn't reloaded by "Reload UI", so a run survives it."""
+    global _job
+    if _job is None:
+        _job = Job(host, output, test_after)
+    return _job

@@ -1,0 +1,220 @@
+"""What a page sees of a job: a record that the job's thread writes and any other reads at once."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from lora_trainer.hosts.base import Progress
+from lora_trainer.training.events import Finished, Notice, Preparing, Sampled, Saved, Started, StepDone
+
+if TYPE_CHECKING:
+    from lora_trainer.evaluation.sweep import TestEvent
+    from lora_trainer.training.events import Event
+
+State = Literal["idle", "preparing", "training", "paused", "testing", "done", "failed", "stopped"]
+RUNNING: tuple[State, ...] = ("preparing", "training", "paused", "testing")
+ROUTE = "/lora-trainer"
+MOST_POINTS = 1000  # of the loss curve; beyond that every other one is dropped
+MOST_PICTURES = 300
+RECENT = 20  # steps whose duration makes the estimate
+
+
+def file_url(name: str, path: Path, output: Path) -> str:
+    """Where the routes serve a file of the run ``name``."""
+    return f"{ROUTE}/report/{quote(name)}/{quote(path.relative_to(output / name).as_posix())}"
+
+
+@dataclass
+class Record:
+    """One job, from its start to its end. Every method holds the lock for a few assignments only."""
+
+    job: str = ""
+    name: str = ""
+    output: Path = Path()
+    state: State = "idle"
+    message: str = "Nothing has been trained yet."
+    error: str = ""
+    step: int = 0
+    steps: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    modules: int = 0
+    loss: float | None = None
+    average: float | None = None
+    lr: dict[str, float] = field(default_factory=dict)
+    done: int = 0  # of what is at hand: steps, encoded images, test pictures
+    total: int = 0
+    what: str = ""
+    outputs: list[str] = field(default_factory=list)
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    tests: list[dict[str, Any]] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    report: str = ""
+    _before_pause: State = "training"
+    _stride: int = 1
+    _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def running(self) -> bool:
+        """Whether the job hasn't ended."""
+        return self.state in RUNNING
+
+    @property
+    def progress(self) -> Progress:
+        """For the host's own display."""
+        return Progress(self.done, self.total, self.message)
+
+    def take(self, event: Event | TestEvent) -> None:
+        """Note an event of the training or of the test."""
+        with self._lock:
+            _NOTERS.get(type(event).__name__, Record._ignore)(self, event)
+
+    def enter(self, state: State, message: str) -> None:
+        """A new state."""
+        with self._lock:
+            self.state, self.message = state, message
+
+    def pause(self) -> None:
+        """The job waits; :meth:`resume` brings the former state back."""
+        with self._lock:
+            self._before_pause, self.state = self.state, "paused"
+            self.message = f"Paused {self._place()}."
+
+    def resume(self) -> None:
+        """The job goes on."""
+        with self._lock:
+            self.state, self.message = self._before_pause, self._place().capitalize()
+
+    def fail(self, sentence: str) -> None:
+        """The job ended with an error."""
+        with self._lock:
+            self.state, self.error, self.message = "failed", sentence, sentence
+
+    def tell(self, notice: str) -> None:
+        """One more line that the user should read."""
+        with self._lock:
+            if notice not in self.notices:
+                self.notices.append(notice)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer of the status route."""
+        with self._lock:
+            return {
+                "state": self.state,
+                "job": self.job,
+                "name": self.name,
+                "step": self.step,
+                "steps": self.steps,
+                "epoch": self.epoch,
+                "epochs": self.epochs,
+                "loss": self.loss,
+                "average": self.average,
+                "lr": dict(self.lr),
+                "eta_seconds": self._eta(),
+                "seconds_per_step": self._pace() if self.state != "testing" else None,
+                "message": self.message,
+                "error": self.error,
+                "progress": {"what": self.what, "done": self.done, "total": self.total},
+                "outputs": list(self.outputs),
+                "losses": list(self.losses),
+                "samples": list(self.samples),
+                "tests": list(self.tests),
+                "notices": list(self.notices),
+                "report": self.report,
+            }
+
+    def _pace(self) -> float | None:
+        return sum(self._seconds) / len(self._seconds) if self._seconds else None
+
+    def _eta(self) -> float | None:
+        pace = self._pace()
+        if pace is None or self.state not in ("training", "paused", "testing"):
+            return None
+        return pace * max(self.total - self.done, 0)
+
+    def _place(self) -> str:
+        if self.what == "step" and self.done:
+            return f"step {self.step} of {self.steps}, epoch {self.epoch} of {self.epochs}"
+        return f"{self.what} {self.done} of {self.total}"
+
+    def _ignore(self, event: Any) -> None:
+        """An event that the page doesn't need."""
+
+    def _preparing(self, event: Preparing) -> None:
+        self.state, self.what, self.done, self.total = "preparing", event.what, event.done, event.total
+        self.message = f"{event.what}: {event.done} of {event.total}"
+
+    def _started(self, event: Started) -> None:
+        self.state, self.what = "training", "step"
+        self.step = self.done = event.step
+        self.steps = self.total = event.steps
+        self.epochs, self.modules = event.epochs, event.modules
+        self.message = f"Training {event.modules} modules on {event.images} images"
+        self._seconds.clear()
+
+    def _step_done(self, event: StepDone) -> None:
+        self.step = self.done = event.step
+        self.steps = self.total = event.steps
+        self.epoch, self.loss, self.average, self.lr = event.epoch, event.loss, event.average, event.lr
+        self.message = self._place().capitalize()
+        self._seconds.append(event.seconds)
+        if event.step % self._stride == 0:
+            self.losses.append((event.step, round(event.loss, 6)))
+        if len(self.losses) > MOST_POINTS:
+            self._stride *= 2
+            self.losses = [point for point in self.losses if point[0] % self._stride == 0]
+
+    def _saved(self, event: Saved) -> None:
+        if str(event.path) not in self.outputs:
+            self.outputs.append(str(event.path))
+
+    def _sampled(self, event: Sampled) -> None:
+        url = file_url(self.name, event.path, self.output)
+        self.samples.append({"step": event.step, "prompt": event.prompt, "url": url})
+        del self.samples[:-MOST_PICTURES]
+
+    def _notice(self, event: Notice) -> None:
+        if event.text not in self.notices:
+            self.notices.append(event.text)
+
+    def _finished(self, event: Finished) -> None:
+        how = f"Stopped after step {event.step} of {event.steps}" if event.stopped else f"{event.steps} steps done"
+        self.message = f"{how}: {event.path.name} is saved."
+
+    def _tested_image(self, event: Any) -> None:
+        self.state, self.what, self.done, self.total = "testing", "test picture", event.done, event.total
+        self.message = f"Test picture {event.done} of {event.total}"
+        url = file_url(self.name, event.path, self.output)
+        shot = event.shot
+        self.tests.append(
+            {
+                "kind": shot.kind, "strength": shot.strength, "seed": shot.seed, "label": shot.label,
+                "prompt": event.prompt, "infotext": event.infotext, "url": url,
+            }
+        )  # fmt: skip
+        del self.tests[:-MOST_PICTURES]
+
+    def _test_finished(self, event: Any) -> None:
+        self.report = file_url(self.name, event.page, self.output)
+        how = "The test was stopped after" if event.stopped else "The test is done:"
+        self.message = f"{how} {event.images} pictures."
+
+
+_NOTERS: dict[str, Any] = {
+    "Preparing": Record._preparing,
+    "Started": Record._started,
+    "StepDone": Record._step_done,
+    "Saved": Record._saved,
+    "Sampled": Record._sampled,
+    "Notice": Record._notice,
+    "Finished": Record._finished,
+    "TestedImage": Record._tested_image,
+    "TestFinished": Record._test_finished,
+}
