@@ -282,3 +282,13 @@ def test_schedule_free_optimisers_start_in_training_mode_and_return_to_it(monkey
     assert optimizer.mode == "train"  # type: ignore[attr-defined]
     with averaged_weights(make(parameters(), "AdamW")):
         pass
+
+
+def test_adamw_is_fused_where_this_torch_can_and_obeys_optimizer_args() -> None:
+    try:
+        torch.optim.AdamW(parameters(), fused=True)
+        fused = True
+    except RuntimeError:  # before torch 2.4 on the CPU
+        fused = False
+    assert bool(make(parameters(), "AdamW").defaults["fused"]) is fused
+    assert not make(parameters(), "AdamW", foreach=True).defaults["fused"]

@@ -81,7 +81,10 @@ def test_rates_are_those_of_transformers(
         arguments = {**arguments, "num_warmup_steps": warmup}
     elif warmup:
         pytest.skip("constant has no warm-up")
-    expected = rates(getattr(optimization, name)(optimizer(), **arguments))
+    try:
+        expected = rates(getattr(optimization, name)(optimizer(), **arguments))
+    except ZeroDivisionError:
+        pytest.skip("this transformers divides by the warm-up")  # 4.30's inverse_sqrt without time scale
     got = ours(**options, lr_warmup_steps=warmup)
     assert [rate for (rate,) in got] == pytest.approx([rate for (rate,) in expected], rel=1e-9, abs=1e-18)
     assert len({rate for (rate,) in got}) > 1 or options["lr_scheduler"].startswith("constant")
