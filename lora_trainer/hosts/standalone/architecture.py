@@ -20,6 +20,7 @@ from lora_trainer.hosts.standalone.detect import CLIP, UNET, VAE, Detected
 from lora_trainer.hosts.standalone.ldm_config import TextConfig
 
 HEAD_CHANNELS = 64
+VAE_LEVELS = 4  # halve the side three times
 SIZE_EMBEDDING = 256  # per number of SDXL's six size numbers
 START_TOKEN, END_TOKEN, VOCABULARY, CONTEXT = 49406, 49407, 49408, 77
 
@@ -119,17 +120,18 @@ def _heads(found: Detected, width: int, linear: bool) -> int:
 def vae_arguments(found: Detected, prefix: str = VAE, shapes: Shapes | None = None) -> dict[str, Any]:
     """Arguments of ``AutoencoderKL``; ``prefix`` and ``shapes`` for a VAE from another file."""
     shapes = found.file.shapes if shapes is None else shapes
-    blocks = _numbers(shapes, prefix + "encoder.down.{}.block.0.conv1.weight")
-    latents = shapes.get(f"{prefix}post_quant_conv.weight", (0, 0))[1]
-    if not blocks or latents != 4:
-        raise UnsupportedModelError("The VAE isn't one of Stable Diffusion with 4 latent channels; use another file.")
-    channels = tuple(shapes[f"{prefix}encoder.down.{i}.block.0.conv1.weight"][0] for i in blocks)
+    blocks = _numbers(shapes, prefix + "decoder.up.{}.block.0.conv1.weight")  # the decoder always has one a level
+    latents = (*shapes.get(f"{prefix}post_quant_conv.weight", ()), 0, 0)[1]
+    if len(blocks) != VAE_LEVELS or latents != 4:
+        raise UnsupportedModelError(
+            "The VAE isn't one of Stable Diffusion (8 px a latent, 4 channels); use another file."
+        )
     scale = found.config.scale_factor or (0.13025 if found.family == "sdxl" else 0.18215)
     return {
         "down_block_types": ("DownEncoderBlock2D",) * len(blocks),
         "up_block_types": ("UpDecoderBlock2D",) * len(blocks),
-        "block_out_channels": channels,
-        "layers_per_block": len(_numbers(shapes, prefix + "encoder.down.0.block.{}.conv1.weight")),
+        "block_out_channels": tuple(shapes[f"{prefix}decoder.up.{i}.block.0.conv1.weight"][0] for i in blocks),
+        "layers_per_block": len(_numbers(shapes, prefix + "decoder.up.0.block.{}.conv1.weight")) - 1,
         "latent_channels": latents,
         "scaling_factor": scale,
     }
