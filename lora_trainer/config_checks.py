@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,17 @@ def check_together(config: RunConfig) -> None:
             raise ConfigError(sentence)
 
 
-def warmup_is_used(config: RunConfig) -> bool:
-    """Whether the schedule has a warm-up at all."""
-    return not config.schedule.lr_scheduler_type and config.schedule.lr_scheduler not in WITHOUT_WARMUP
+def without_warmup(config: RunConfig) -> str:
+    """What keeps the run from having a warm-up, in words; "" if it can have one."""
+    o, s = config.optimizer, config.schedule
+    kind = o.optimizer_type.lower()
+    if kind.endswith("adafactor") and o.optimizer_args.get("relative_step", True):
+        return f"{o.optimizer_type} with relative_step"
+    if "schedulefree" in kind:
+        return o.optimizer_type
+    if s.lr_scheduler_type:
+        return f"lr_scheduler_type {s.lr_scheduler_type}"
+    return f"lr_scheduler {s.lr_scheduler}" if s.lr_scheduler in WITHOUT_WARMUP else ""
 
 
 def _dataset(config: RunConfig) -> Iterator[str]:
@@ -81,12 +90,12 @@ def _is_lr_weight(text: str, shapes: bool) -> bool:
     name, _, base = text.partition("+")
     if shapes and name.strip() in LR_WEIGHT_SHAPES:
         return not base or _is_number(base)
-    return all(not part.strip() or _is_number(part) for part in text.split(","))
+    return all(_is_number(part) for part in text.split(","))
 
 
 def _is_number(text: str) -> bool:
     try:
-        return float(text) >= 0
+        return 0 <= float(text) < math.inf
     except ValueError:
         return False
 
@@ -109,9 +118,10 @@ def _schedule(config: RunConfig) -> Iterator[str]:
         value = getattr(s, name)
         if value > 1 and value != int(value):
             yield f"{name} can't be {value}; give whole steps, or a share of all steps below 1."
-    if s.lr_warmup_steps and not warmup_is_used(config):
-        what = f"lr_scheduler_type {s.lr_scheduler_type}" if s.lr_scheduler_type else f"lr_scheduler {s.lr_scheduler}"
-        yield f"{what} has no warm-up; set lr_warmup_steps to 0 or choose constant_with_warmup."
+    what = without_warmup(config)
+    if s.lr_warmup_steps and what:
+        remedy = " or choose constant_with_warmup" if what == "lr_scheduler constant" else ""
+        yield f"{what} has no warm-up; set lr_warmup_steps to 0{remedy}."
 
 
 def _loss(config: RunConfig) -> Iterator[str]:

@@ -114,6 +114,7 @@ def test_bad_values_are_refused_with_the_option_and_the_remedy(values: dict[str,
         ({"color_aug": 1}, ("color_aug", "cache_latents")),
         ({"random_crop": 1}, ("random_crop", "cache_latents")),
         ({"lr_scheduler": "constant", "lr_warmup_steps": 10}, ("constant", "lr_warmup_steps")),
+        ({"optimizer_type": "Adafactor", "lr_warmup_steps": 10}, ("Adafactor", "lr_warmup_steps")),
         ({"lr_scheduler_type": "StepLR", "lr_warmup_steps": 0.1}, ("StepLR", "lr_warmup_steps")),
         ({"bucket_no_upscale": 0, "min_bucket_reso": 1024, "max_bucket_reso": 512}, ("min_bucket_reso",)),
         ({"bucket_no_upscale": 0, "resolution": 64}, ("resolution", "min_bucket_reso")),
@@ -130,9 +131,10 @@ def test_contradictions_name_the_options(values: dict[str, Any], names: tuple[st
 def test_allowed_neighbours_of_the_contradictions() -> None:
     RunConfig().replace(color_aug=True, cache_latents=False)
     RunConfig().replace(lr_scheduler="constant_with_warmup", lr_warmup_steps=0.1)
+    RunConfig().replace(optimizer_type="Adafactor", optimizer_args="relative_step=False", lr_warmup_steps=10)
     RunConfig().replace(bucket_no_upscale=False)
     RunConfig().replace(resolution=64)  # the embedded demo: sizes below min_bucket_reso need no upscaling
-    RunConfig().replace(down_lr_weight="sine+.25", mid_lr_weight="1", up_lr_weight="0,,1")
+    RunConfig().replace(down_lr_weight="sine+.25", mid_lr_weight="1", up_lr_weight="0,0.5,1")
     RunConfig().replace(block_dims=",".join("4" * 23), conv_block_dims=",".join("2" * 23))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from lora_trainer.config import OPTIONS, OptionRow, RunConfig
 from lora_trainer.errors import ConfigError, FileError
-from lora_trainer.kohya import export_kohya, load_config, load_kohya, to_kohya
+from lora_trainer.kohya import export_kohya, load_config, load_kohya, save_kohya, to_kohya
 
 DATA = Path(__file__).parent / "data"
 STARTER = DATA / "kohya_starter.json"
@@ -284,6 +284,9 @@ def test_warm_up() -> None:
     assert "lr_warmup" in refused({**FORM, "lr_warmup": 150})
     dropped = load_kohya({**FORM, "lr_scheduler": "constant", "lr_warmup": 10})
     assert dropped.config.schedule.lr_warmup_steps == 0 and any("warm-up" in line for line in dropped.notices)
+    adafactor = {"optimizer": "Adafactor", "lr_warmup": 10}
+    assert form(**adafactor).schedule.lr_warmup_steps == 0  # its own relative rates have no warm-up
+    assert form(**adafactor, optimizer_args="relative_step=False").schedule.lr_warmup_steps == 0.1
     kept = form(lr_scheduler="constant_with_warmup", lr_warmup=10)
     assert kept.schedule.lr_warmup_steps == 0.1
 
@@ -298,6 +301,10 @@ def test_noise_offset_type_decides() -> None:
     assert multires.config.loss.multires_noise_iterations == 6 and multires.config.loss.multires_noise_discount == 0.2
     assert any("noise_offset" in line for line in multires.notices)
     assert "noise_offset_type" in refused({**FORM, "noise_offset_type": "Pyramid"})
+
+
+def test_empty_places_of_block_weights_count_zero() -> None:
+    assert form(down_lr_weight="0,,1").network.down_lr_weight == "0,0,1"
 
 
 def test_conv_dim_needs_a_type_with_convolutions() -> None:
@@ -510,6 +517,13 @@ def test_fields_go_out_again_and_the_starter_survives() -> None:
     assert {name: again.fields[name] for name in fields} == fields
     exported, original = to_kohya(starter.config), json.loads(STARTER.read_text(encoding="utf-8"))
     assert set(original) <= set(exported)  # kohya's form keeps showing old values for names that a file lacks
+
+
+def test_save_kohya_writes_the_file_and_lists_what_is_lost(tmp_path: Path) -> None:
+    config = RunConfig().replace(network_dim=5, save_state_every_n_minutes=3)
+    lost = save_kohya(config, tmp_path / "out.json")
+    assert len(lost) == 1 and "save_state_every_n_minutes" in lost[0]
+    assert load_config(tmp_path / "out.json").config == config.replace(save_state_every_n_minutes=10)
 
 
 def test_sdxl_text_cache_on_disk_is_carried_where_kohya_has_it() -> None:

@@ -1,6 +1,15 @@
 """kohya's configurations, both ways: the JSON of the LoRA form, and sd-scripts' option names."""
 
-from lora_trainer.kohya.exporter import KohyaExport, export_kohya, to_kohya
+from lora_trainer.kohya.exporter import KohyaExport, export_kohya, save_kohya, to_kohya
 from lora_trainer.kohya.importer import KohyaImport, LoadedConfig, load_config, load_kohya
 
-__all__ = ["KohyaExport", "KohyaImport", "LoadedConfig", "export_kohya", "load_config", "load_kohya", "to_kohya"]
+__all__ = [
+    "KohyaExport",
+    "KohyaImport",
+    "LoadedConfig",
+    "export_kohya",
+    "load_config",
+    "load_kohya",
+    "save_kohya",
+    "to_kohya",
+]

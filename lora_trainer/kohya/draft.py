@@ -84,6 +84,8 @@ class Draft:
             value = SD_DEFAULTS[option]
         elif option in ZERO_IS_UNSET and same(value, 0):
             value = sd_default(option)
+        if option.endswith("_lr_weight") and isinstance(value, str) and "," in value:
+            value = ",".join(part.strip() or "0" for part in value.split(","))  # an empty place counts 0 in kohya
         try:
             read = convert(name, value, row.type)
             check_value(name, read, _constraints(option))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lora_trainer.config import OPTIONS, RunConfig
+from lora_trainer.files import write_json
 from lora_trainer.kohya.draft import sd_default
 from lora_trainer.kohya.names import OTHER_FAMILIES, OUTSIDE
 from lora_trainer.options import argument_text
@@ -90,6 +92,17 @@ def export_kohya(config: RunConfig, fields: dict[str, Any] | None = None) -> Koh
         if set(" \t\n\"'") & set(_spaced(flat[name]))
     ]  # fmt: skip
     return KohyaExport(dict(sorted(data.items())), lost)
+
+
+def save_kohya(config: RunConfig, path: str | Path, fields: dict[str, Any] | None = None) -> list[str]:
+    """Write the JSON of kohya's LoRA form; returns what it can't carry, a sentence each.
+
+    Raises:
+        FileError: if the file can't be written.
+    """
+    export = export_kohya(config, fields)
+    write_json(Path(path), export.data)
+    return export.lost
 
 
 def _spaced(value: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lora_trainer.config import OPTIONS, RunConfig
-from lora_trainer.config_checks import warmup_is_used
+from lora_trainer.config_checks import without_warmup
 from lora_trainer.errors import ConfigError, FileError
 from lora_trainer.kohya.arguments import read_flat
 from lora_trainer.kohya.draft import Draft, is_off
@@ -138,11 +138,11 @@ def _agree(draft: Draft) -> None:
         )
     if draft.masked_loss and not values.get("alpha_mask"):
         draft.idle("masked_loss", "needs masks; alpha_mask takes them from the images' alpha channel")
-    schedule = {name: values[name] for name in ("lr_scheduler", "lr_scheduler_type") if name in values}
-    if values.get("lr_warmup_steps") and not warmup_is_used(config.replace(**schedule)):
-        name = values.get("lr_scheduler_type") or values["lr_scheduler"]
+    deciding = ("lr_scheduler", "lr_scheduler_type", "optimizer_type", "optimizer_args")
+    without = without_warmup(config.replace(**{name: values[name] for name in deciding if name in values}))
+    if values.get("lr_warmup_steps") and without:
         values["lr_warmup_steps"] = 0.0
-        draft.notices.append(f"The warm-up is dropped, because the schedule {name} has none.")
+        draft.notices.append(f"The warm-up is dropped, because {without} has none.")
     if not any(values.get(name) for name in ("block_dims", "down_lr_weight", "mid_lr_weight", "up_lr_weight")):
         for name in ("block_alphas", "conv_block_dims", "conv_block_alphas"):
             if values.pop(name, None):

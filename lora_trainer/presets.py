@@ -1,0 +1,163 @@
+"""Named settings to start from, as data. Each names what it is for; none promises memory or time, which are measured.
+
+The numbers of ``starter`` are those of the beginner's course that this program follows; the others change what their
+subject or model calls for. Ranks and switches for SDXL with little memory are those of kohya's documentation.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lora_trainer.config import RunConfig
+from lora_trainer.errors import ConfigError
+
+Subject = Literal["person", "style", "object", "character", "concept"]
+Family = Literal["sd1", "sd2", "sdxl"]
+Effort = Literal["quick", "normal", "thorough"]
+
+EVERY_SUBJECT: tuple[Subject, ...] = ("person", "style", "object", "character", "concept")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings with a name. ``options`` holds only what differs from the defaults of the option table."""
+
+    name: str
+    label: str
+    help: str  # one sentence: what it is for and what it changes
+    subjects: tuple[Subject, ...] = EVERY_SUBJECT
+    families: tuple[Family, ...] = ("sd1",)
+    effort: Effort = "normal"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def config(self) -> RunConfig:
+        """The whole configuration."""
+        return RunConfig().replace(**self.options)
+
+
+_STARTER: dict[str, Any] = {
+    "resolution": (512, 512), "train_batch_size": 1, "network_dim": 32, "network_alpha": 16.0,
+    "optimizer_type": "AdamW8bit", "learning_rate": 5e-5, "unet_lr": 5e-5, "text_encoder_lr": 5e-5,
+    "lr_scheduler": "cosine", "max_train_epochs": 10, "save_every_n_epochs": 2, "seed": 1234, "clip_skip": 2,
+    "mixed_precision": "fp16", "gradient_checkpointing": True, "cache_latents": True,
+}  # fmt: skip
+_SDXL: dict[str, Any] = _STARTER | {
+    "resolution": (1024, 1024), "clip_skip": 1, "network_dim": 16, "network_alpha": 8.0, "learning_rate": 1e-4,
+    "unet_lr": 1e-4, "text_encoder_lr": None, "network_train_unet_only": True, "min_snr_gamma": 5.0,
+}  # fmt: skip
+
+PRESETS: tuple[Preset, ...] = (
+    Preset(
+        "starter", "Starter",
+        "A first LoRA of anything on SD 1.x: rank 32, 10 passes, every second one saved so that you can pick.",
+        options=_STARTER,
+    ),
+    Preset(
+        "quick", "Quick try-out",
+        "Shows in a fraction of the time whether images and captions work: rank 8, 4 passes at twice the rate.",
+        effort="quick",
+        options=_STARTER | {
+            "network_dim": 8, "network_alpha": 4.0, "learning_rate": 1e-4, "unet_lr": 1e-4, "text_encoder_lr": 1e-4,
+            "max_train_epochs": 4, "save_every_n_epochs": 1,
+        },
+    ),
+    Preset(
+        "person", "Person",
+        "A face from 15-20 photos: never mirrored, evenly weighted timesteps, pictures to watch every second pass.",
+        subjects=("person",),
+        options=_STARTER | {"min_snr_gamma": 5.0, "sample_every_n_epochs": 2},
+    ),
+    Preset(
+        "character", "Character",
+        "A drawn character with tag captions: tags are shuffled behind the trigger word, so none is learned by place.",
+        subjects=("character",),
+        options=_STARTER | {
+            "min_snr_gamma": 5.0, "shuffle_caption": True, "keep_tokens": 1, "sample_every_n_epochs": 2,
+        },
+    ),
+    Preset(
+        "style", "Style",
+        "An art style from 20-50 pictures: mirrored too, some captions left out, a gentler text encoder.",
+        subjects=("style",),
+        options=_STARTER | {
+            "min_snr_gamma": 5.0, "flip_aug": True, "caption_dropout_rate": 0.05, "text_encoder_lr": 2.5e-5,
+            "sample_every_n_epochs": 2,
+        },
+    ),
+    Preset(
+        "object", "Object",
+        "A thing from 10-30 pictures: a smaller rank is enough, and nothing is mirrored, so lettering stays readable.",
+        subjects=("object",),
+        options=_STARTER | {
+            "network_dim": 16, "network_alpha": 8.0, "min_snr_gamma": 5.0, "sample_every_n_epochs": 2,
+        },
+    ),
+    Preset(
+        "concept", "Concept",
+        "A pose, an action or a look from 30-100 varied pictures; a few captions are left out at random.",
+        subjects=("concept",),
+        options=_STARTER | {"min_snr_gamma": 5.0, "caption_dropout_rate": 0.05, "sample_every_n_epochs": 2},
+    ),
+    Preset(
+        "thorough", "Thorough",
+        "Twice the passes at a lower rate with a short warm-up, saved and sampled often: slower, easier to pick from.",
+        effort="thorough",
+        options=_STARTER | {
+            "learning_rate": 3e-5, "unet_lr": 3e-5, "text_encoder_lr": 2e-5, "lr_warmup_steps": 0.05,
+            "max_train_epochs": 20, "min_snr_gamma": 5.0, "sample_every_n_epochs": 2,
+        },
+    ),
+    Preset(
+        "low-memory", "Little memory (SD 1.x)",
+        "The least memory on SD 1.x: rank 4, the UNet only, one image at a time, everything recomputed or cached.",
+        options=_STARTER | {
+            "network_dim": 4, "network_alpha": 4.0, "text_encoder_lr": None, "network_train_unet_only": True,
+            "learning_rate": 1e-4, "unet_lr": 1e-4,
+        },
+    ),
+    Preset(
+        "sd2", "SD 2.x",
+        "For SD 2.x checkpoints of 768 pixels; for those of 512 pixels set resolution to 512,512.",
+        families=("sd2",),
+        options=_STARTER | {"resolution": (768, 768), "clip_skip": 1, "min_snr_gamma": 5.0},
+    ),
+    Preset(
+        "sdxl", "SDXL",
+        "For SDXL checkpoints: 1024 pixels, the UNet only, rank 16.",
+        families=("sdxl",),
+        options=_SDXL | {"sample_every_n_epochs": 2},
+    ),
+    Preset(
+        "sdxl-low-memory", "SDXL with 8 GB",
+        "What kohya's documentation asks of SDXL on 8 GB (10 GB recommended): rank 8, the UNet only, all caches on.",
+        families=("sdxl",),
+        options=_SDXL | {"network_dim": 8, "network_alpha": 4.0},
+    ),
+)  # fmt: skip
+
+PRESET_NAMES: tuple[str, ...] = tuple(preset.name for preset in PRESETS)
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        ConfigError: if there is none; lists the names.
+    """
+    for preset in PRESETS:
+        if preset.name == name.strip().lower():
+            return preset
+    near = difflib.get_close_matches(name, PRESET_NAMES, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ConfigError(f"There is no preset {name!r}{hint}; choose one of {', '.join(PRESET_NAMES)}.")
+
+
+def preset_config(name: str) -> RunConfig:
+    """The configuration of a preset.
+
+    Raises:
+        ConfigError: if there is none of that name; lists the names.
+    """
+    return find_preset(name).config()
