@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need a hub
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: several threads only wait for each other
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``tiny_checkpoint("sd1" | "sd2" | "sd2v" | "sdxl")``: a random checkpoint file, written once per session."""
+    from tests.support.tiny_checkpoints import write_checkpoint
+
+    written: dict[str, Path] = {}
+
+    def checkpoint(kind: str) -> Path:
+        if kind not in written:
+            written[kind] = write_checkpoint(kind, tmp_path_factory.mktemp(kind))
+        return written[kind]
+
+    return checkpoint
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
