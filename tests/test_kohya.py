@@ -225,6 +225,12 @@ def test_empty_values_are_the_trainers_defaults() -> None:
     assert any("caption_extension" in line for line in empty_extension.notices)
 
 
+def test_null_says_nothing() -> None:
+    assert load_kohya({**FORM, **dict.fromkeys(["network_dim", "seed", "unet_lr", "vae", "max_train_steps"])}) == (
+        load_kohya(FORM)
+    )
+
+
 def test_zeros_stay_zeros() -> None:
     config = form(max_grad_norm=0, prior_loss_weight="0", lr_scheduler_power=0, network_alpha=0)
     assert config.optimizer.max_grad_norm == 0 and config.dataset.prior_loss_weight == 0
@@ -270,6 +276,7 @@ def test_rates_of_zero() -> None:
     assert text_only.trains_text_encoder and not text_only.trains_unet
     both = form(text_encoder_lr=0, unet_lr="0", learning_rate=3e-4)
     assert both.unet_rate == both.text_encoder_rate == 3e-4
+    assert form(text_encoder_lr=[2e-5, 2e-5], unet_lr=1e-4).text_encoder_rate == 2e-5
     unsaid = form(learning_rate=3e-4)
     assert unsaid.unet_rate == unsaid.text_encoder_rate == 3e-4
     assert "unet_lr" in refused({**FORM, "text_encoder_lr": 0, "unet_lr": 0, "learning_rate": ""})

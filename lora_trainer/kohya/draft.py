@@ -86,12 +86,15 @@ class Draft:
             value = sd_default(option)
         if option.endswith("_lr_weight") and isinstance(value, str) and "," in value:
             value = ",".join(part.strip() or "0" for part in value.split(","))  # an empty place counts 0 in kohya
+        self.values[option] = self._read(name, value, row.type, _constraints(option))
+
+    def _read(self, name: str, value: Any, kind: str, constraints: dict[str, Any] | None = None) -> Any:
         try:
-            read = convert(name, value, row.type)
-            check_value(name, read, _constraints(option))
+            read = convert(name, value, kind)
+            check_value(name, read, constraints or {})
         except ConfigError as error:
             raise ConfigError(f"{self.source}: {error}") from None
-        self.values[option] = read
+        return read
 
     def idle(self, name: str, reason: str) -> None:
         """Note that a name has no effect; shown in one line with all others of the same reason."""
@@ -120,12 +123,12 @@ class Draft:
 
     def _take_outside(self, name: str, value: Any) -> None:
         if name in ("v2", "sdxl", "v_parameterization"):
-            on = convert(name, False if value is None else value, "bool")
+            on = self._read(name, False if value is None else value, "bool")
             self.fields[name] = on
             if name == "v_parameterization" and on:
                 self.values[name] = True
         elif not is_off(value):
-            self.fields[name] = convert(name, value, "str")
+            self.fields[name] = self._read(name, value, "str")
 
     def finish(self) -> RunConfig:
         """Check and build; raises the gathered refusals as one sentence.

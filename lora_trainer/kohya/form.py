@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from lora_trainer.errors import ConfigError
-from lora_trainer.kohya.arguments import read_arguments, read_save_model_as, split_command_line
+from lora_trainer.kohya.arguments import read_arguments, read_save_model_as, read_text_encoder_lr, split_command_line
 from lora_trainer.kohya.draft import Draft, is_off, same
 from lora_trainer.kohya.names import OTHER_TABS, RULES
 
@@ -78,6 +79,12 @@ def _optimizer(draft: Draft, data: dict[str, Any]) -> None:
         draft.set("optimizer_type", "AdamW" if is_off(data.get("use_8bit_adam")) else "AdamW8bit")
 
 
+_RATE_READERS: dict[str, Callable[[Draft, Any], None]] = {
+    "unet_lr": lambda draft, value: draft.set("unet_lr", value),
+    "text_encoder_lr": read_text_encoder_lr,
+}
+
+
 def _rates(draft: Draft, data: dict[str, Any]) -> None:
     """A rate of 0 or "" leaves its part out, unless both are: then both follow learning_rate."""
     if data.get("learning_rate") == "":
@@ -88,7 +95,7 @@ def _rates(draft: Draft, data: dict[str, Any]) -> None:
         if zero == set(RATES):
             draft.set(name, None)
         else:
-            draft.set(name, 0 if name in zero else value)
+            _RATE_READERS[name](draft, 0 if name in zero else value)
     if len(zero) == 1:
         left_out = "text encoder" if "text_encoder_lr" in zero else "UNet"
         draft.notices.append(f"{zero.pop()} is 0, so the {left_out} isn't trained.")

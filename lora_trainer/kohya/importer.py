@@ -100,8 +100,8 @@ def _read(path: str | Path | dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _todays_names(data: dict[str, Any]) -> dict[str, Any]:
-    """Old names replaced; where a file has both, today's wins unless it is empty."""
-    result = dict(data)
+    """Old names replaced; where a file has both, today's wins unless it is empty. A null says nothing."""
+    result = {name: value for name, value in data.items() if value is not None}
     for old, new in OLD_NAMES.items():
         value = result.pop(old, None)
         if value is not None and is_off(result.get(new)):
