@@ -55,7 +55,7 @@ class DiffusersModel:
         self.info, self.device, self.alphas_cumprod = info, device, alphas_cumprod
         self.unet: nn.Module = parts.unet
         prefixes = ("lora_te1", "lora_te2") if info.family == "sdxl" else ("lora_te",)
-        self.text_encoders = [
+        self.text_encoders: Sequence[TextEncoder] = [
             TextEncoder(encoder, prefix, "transformers")
             for encoder, prefix in zip(parts.text_encoders, prefixes, strict=True)
         ]
