@@ -102,6 +102,19 @@ def merge(present: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[dict[s
     return merged, kept
 
 
+def read_activation_text(lora: Path) -> tuple[str, str]:
+    """The user's own activation text of a LoRA's card, and the one that we wrote; each is empty if there is none."""
+    try:
+        card = json.loads(lora.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "", ""
+    if not isinstance(card, dict):
+        return "", ""
+    text, before = str(card.get("activation text") or "").strip(), card.get(OURS)
+    ours = isinstance(before, dict) and before.get("activation text") == card.get("activation text")
+    return ("", text) if ours else (text, "")
+
+
 def _write_preview(lora: Path, preview: Image | None, infotext: str) -> Path | None:
     if preview is None:
         return None

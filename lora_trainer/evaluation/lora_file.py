@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_trainer.card import read_activation_text
 from lora_trainer.errors import FileError
 
 LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
@@ -44,21 +45,19 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_trigger(path: Path) -> str:
-    """The trigger word: from the card beside the file, else from its metadata, else empty."""
-    try:
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if isinstance(card, dict) and str(card.get("activation text", "")).strip():
-            return str(card["activation text"]).strip()
-    except (OSError, ValueError):
-        pass  # no card, or none that can be read: the metadata are next
+    """The trigger word: what the user wrote on the card, else what the metadata say, else the card's; or empty."""
+    own, written = read_activation_text(path)
     metadata = read_metadata(path)
-    if metadata.get("modelspec.trigger_phrase"):
-        return metadata["modelspec.trigger_phrase"]
-    folders = metadata.get("ss_dataset_dirs", "")
+    trigger = metadata.get("modelspec.trigger_phrase", "") or _trigger_of_folders(metadata.get("ss_dataset_dirs", ""))
+    return own or trigger or written
+
+
+def _trigger_of_folders(folders: str) -> str:
+    """The words behind the repeats of kohya's only dataset folder; empty if there are several."""
     try:
         names = list(json.loads(folders)) if folders else []
     except ValueError:
-        names = []
+        return ""
     found = re.match(r"\d+_(.+)", str(names[0])) if len(names) == 1 else None
     return found.group(1) if found else ""
 

@@ -145,7 +145,8 @@ def _sheet(rows: Sequence[dict[str, Any]], folder: Path, chosen: str) -> str:
             f"<td{mark[label]}>{picture(at[label], folder) if label in at else ''}</td>" for label in labels
         )
         lines.append(f'<tr><th scope="row">seed {seed}</th>{cells}</tr>')
-    return f'<div class="scroll"><table class="sheet"><tr><td class="corner"></td>{head}</tr>{"".join(lines)}</table></div>'
+    first = f'<tr><td class="corner"></td>{head}</tr>'
+    return f'<div class="scroll"><table class="sheet">{first}{"".join(lines)}</table></div>'
 
 
 def _integration_section(report: dict[str, Any], folder: Path) -> str:

@@ -5,8 +5,9 @@ All pictures are made as a user makes them, outside training and through ``<lora
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,7 +133,7 @@ def test_lora(
 
     Args:
         lora: name of a LoRA in ``host.lora_dir``, or the path of a file there.
-        token: a cancelled test stops after the picture at work and reports what there is.
+        token: a cancelled test stops after the pictures at work and reports what there is.
 
     Raises:
         FileError: if the LoRA or the output folder can't be used.
@@ -148,21 +149,37 @@ def test_lora(
         yield Notice(f"{path.name} names no trigger word; the prompts are made without one.")
     shots = plan_shots(path, plan, points)
     made: list[TestedImage] = []
-    for shot in shots:
+    for group in alike(shots):
         if token is not None and token.cancelled:
             break
-        generated = host.generate(shot.request(plan.request))
-        target = output / "images" / f"{shot.stem}.png"
-        save_picture(generated, target)
-        request = generated.request
-        made.append(
-            TestedImage(len(made) + 1, len(shots), shot, generated.image, generated.infotext, request.prompt, target)
-        )
-        yield made[-1]
+        for shot, generated in zip(
+            group, generate_all(host, [shot.request(plan.request) for shot in group]), strict=True
+        ):
+            target = output / "images" / f"{shot.stem}.png"
+            save_picture(generated, target)
+            done, prompt = len(made) + 1, generated.request.prompt
+            made.append(TestedImage(done, len(shots), shot, generated.image, generated.infotext, prompt, target))
+            yield made[-1]
     yield write_report(path, info, plan, made, points, output, stopped=len(made) < len(shots))
 
 
 test_lora.__test__ = False  # type: ignore[attr-defined]  # it isn't one of pytest's
+
+
+def alike(shots: Sequence[Shot]) -> list[list[Shot]]:
+    """Neighbours that can be made together: they differ in the seed only."""
+    groups = groupby(shots, lambda shot: (shot.kind, shot.file, shot.strength, shot.prompt))
+    return [list(group) for _, group in groups]
+
+
+def generate_all(host: Host, requests: Sequence[GenerateRequest]) -> Iterator[GeneratedImage]:
+    """The pictures of the requests; in one go where the host can."""
+    many: Callable[[Sequence[GenerateRequest]], list[GeneratedImage]] | None = getattr(host, "generate_many", None)
+    if many is not None:
+        yield from many(requests)
+        return
+    for request in requests:
+        yield host.generate(request)
 
 
 def save_picture(generated: GeneratedImage, path: Path) -> None:

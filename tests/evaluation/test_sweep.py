@@ -140,13 +140,13 @@ def test_stopped_test_reports_what_there_is(host: DrawingHost, tmp_path: Path) -
     events = []
     for event in sweep.test_lora(host, "fox", plan, tmp_path / "out", token):
         events.append(event)
-        if isinstance(event, sweep.TestedImage) and event.done == 3:
+        if isinstance(event, sweep.TestedImage) and event.done == 3:  # the first of two that are made together
             token.cancel()
     finished = events[-1]
     assert isinstance(finished, sweep.TestFinished)
-    assert finished.stopped and finished.images == 3 and len(host.requests) == 3
+    assert finished.stopped and finished.images == 4 and len(host.requests) == 4
     report = json.loads(finished.report.read_text())
-    assert report["stopped"] and len(report["images"]) == 3
+    assert report["stopped"] and len(report["images"]) == 4
     assert "was stopped" in finished.page.read_text()
     assert [grid.name for grid in finished.grids] == ["strength.png"]
 

@@ -1,0 +1,48 @@
+"""``bench``"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from lora_trainer.bench.measure import run_bench
+from lora_trainer.bench.plan import BenchPlan
+from lora_trainer.cli.terminal import say
+
+
+def run_bench_command(args: argparse.Namespace) -> None:
+    """Measure and show a table, or JSON."""
+    plan = BenchPlan(
+        args.checkpoint, args.size, args.resolution, args.batch, args.rank, args.steps, args.precision,
+        args.checkpointing, not args.no_peer,
+    )  # fmt: skip
+    result = run_bench(plan, (lambda text: None) if args.json else (lambda text: say(f"{text} …")))
+    if args.json:
+        say(json.dumps(result, indent=2))
+        return
+    for line in table(result):
+        say(line)
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """The result for a person."""
+    plan = result["plan"]
+    recompute = ", recomputing" if plan["checkpointing"] else ""
+    lines = [
+        f"{plan['checkpoint']}, UNet of {result['unet_parameters'] / 1e6:.0f} M parameters, {plan['resolution']} px, "
+        f"batch {plan['batch']}, rank {plan['rank']} on {result['modules']} modules, {plan['precision']}{recompute}",
+        f"{result['device']}, {result['threads']} threads, torch {result['torch']}; median of {plan['steps']}",
+        "",
+        f"{'':<24}{'seconds':>10}{'step ÷ (2 × forward)':>23}{'MB above weights':>19}",
+        f"{'bare forward pass':<24}{result['forward']['seconds']:>10.3f}",
+    ]
+    for key, name in (("ours", "our training step"), ("peer", "plain diffusers + peft")):
+        if key in result:
+            row = result[key]
+            lines.append(
+                f"{name:<24}{row['seconds']:>10.3f}{row['step_over_2_forward']:>23.3f}{row['peak_memory_mb']:>19.0f}"
+            )
+    if "ratio" in result:
+        lines += ["", f"ours ÷ peer: time {result['ratio']:.3f} (median of pairs), memory {result['memory_ratio']:.3f}"]
+    return lines

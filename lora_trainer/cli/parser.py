@@ -1,0 +1,157 @@
+"""Commands and options. Nothing heavy is imported here: ``--help`` must be instant."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lora_trainer import __version__
+
+DESCRIPTION = "Train a LoRA on a Stable Diffusion checkpoint, test it, and see how good it is."
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message[:1].upper()}{message[1:]}. Try {self.prog} --help\n")
+
+
+def build_parser() -> Parser:
+    """The parser of all commands; the parsed arguments' ``run`` does the work."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show log messages, and where an error came from")
+    parser = Parser(prog="python -m lora_trainer", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_demo, _train, _test, _check, _config, _bench):
+        add(commands, common)
+    return parser
+
+
+def _later(function: str) -> Callable[[argparse.Namespace], Any]:
+    """The function ``module.name`` of this package, imported only when its command runs."""
+    module, name = function.split(".")
+
+    def run(args: argparse.Namespace) -> Any:
+        return getattr(import_module(f"lora_trainer.cli.{module}"), name)(args)
+
+    return run
+
+
+def _command(commands: Any, common: Any, name: str, function: str, help: str, epilog: str = "") -> Parser:
+    command: Parser = commands.add_parser(name, parents=[common], help=help, description=help, epilog=epilog or None)
+    command.set_defaults(run=_later(function))
+    return command
+
+
+def _demo(commands: Any, common: Any) -> None:
+    command = _command(
+        commands, common, "demo", "demo.run_demo",
+        "train a LoRA on the embedded checkpoint, test it, and write the pages that show it (about 3 minutes)",
+    )  # fmt: skip
+    command.add_argument("--output", type=Path, default=Path("demo-output"), metavar="DIR", help="default: demo-output")
+
+
+def _train(commands: Any, common: Any) -> None:
+    command = _command(
+        commands, common, "train", "train.run_train", "train a LoRA",
+        "Ctrl-C saves and ends (exit status 0); a second Ctrl-C aborts (130). What --config says of checkpoint, "
+        "dataset, name and output is used where the option here is missing.",
+    )  # fmt: skip
+    command.add_argument("--checkpoint", type=Path, metavar="FILE", help="the base model, .safetensors or .ckpt")
+    command.add_argument("--vae", type=Path, metavar="FILE", help="take the VAE from this file")
+    command.add_argument(
+        "--dataset", type=Path, metavar="DIR", help="folder with <repeats>_<trigger> folders of images"
+    )
+    command.add_argument("--name", help="the LoRA's name: NAME.safetensors, <lora:NAME:1>")
+    command.add_argument("--config", type=Path, metavar="FILE.json", help="settings: ours, a run.json, or kohya's JSON")
+    command.add_argument("--preset", metavar="NAME", help="settings to start from; see 'config presets'")
+    command.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="single settings; see 'config options'",
+    )
+    command.add_argument("--lora-dir", type=Path, metavar="DIR", help="where the LoRA goes; default: OUTPUT/lora")
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where the run's folder NAME goes, with log and report; default: output",
+    )
+    command.add_argument("--resume", action="store_true", help="go on where the run of this name was stopped")
+    command.add_argument("--overwrite", action="store_true", help="replace a LoRA of this name")
+    command.add_argument("--test", action="store_true", help="test the result: strengths, other contexts, saved epochs")
+
+
+def _test(commands: Any, common: Any) -> None:
+    command = _command(
+        commands, common, "test", "evaluate.run_test",
+        "make pictures with a LoRA at several strengths, in other contexts and from its saved epochs; write a page",
+    )  # fmt: skip
+    command.add_argument("lora", type=Path, metavar="LORA_FILE", help="the LoRA's .safetensors file")
+    command.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the base model")
+    command.add_argument("--vae", type=Path, metavar="FILE", help="take the VAE from this file")
+    command.add_argument("--strengths", metavar="0,0.4,…", help="default: 0,0.4,0.6,0.8,1.0,1.2")
+    command.add_argument(
+        "--prompts", type=Path, metavar="FILE",
+        help="prompts for other contexts, one a line; {trigger} and {lora} are filled in; --n --s --l as in sd-scripts",
+    )  # fmt: skip
+    command.add_argument("--trigger", help="the trigger word; default: what the LoRA's card or metadata say")
+    command.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: 1 2 3")
+    command.add_argument("--steps", type=int, metavar="N", help="sampling steps; default: 20")
+    command.add_argument("--size", metavar="W,H", help="default: what the LoRA was trained at, else the model's")
+    command.add_argument("--no-epochs", action="store_true", help="leave the saved epochs out")
+    command.add_argument(
+        "--output", type=Path, metavar="DIR", help="where the folder NAME with the report goes; default: output"
+    )
+
+
+def _check(commands: Any, common: Any) -> None:
+    command = _command(
+        commands, common, "check", "dataset.run_check", "say what a dataset holds and what is wrong with it"
+    )
+    command.add_argument("dataset", type=Path, metavar="DATASET_DIR")
+    command.add_argument("--config", type=Path, metavar="FILE.json", help="settings that decide buckets and captions")
+    command.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="single settings")
+    command.add_argument("--json", action="store_true", help="for programs")
+
+
+def _config(commands: Any, common: Any) -> None:
+    command: Parser = commands.add_parser(
+        "config", help="settings: convert, list", description="settings: convert, list"
+    )
+    actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
+    convert = _command(
+        actions, common, "convert", "settings.run_convert",
+        "convert settings: kohya's JSON to ours, ours to kohya's",
+    )  # fmt: skip
+    convert.add_argument("source", type=Path, metavar="IN.json")
+    convert.add_argument("target", type=Path, metavar="OUT.json")
+    options = _command(actions, common, "options", "settings.run_options", "list every setting")
+    options.add_argument("--json", action="store_true", help="for programs")
+    presets = _command(actions, common, "presets", "settings.run_presets", "list the presets and what each is for")
+    presets.add_argument("--json", action="store_true", help="for programs")
+
+
+def _bench(commands: Any, common: Any) -> None:
+    command = _command(
+        commands, common, "bench", "benchmark.run_bench_command",
+        "time and memory of a training step, beside the bare forward pass and beside plain diffusers + peft",
+    )  # fmt: skip
+    command.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: a random UNet of SD 1.5's true size")
+    command.add_argument("--size", choices=("sd15", "small", "tiny"), default="sd15", help="size of the random UNet")
+    command.add_argument("--resolution", type=int, default=256, metavar="PIXELS", help="default: 256")
+    command.add_argument("--batch", type=int, default=1, metavar="N", help="default: 1")
+    command.add_argument("--rank", type=int, default=16, metavar="N", help="default: 16")
+    command.add_argument("--steps", type=int, default=5, metavar="N", help="timed steps of each; default: 5")
+    command.add_argument("--precision", choices=("no", "fp16", "bf16"), default="no", help="default: no (fp32)")
+    command.add_argument("--checkpointing", action="store_true", help="recompute activations")
+    command.add_argument("--no-peer", action="store_true", help="leave plain diffusers + peft out")
+    command.add_argument("--json", action="store_true", help="for programs")

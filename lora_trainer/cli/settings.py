@@ -1,0 +1,105 @@
+"""Putting settings together from ``--preset``, ``--config`` and ``--set``; the ``config`` commands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lora_trainer.cli.terminal import say
+from lora_trainer.config import OPTIONS, OptionRow, RunConfig, parse_assignments
+from lora_trainer.errors import ConfigError
+from lora_trainer.files import write_json
+
+
+def read_settings(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any], list[str]]:
+    """Settings, the paths and names that a kohya file brings along, and lines for the user.
+
+    ``--set`` wins over ``--config``, which takes the place of ``--preset``.
+    """
+    preset = getattr(args, "preset", None)
+    if preset and args.config:
+        raise ConfigError("--preset and --config exclude each other; give one of them and change the rest with --set.")
+    config, fields, notices = RunConfig(), {}, []
+    if args.config:
+        from lora_trainer.kohya import load_config
+
+        loaded = load_config(args.config)
+        config, fields, notices = loaded.config, loaded.fields, loaded.notices
+    elif preset:
+        from lora_trainer.presets import preset_config
+
+        config = preset_config(preset)
+    return config.replace(**parse_assignments(args.set)), fields, list(notices)
+
+
+def run_convert(args: argparse.Namespace) -> None:
+    """``config convert``"""
+    from lora_trainer.kohya import load_config, save_kohya
+
+    loaded = load_config(args.source)
+    if loaded.kind == "own":
+        notices = save_kohya(loaded.config, args.target, loaded.fields)
+        say(f"{args.target}: kohya's JSON")
+    else:
+        write_json(args.target, loaded.config.to_dict())
+        notices = loaded.notices
+        say(f"{args.target}: our settings; use it with --config")
+    for line in notices:
+        say(line)
+
+
+def run_options(args: argparse.Namespace) -> None:
+    """``config options``"""
+    if args.json:
+        say(json.dumps([asdict(row) for row in OPTIONS.values()], indent=2, default=list))
+        return
+    group = ""
+    for row in OPTIONS.values():
+        if row.group != group:
+            group = row.group
+            say(f"\n[{group}]")
+        say(f"  {row.name} = {shown(row.default)}")
+        say(f"      {row.help}{limits(row)}")
+
+
+def shown(value: Any) -> str:
+    """A value as ``--set`` takes it."""
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(str, value))
+    if isinstance(value, dict):
+        return " ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
+def limits(row: OptionRow) -> str:
+    """What is allowed, as the end of a help line."""
+    if row.choices:
+        return f" One of {', '.join(map(str, row.choices))}."
+    low, high = row.minimum, row.maximum
+    unit = f" {row.unit}" if row.unit else ""
+    if low is not None and high is not None:
+        return f" {low:g} to {high:g}{unit}."
+    if low is not None:
+        return f" At least {low:g}{unit}."
+    return f" At most {high:g}{unit}." if high is not None else ""
+
+
+def run_presets(args: argparse.Namespace) -> None:
+    """``config presets``"""
+    from lora_trainer.presets import PRESETS
+
+    if args.json:
+        say(json.dumps([asdict(preset) for preset in PRESETS], indent=2, default=str))
+        return
+    for preset in PRESETS:
+        say(f"{preset.name}\n    {preset.help}")
+
+
+def given_or(value: Path | None, field: Any) -> Path | None:
+    """A path from the command line, else from the configuration."""
+    return value or (Path(str(field)).expanduser() if field else None)

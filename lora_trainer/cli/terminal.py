@@ -1,0 +1,112 @@
+"""Writing to the terminal. Of several processes only the first one speaks."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from signal import SIGINT, SIGTERM, getsignal, signal
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lora_trainer.training.events import CancelToken
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that ``accelerate launch`` started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def say(text: str = "") -> None:
+    """A line on stdout."""
+    if is_first_process():
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """A line on stderr, from every process: the others' errors would be lost otherwise."""
+    prefix = "" if is_first_process() else f"[process {os.environ['RANK']}] "
+    sys.stderr.write(f"{prefix}{' '.join(text.split())}\n")
+    sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 8 s, 2:05 min or 1:02:05 h."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
+
+
+class Progress:
+    """One bar that is drawn over itself on a terminal; elsewhere a plain line from time to time."""
+
+    LINES = 10  # about so many plain lines for a whole bar
+    EVERY = 30.0  # seconds after which a plain line comes in any case
+
+    def __init__(self) -> None:
+        self.live = sys.stdout.isatty() and is_first_process()
+        self._shown = False
+        self._what, self._tenth, self._last_line = "", -1, 0.0
+
+    def update(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Show that ``done`` of ``total`` is reached."""
+        if what != self._what:
+            self._what, self._tenth, self._last_line = what, -1, time.monotonic()
+        line = f"{what} {done}/{total}" + (f"  {detail}" if detail else "")
+        if self.live:
+            share = done / total if total else 1.0
+            bar = "█" * math.floor(share * 20)
+            width = shutil.get_terminal_size().columns - 1
+            sys.stdout.write("\r\x1b[K" + f"{bar:░<20} {line}"[:width])
+            sys.stdout.flush()
+            self._shown = True
+            if done >= total:
+                self.clear()
+                say(line)
+            return
+        tenth = done * self.LINES // total if total else self.LINES
+        if tenth > self._tenth or time.monotonic() - self._last_line > self.EVERY:
+            self._tenth, self._last_line = tenth, time.monotonic()
+            say(line)
+
+    def clear(self) -> None:
+        """Take the bar away, so that a line can be written."""
+        if self._shown:
+            sys.stdout.write("\r\x1b[K")
+            self._shown = False
+
+    def note(self, text: str) -> None:
+        """A line above the bar."""
+        self.clear()
+        say(text)
+
+
+@contextmanager
+def stop_on_signals(token: CancelToken) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) asks for a tidy end, the second one aborts."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if token.cancelled:
+            raise KeyboardInterrupt
+        token.cancel()
+        if is_first_process():  # not through sys.stdout, which may be in the middle of a line
+            os.write(2, b"\nStopping after this step, then saving. Ctrl-C again aborts without saving.\n")
+
+    before = {number: getsignal(number) for number in (SIGINT, SIGTERM)}
+    for number in before:
+        signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal(number, handler)

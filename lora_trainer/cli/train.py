@@ -1,0 +1,194 @@
+"""``train``"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_trainer.cli.settings import given_or, read_settings
+from lora_trainer.cli.terminal import Progress, duration, is_first_process, say, stop_on_signals
+from lora_trainer.errors import ConfigError, LoraTrainerError
+from lora_trainer.training.events import (
+    CancelToken,
+    Event,
+    Finished,
+    Notice,
+    Preparing,
+    Sampled,
+    Saved,
+    Started,
+    StepDone,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from lora_trainer.config import RunConfig
+    from lora_trainer.hosts.standalone.host import DiffusersHost
+
+
+@dataclass
+class Reader:
+    """Shows a run's events and remembers what the summary needs."""
+
+    progress: Progress = field(default_factory=Progress)
+    started: Started | None = None
+    finished: Finished | None = None
+    saved: list[Path] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    sample: Image | None = None  # the latest
+    first_step: int = 0
+    step_started: float = 0.0
+
+    def read(self, events: Iterable[Event]) -> None:
+        """Follow a run to its end."""
+        for event in events:
+            self.show(event)
+        self.progress.clear()
+
+    def show(self, event: Event) -> None:
+        """One event."""
+        if isinstance(event, Preparing):
+            self.progress.update(event.what.capitalize(), event.done, event.total)
+        elif isinstance(event, Started):
+            self.started, self.first_step, self.step_started = event, event.step, time.monotonic()
+            resumed = f", from step {event.step}" if event.step else ""
+            self.progress.note(
+                f"Training {event.modules} modules ({event.parameters:,} parameters) on {event.images} images: "
+                f"{event.steps} steps, {event.epochs} epochs{resumed}"
+            )
+        elif isinstance(event, StepDone):
+            pace = (time.monotonic() - self.step_started) / max(1, event.step - self.first_step)
+            detail = f"epoch {event.epoch}  loss {event.average:.4f}  {pace:.2f} s/step"
+            left = pace * (event.steps - event.step)
+            self.progress.update(
+                "Step", event.step, event.steps, f"{detail}  {duration(left)} left" if left else detail
+            )
+        elif isinstance(event, Saved):
+            self.saved.append(event.path)
+            if not event.final:
+                self.progress.note(f"Saved {event.path}")
+        elif isinstance(event, Sampled):
+            self.sample = event.image if event.step else None
+            self.progress.note(f"Sample {event.path}")
+        elif isinstance(event, Notice):
+            self.notices.append(event.text)
+            self.progress.note(f"Note: {event.text}")
+        elif isinstance(event, Finished):
+            self.finished = event
+
+    def summary(self, seconds: float) -> None:
+        """What came of it."""
+        if self.started is None or self.finished is None:
+            return
+        end = self.finished
+        steps = end.step - self.first_step
+        if end.stopped:
+            say(f"Stopped at step {end.step} of {end.steps}, everything is saved; --resume goes on from there.")
+        else:
+            say(f"Done: {steps} steps in {duration(seconds)}.")
+        size = end.path.stat().st_size / 1e6 if end.path.is_file() else 0.0
+        say(f"LoRA: {end.path} ({size:.1f} MB, {self.started.modules} modules)")
+        others = [path.name for path in self.saved if path != end.path and path.is_file()]
+        if others:
+            say(f"Saved on the way: {', '.join(others)}")
+        say(f"Images: {self.started.images} used, {self.started.skipped} skipped")
+        if self.notices:
+            say(f"Notes: {len(self.notices)}, see above")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things come from and go to."""
+
+    checkpoint: Path
+    dataset: Path
+    name: str
+    output: Path
+    lora_dir: Path
+    vae: Path | None
+
+
+def find_places(args: argparse.Namespace, fields: dict[str, Any]) -> Places:
+    """From the command line, else from the configuration.
+
+    Raises:
+        ConfigError: names what is missing.
+    """
+    checkpoint = given_or(args.checkpoint, fields.get("pretrained_model_name_or_path"))
+    dataset = given_or(args.dataset, fields.get("train_data_dir"))
+    name = args.name or str(fields.get("output_name") or "")
+    if checkpoint is None or dataset is None or not name:
+        missing = {"--checkpoint": checkpoint, "--dataset": dataset, "--name": name}
+        options = ", ".join(option for option, value in missing.items() if not value)
+        raise ConfigError(f"{options} must be given; see python -m lora_trainer train --help.")
+    output = args.output or Path("output")
+    lora_dir = given_or(args.lora_dir, fields.get("output_dir")) or output / "lora"
+    return Places(checkpoint, dataset, name, output, lora_dir, given_or(args.vae, fields.get("vae")))
+
+
+def open_host(places: Places, config: RunConfig) -> DiffusersHost:
+    """The stand-alone host, set to make pictures as the settings train."""
+    from lora_trainer.hosts.standalone.host import DiffusersHost
+
+    v_prediction = config.loss.v_parameterization
+    return DiffusersHost(
+        places.checkpoint,
+        places.lora_dir,
+        vae=places.vae,
+        prediction_type=None if v_prediction is None else "v_prediction" if v_prediction else "epsilon",
+        clip_skip=config.caption.clip_skip,
+        zero_terminal_snr=config.loss.zero_terminal_snr or None,
+    )
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """Train, and test the result if asked to."""
+    config, fields, notices = read_settings(args)
+    places = find_places(args, fields)
+    token = CancelToken()
+    with stop_on_signals(token):
+        host = open_host(places, config)
+        reader = train_and_tell(host, places, config, token, args.resume, args.overwrite, notices)
+        if args.test and reader.finished and not token.cancelled and is_first_process():
+            from lora_trainer.cli.evaluate import test_and_tell
+
+            test_and_tell(host, reader.finished.path, places.output / places.name, token)
+
+
+def train_and_tell(
+    host: DiffusersHost,
+    places: Places,
+    config: RunConfig,
+    token: CancelToken,
+    resume: bool = False,
+    overwrite: bool = False,
+    notices: Iterable[str] = (),
+) -> Reader:
+    """Train with progress on the terminal and a summary at the end."""
+    from lora_trainer.cli import RunFailedError
+    from lora_trainer.evaluation.publish import publish_card
+    from lora_trainer.training.run import RunRequest, train
+
+    reader = Reader()
+    for line in notices:
+        reader.show(Notice(line))
+    started = time.monotonic()
+    request = RunRequest(places.name, places.dataset, config, places.output, resume, overwrite)
+    try:
+        reader.read(train(host, request, token))
+    except LoraTrainerError as error:
+        reader.progress.clear()
+        if reader.started is not None and type(error).__name__ != "TrainingDivergedError":
+            raise RunFailedError(str(error)) from error
+        raise
+    reader.summary(time.monotonic() - started)
+    if reader.finished is not None and is_first_process():
+        for notice in publish_card(reader.finished.path, host.info().family, sample=reader.sample).notices:
+            say(f"Note: {notice}")
+        say(f"Log and state: {places.output / places.name}")
+    return reader
