@@ -121,6 +121,9 @@ def test_warm_up() -> None:
     assert "lr_warmup" in refused({**FORM, "lr_warmup": 150})
     dropped = load_kohya({**FORM, "lr_scheduler": "constant", "lr_warmup": 10})
     assert dropped.config.schedule.lr_warmup_steps == 0 and any("warm-up" in line for line in dropped.notices)
+    assert (
+        load_kohya({**without_lr_warmup, "lr_scheduler": "constant"}).notices == []
+    )  # the file has no warm-up to drop
     adafactor = {"optimizer": "Adafactor", "lr_warmup": 10}
     assert form(**adafactor).schedule.lr_warmup_steps == 0  # its own relative rates have no warm-up
     assert form(**adafactor, optimizer_args="relative_step=False").schedule.lr_warmup_steps == 0.1
@@ -212,6 +215,7 @@ def test_other_additional_parameters() -> None:
     assert (
         form(additional_parameters=r"--sample_prompts C:\my\prompts.txt").sample.sample_prompts == r"C:\my\prompts.txt"
     )
+    assert form(additional_parameters="--caption_extention=.cap").caption.caption_extension == ".cap"
     assert any("log_prefix" in line for line in notices(additional_parameters="--log_prefix=xl --lowram"))
     assert "masked_loss" in notices(masked_loss=True)[0]
     assert notices(masked_loss=True, additional_parameters="--alpha_mask") == []

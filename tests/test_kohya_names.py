@@ -77,6 +77,14 @@ def test_every_name_is_recognised_empty_or_not(name: str) -> None:
     assert name in SILENT, f"{name} leaves no trace"
 
 
+@pytest.mark.parametrize("name", (DATA / "sd_scripts_names.txt").read_text(encoding="utf-8").split())
+def test_every_option_of_the_scripts_is_recognised(name: str) -> None:
+    try:
+        load_kohya({**FORM, "additional_parameters": f"--{name}=3"})
+    except ConfigError as error:
+        assert "Unknown" not in str(error)
+
+
 def test_the_list_of_names_is_whole() -> None:
     assert len(NAMES) == len(set(NAMES)) >= 307
 

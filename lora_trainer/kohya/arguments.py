@@ -9,6 +9,7 @@ from typing import Any
 from lora_trainer.config import OPTIONS
 from lora_trainer.errors import ConfigError
 from lora_trainer.kohya.draft import NETWORK_ARGS, SD_DEFAULTS, Draft, is_off
+from lora_trainer.kohya.names import OLD_NAMES
 
 FEW = ("text_encoder_lr", "optimizer_args", "lr_scheduler_args", "network_args", "base_weights")  # take several values
 
@@ -45,7 +46,7 @@ def _value(name: str, values: list[str]) -> Any:
 
 def read_arguments(draft: Draft, arguments: Iterable[tuple[str, Any]]) -> None:
     """Apply options by sd-scripts' names; later ones win over what the draft already has."""
-    arguments = list(arguments)
+    arguments = [(OLD_NAMES.get(name, name), value) for name, value in arguments]
     for name, value in arguments:
         rule = _ARGUMENT_RULES.get(name)
         if rule:

@@ -71,6 +71,7 @@ class Draft:
     notices: list[str] = field(default_factory=list)
     epochs_win: bool = False  # max_train_epochs is set: no step count has an effect then
     masked_loss: bool = False
+    warmup_assumed: bool = False  # the file has no word about it: the form's 10 % are meant
     _idle: dict[str, list[str]] = field(default_factory=dict)  # reason -> names without effect
     _refused: dict[str, None] = field(default_factory=dict)  # ordered set
     _unknown: list[str] = field(default_factory=list)

@@ -128,7 +128,8 @@ def _warmup(draft: Draft, data: dict[str, Any]) -> None:
         if not is_off(data.get("lr_warmup")):
             draft.idle("lr_warmup", "lr_warmup_steps is set")
         return
-    draft.set("lr_warmup_steps", 10 if "lr_warmup" not in data else data["lr_warmup"] or 0, "lr_warmup")
+    draft.warmup_assumed = "lr_warmup" not in data
+    draft.set("lr_warmup_steps", data.get("lr_warmup", 10) or 0, "lr_warmup")
     percent = draft.values["lr_warmup_steps"]
     if percent > 100:
         raise ConfigError(f"{draft.source}: lr_warmup can't be {percent:g}; it is a percentage of all steps.")

@@ -142,7 +142,8 @@ def _agree(draft: Draft) -> None:
     without = without_warmup(config.replace(**{name: values[name] for name in deciding if name in values}))
     if values.get("lr_warmup_steps") and without:
         values["lr_warmup_steps"] = 0.0
-        draft.notices.append(f"The warm-up is dropped, because {without} has none.")
+        if not draft.warmup_assumed:
+            draft.notices.append(f"The warm-up is dropped, because {without} has none.")
     if not any(values.get(name) for name in ("block_dims", "down_lr_weight", "mid_lr_weight", "up_lr_weight")):
         for name in ("block_alphas", "conv_block_dims", "conv_block_alphas"):
             if values.pop(name, None):
