@@ -1,0 +1,143 @@
+"""The WebUI's model while a run holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Literal
+
+import torch
+from modules import devices, shared
+from torch import Tensor, nn
+
+from lora_trainer.errors import HostBusyError, UnsupportedModelError
+from lora_trainer.hosts.a1111 import checkpoint, text, vae
+from lora_trainer.hosts.a1111.neutral import neutral
+from lora_trainer.hosts.base import Conditioning, GeneratedImage, GenerateRequest, SizeConditioning
+
+Part = Literal["vae", "text_encoders"]
+RECOMPUTED = ("BasicTransformerBlock", "ResBlock")
+
+
+class A1111Model:
+    """A :class:`lora_trainer.hosts.base.TakenModel` on ``shared.sd_model`` itself.
+
+    Args:
+        model: the WebUI's model.
+        picture: makes a picture with it, live hooks and all.
+    """
+
+    def __init__(self, model: Any, picture: Callable[[GenerateRequest], GeneratedImage]) -> None:
+        self._model, self._picture = model, picture
+        self._neutral: ExitStack | None = None
+        self._parked: set[Part] = set()
+        self.device = torch.device(devices.device)
+        self.open()
+        self.info = checkpoint.describe(model)
+        self.unet: nn.Module = model.model.diffusion_model
+        self.text_encoders = checkpoint.encoders(model)
+        self.alphas_cumprod = model.alphas_cumprod_original.detach().float().cpu()
+
+    def open(self) -> None:
+        """Take the model: what the WebUI did to it is undone, parts that were parked are sent away again."""
+        self.check()
+        stack = ExitStack()
+        stack.enter_context(neutral(self._model, self.bring))
+        self._neutral = stack
+        for part in self._parked:
+            self._move(part, torch.device("cpu"))
+
+    def close(self) -> None:
+        """Give it back as it was; does nothing if it is back."""
+        if self._neutral is None:
+            return
+        stack, self._neutral = self._neutral, None
+        with stack:
+            if shared.sd_model is self._model:
+                for part in self._parked:
+                    self._move(part, self.device)
+
+    def check(self) -> None:
+        """Whether the model is still there.
+
+        Raises:
+            HostBusyError: if somebody unloaded or replaced it.
+        """
+        where = next(self._model.model.parameters()).device.type
+        if shared.sd_model is not self._model or where == "meta":
+            raise HostBusyError("The checkpoint was replaced or unloaded while it was trained; load it, then resume.")
+        if not self._model.lowvram and where != self.device.type:
+            raise HostBusyError(
+                "The checkpoint was unloaded (by the API or Settings ▸ Actions) while it was trained; load it, then "
+                "resume the run."
+            )
+
+    def bring(self, module: nn.Module) -> None:
+        """Under --medvram: put this part on the accelerator and what is there elsewhere, as the WebUI does."""
+        if self._model.lowvram:
+            for hook in list(module._forward_pre_hooks.values()):
+                hook(module, ())
+
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        self._back("vae")
+        return vae.latent_moments(self._model, pixels, self.bring)
+
+    def encode_captions(self, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        if self._model.lowvram and torch.is_grad_enabled():
+            raise UnsupportedModelError(
+                "With --medvram UNet and text encoder are never in memory together: switch network_train_unet_only on, "
+                "or start the WebUI without --medvram."
+            )
+        self._back("text_encoders")
+        return text.encode_captions(self._model, captions, max_token_length, clip_skip)
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: Sequence[SizeConditioning]
+    ) -> Tensor:
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        condition: dict[str, Any]  # a new one every time: the WebUI casts its entries in place
+        if conditioning.pooled is not None:
+            vector = torch.cat([conditioning.pooled, text.size_vector(self._model, sizes)], dim=1)
+            condition = {"crossattn": conditioning.context, "vector": vector}
+        else:
+            condition = {"c_crossattn": [conditioning.context]}
+        try:
+            predicted: Tensor = self._model.apply_model(noisy, timesteps, condition)
+        except RuntimeError:
+            self.check()  # the reason, if the weights went away in the middle
+            raise
+        return predicted.float()
+
+    def blocks(self) -> list[nn.Module]:
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        return [module for module in self.unet.modules() if type(module).__name__ in RECOMPUTED]
+
+    def park(self, part: Part) -> None:
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        if self._model.lowvram or self.device.type == "cpu":
+            return  # the WebUI moves the parts itself, or there is nowhere to go
+        self._parked.add(part)
+        self._move(part, torch.device("cpu"))
+        devices.torch_gc()
+
+    def generate(self, request: GenerateRequest) -> GeneratedImage:
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        parked = set(self._parked)
+        try:
+            for part in parked:
+                self._back(part)
+            return self._picture(request)
+        finally:
+            for part in parked:
+                self.park(part)
+            self.bring(self._model.model)
+
+    def _back(self, part: Part) -> None:
+        if part in self._parked:
+            self._parked.discard(part)
+            self._move(part, self.device)
+
+    def _move(self, part: Part, device: torch.device) -> None:
+        (self._model.first_stage_model if part == "vae" else self._model.cond_stage_model).to(device)
