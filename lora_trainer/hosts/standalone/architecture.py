@@ -15,8 +15,8 @@ from typing import Any
 
 from lora_trainer.errors import FileError, UnsupportedModelError
 from lora_trainer.hosts.base import Family
-from lora_trainer.hosts.standalone.checkpoint_file import Shapes
-from lora_trainer.hosts.standalone.detect import CLIP, UNET, VAE, Detected
+from lora_trainer.hosts.standalone.checkpoint_file import CheckpointFile, Shapes
+from lora_trainer.hosts.standalone.detect import CLIP, UNET, Detected
 from lora_trainer.hosts.standalone.ldm_config import TextConfig
 
 HEAD_CHANNELS = 64
@@ -117,14 +117,18 @@ def _heads(found: Detected, width: int, linear: bool) -> int:
     )
 
 
-def vae_arguments(found: Detected, prefix: str = VAE, shapes: Shapes | None = None) -> dict[str, Any]:
-    """Arguments of ``AutoencoderKL``; ``prefix`` and ``shapes`` for a VAE from another file."""
-    shapes = found.file.shapes if shapes is None else shapes
+def vae_arguments(found: Detected, file: CheckpointFile, prefix: str) -> dict[str, Any]:
+    """Arguments of ``AutoencoderKL``, whose weights are in ``file`` (the checkpoint's or another) under ``prefix``.
+
+    Raises:
+        UnsupportedModelError: if it isn't a VAE of Stable Diffusion.
+    """
+    shapes = file.shapes
     blocks = _numbers(shapes, prefix + "decoder.up.{}.block.0.conv1.weight")  # the decoder always has one a level
     latents = (*shapes.get(f"{prefix}post_quant_conv.weight", ()), 0, 0)[1]
     if len(blocks) != VAE_LEVELS or latents != 4:
         raise UnsupportedModelError(
-            "The VAE isn't one of Stable Diffusion (8 px a latent, 4 channels); use another file."
+            f"The VAE in {file.path.name} isn't one of Stable Diffusion (4 channels, 8 pixels a latent); use another."
         )
     scale = found.config.scale_factor or (0.13025 if found.family == "sdxl" else 0.18215)
     return {

@@ -19,6 +19,7 @@ from lora_trainer.errors import FileError, LoraTrainerError, UnsupportedModelErr
 Shapes = Mapping[str, tuple[int, ...]]
 
 PICKLED = (".ckpt", ".pt", ".pth")
+LARGEST_HEADER = 100_000_000  # bytes; the format's own limit
 ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -73,6 +74,8 @@ def _open_safetensors(path: Path) -> CheckpointFile:
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
+            if length > LARGEST_HEADER:
+                raise ValueError
             if size < 10 or length > size:
                 raise _truncated(path)
             header = json.loads(file.read(length))

@@ -64,7 +64,7 @@ def _build_vae(found: Detected, path: Path | None) -> AutoencoderKL:
     if path is not None:
         file = open_checkpoint(path)
         prefix = VAE if any(name.startswith(VAE) for name in file.shapes) else ""
-    arguments = vae_arguments(found, prefix, file.shapes)
+    arguments = vae_arguments(found, file, prefix)
     with torch.device("meta"):
         vae = AutoencoderKL(**arguments)
     state = ldm_keys.vae_state(file.read(prefix), prefix, len(arguments["block_out_channels"]))
