@@ -26,9 +26,17 @@ def replaced(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise FileError(f"Can't write {path}: {error.strerror or error}. Free space or choose another folder.") from error
+        raise FileError(_refusal(path, error.strerror or str(error))) from error
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError" or "PytorchStreamWriter" in str(error):  # their words for OSError
+            raise FileError(_refusal(path, str(error))) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refusal(path: Path, reason: str) -> str:
+    return f"Can't write {path}: {reason}. Free space on the disk or choose another folder."
 
 
 def write_text(path: Path, text: str) -> None:
