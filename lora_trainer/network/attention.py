@@ -7,44 +7,57 @@ projections and attention, with the LoRA's change added to q, k, v and the outpu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lora_trainer.network.lora import LoraModule
 
+Layers = Mapping[str, LoraModule]  # by slot: q, k, v, out
 _MISSING: Any = object()
 
 
-class AttentionAdapter:
-    """Adds the LoRAs of q, k, v and the output projection to one attention module."""
+def attach(module: Any, layers: Layers) -> None:
+    """Add the LoRAs of an attention's projections; several networks may be attached to one module."""
+    adapter = _adapter_of(module)
+    if adapter is None:
+        adapter = _Adapter(module)
+        module.__dict__["forward"] = adapter.forward
+    adapter.networks.append(layers)
 
-    def __init__(self, module: Any, layers: dict[str, LoraModule]) -> None:
+
+def detach(module: Any, layers: Layers) -> None:
+    """Take these LoRAs off again; with the last ones the module's own forward comes back."""
+    adapter = _adapter_of(module)
+    if adapter is None:
+        return
+    adapter.networks = [other for other in adapter.networks if other is not layers]
+    if adapter.networks:
+        return
+    if adapter.shadowed is _MISSING:
+        del module.__dict__["forward"]
+    else:
+        module.__dict__["forward"] = adapter.shadowed
+
+
+def _adapter_of(module: Any) -> _Adapter | None:
+    owner = getattr(module.__dict__.get("forward"), "__self__", None)
+    return owner if isinstance(owner, _Adapter) else None
+
+
+class _Adapter:
+    """Stands in for the forward of one attention module."""
+
+    def __init__(self, module: Any) -> None:
         self.module = module
-        self.layers = layers
-        self._plain: Callable[..., tuple[Tensor, Tensor | None]] | None = None
-        self._own: Any = _MISSING
+        self.shadowed: Any = module.__dict__.get("forward", _MISSING)
+        self.plain: Callable[..., tuple[Tensor, Tensor | None]] = module.forward
+        self.networks: list[Layers] = []
 
-    def attach(self) -> None:
-        """Shadow the module's forward."""
-        self._own = self.module.__dict__.get("forward", _MISSING)
-        self._plain = self.module.forward
-        self.module.__dict__["forward"] = self._forward
-
-    def detach(self) -> None:
-        """Uncover the module's forward again."""
-        if self._plain is None:
-            return
-        if self._own is _MISSING:
-            self.module.__dict__.pop("forward", None)
-        else:
-            self.module.__dict__["forward"] = self._own
-        self._plain = None
-
-    def _forward(
+    def forward(
         self,
         query: Tensor,
         key: Tensor,
@@ -54,20 +67,21 @@ class AttentionAdapter:
         attn_mask: Tensor | None = None,
         **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        assert self._plain is not None
-        control = next(iter(self.layers.values())).control
-        if not control.active:
-            return self._plain(query, key, value, key_padding_mask, need_weights, attn_mask, **options)
+        """As ``nn.MultiheadAttention.forward``, for the calls that CLIP's text towers make."""
+        if not any(layer.control.active for layers in self.networks for layer in layers.values()):
+            return self.plain(query, key, value, key_padding_mask, need_weights, attn_mask, **options)
         if key_padding_mask is not None or need_weights or options.get("is_causal"):
             raise NotImplementedError("The text encoder asks its attention for more than CLIP's text towers do.")
         q, k, v = self._project(query, key, value)
         joined = self._attend(q, k, v, attn_mask)
-        out: nn.Module = self.module.out_proj
-        return self._add("out", F.linear(joined, out.weight, out.bias), joined), None  # type: ignore[arg-type]
+        out = self.module.out_proj
+        return self._add("out", F.linear(joined, out.weight, out.bias), joined), None
 
     def _add(self, slot: str, y: Tensor, x: Tensor) -> Tensor:
-        layer = self.layers.get(slot)
-        return y if layer is None else layer.add_to(y, x)
+        for layers in self.networks:
+            if slot in layers:
+                y = layers[slot].add_to(y, x)
+        return y
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         weight, bias = self.module.in_proj_weight, self.module.in_proj_bias

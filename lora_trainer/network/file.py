@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lora_trainer.errors import FileError
+from lora_trainer.files import replaced
 from lora_trainer.hosts.base import Family
 from lora_trainer.network import formats
 
@@ -67,20 +67,10 @@ def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
         "sshs_model_hash": _sha256(data),
         "sshs_legacy_hash": legacy_hash(_header(names, tensors, training), *data),
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as stream:
-            stream.writelines([_header(names, tensors, {**metadata, **hashes}), *data])
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise FileError(
-            f"Can't write {path} ({error.strerror or error}); free space on the disk or choose another folder."
-        ) from error
+    with replaced(path) as temporary, temporary.open("wb") as stream:
+        stream.writelines([_header(names, tensors, {**metadata, **hashes}), *data])
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def read_lora(path: Path) -> LoraFile:

@@ -23,20 +23,24 @@ from lora_trainer.seeds import derive
 
 _VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 _ARCHITECTURES = {
-    ("sd1", "epsilon"): "stable-diffusion-v1", ("sd1", "v_prediction"): "stable-diffusion-v1",
-    ("sd2", "epsilon"): "stable-diffusion-v2-512", ("sd2", "v_prediction"): "stable-diffusion-v2-768-v",
-    ("sdxl", "epsilon"): "stable-diffusion-xl-v1-base", ("sdxl", "v_prediction"): "stable-diffusion-xl-v1-base",
-}  # fmt: skip
+    ("sd1", False): "stable-diffusion-v1",
+    ("sd1", True): "stable-diffusion-v1",
+    ("sd2", False): "stable-diffusion-v2-512",
+    ("sd2", True): "stable-diffusion-v2-768-v",
+    ("sdxl", False): "stable-diffusion-xl-v1-base",
+    ("sdxl", True): "stable-diffusion-xl-v1-base",
+}  # by family and whether v is predicted
 _SGM = "https://github.com/Stability-AI/generative-models"
 _PER_NETWORK = (
     "conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "block_dims", "block_alphas", "conv_block_dims",
     "conv_block_alphas", "down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold",
 )  # fmt: skip
 _PLUS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
-_NOT_OFFERED = (
-    "full_fp16", "lowram", "fp8_base", "fp8_base_unet", "face_crop_aug_range", "validation_seed",
-    "max_validation_steps", "validate_every_n_epochs", "validate_every_n_steps", "resize_interpolation",
-)  # fmt: skip
+_NOT_OFFERED = {  # sd-scripts' values for what this program doesn't have
+    **dict.fromkeys(("full_fp16", "lowram", "fp8_base", "fp8_base_unet"), False),
+    **dict.fromkeys(("face_crop_aug_range", "resize_interpolation", "validation_seed", "max_validation_steps")),
+    **dict.fromkeys(("validate_every_n_epochs", "validate_every_n_steps")),
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class DatasetFacts:
         reg_folders: the same of the regularisation folders.
         tag_frequency: ``{folder name: {tag: count}}``.
         buckets: (width, height) and count of samples of every bucket.
+        mean_aspect_error: between images and their buckets.
     """
 
     images: int
@@ -60,6 +65,7 @@ class DatasetFacts:
     reg_folders: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     tag_frequency: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     buckets: tuple[tuple[tuple[int, int], int], ...] = ()
+    mean_aspect_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -101,11 +107,11 @@ def build_metadata(
     values = {
         **_run_keys(output_name, config, progress, seed),
         **_option_keys(config),
-        **_model_keys(info, checkpoint, vae),
+        **_model_keys(config, info, checkpoint, vae),
         **_dataset_keys(config, dataset, progress),
     }
     text = {f"ss_{key}": value if isinstance(value, str) else str(value) for key, value in values.items()}
-    return {**text, **_model_spec(output_name, config, info, progress)}
+    return {**text, **_model_spec(output_name, config, info, dataset, progress)}
 
 
 def _run_keys(output_name: str, config: RunConfig, progress: Progress, seed: int) -> dict[str, Any]:
@@ -168,7 +174,7 @@ def _option_keys(config: RunConfig) -> dict[str, Any]:
         "scale_weight_norms": network.scale_weight_norms or None,
         "prior_loss_weight": config.dataset.prior_loss_weight,
         "validation_split": 0.0,
-        **{name: False if name in _NOT_OFFERED[:4] else None for name in _NOT_OFFERED},
+        **_NOT_OFFERED,
     }
 
 
@@ -185,8 +191,13 @@ def _network_arguments(config: RunConfig) -> dict[str, str]:
     }
 
 
-def _model_keys(info: ModelInfo, checkpoint: Path | None, vae: Path | None) -> dict[str, Any]:
-    v_prediction = info.prediction_type == "v_prediction" and info.family != "sdxl"
+def _predicts_v(config: RunConfig, info: ModelInfo) -> bool:
+    given = config.loss.v_parameterization
+    return info.prediction_type == "v_prediction" if given is None else given
+
+
+def _model_keys(config: RunConfig, info: ModelInfo, checkpoint: Path | None, vae: Path | None) -> dict[str, Any]:
+    v_prediction = _predicts_v(config, info) and info.family != "sdxl"
     keys: dict[str, Any] = {
         "v2": info.family == "sd2",
         "base_model_version": _VERSIONS[info.family] + ("_v" if v_prediction else ""),
@@ -218,7 +229,7 @@ def _dataset_keys(config: RunConfig, dataset: DatasetFacts, progress: Progress) 
         "dataset_dirs": json.dumps(dataset.folders),
         "reg_dataset_dirs": json.dumps(dataset.reg_folders),
         "tag_frequency": json.dumps(dataset.tag_frequency, ensure_ascii=False),
-        "bucket_info": json.dumps({"buckets": buckets}),
+        "bucket_info": json.dumps({"buckets": buckets, "mean_img_ar_error": dataset.mean_aspect_error}),
     }
     for name in (
         "color_aug",
@@ -233,17 +244,20 @@ def _dataset_keys(config: RunConfig, dataset: DatasetFacts, progress: Progress) 
     return keys
 
 
-def _model_spec(output_name: str, config: RunConfig, info: ModelInfo, progress: Progress) -> dict[str, str]:
+def _model_spec(
+    output_name: str, config: RunConfig, info: ModelInfo, dataset: DatasetFacts, progress: Progress
+) -> dict[str, str]:
     """https://github.com/Stability-AI/ModelSpec, version 1.0.1."""
     save, loss = config.save, config.loss
     width, height = config.dataset.resolution
     at = progress.finished_at if progress.finished_at is not None else progress.started_at
     date = datetime.datetime.fromtimestamp(at, datetime.timezone.utc) if at is not None else None
     whole = loss.min_timestep == 0 and loss.max_timestep == 1000
-    v_prediction = info.prediction_type == "v_prediction"
+    v_prediction = _predicts_v(config, info)
+    triggers = {name.partition("_")[2] for name in dataset.folders}
     spec = {
         "sai_model_spec": "1.0.1",
-        "architecture": f"{_ARCHITECTURES[info.family, info.prediction_type]}/lora",
+        "architecture": f"{_ARCHITECTURES[info.family, v_prediction]}/lora",
         "implementation": _SGM if info.family == "sdxl" else "diffusers",
         "implementation_version": f"lora-trainer {__version__}",
         "title": save.metadata_title or output_name,
@@ -251,6 +265,7 @@ def _model_spec(output_name: str, config: RunConfig, info: ModelInfo, progress: 
         "description": save.metadata_description,
         "license": save.metadata_license,
         "tags": save.metadata_tags,
+        "trigger_phrase": triggers.pop() if len(triggers) == 1 else "",
         "resolution": f"{width}x{height}",
         "prediction_type": "v" if v_prediction else "epsilon",
         "date": date.replace(microsecond=0, tzinfo=None).isoformat() if date else "",

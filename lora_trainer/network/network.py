@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lora_trainer.config import RunConfig
 from lora_trainer.errors import ConfigError, FileError
 from lora_trainer.hosts.base import ModelInfo, TextEncoder
-from lora_trainer.network.attention import AttentionAdapter
+from lora_trainer.network import attention
 from lora_trainer.network.blocks import BlockPlan
 from lora_trainer.network.file import LoraFile, read_lora
 from lora_trainer.network.groups import NormReport, limit_norms, parameter_groups
@@ -37,8 +37,12 @@ class LoraNetwork:
         self.modules = list(modules)
         self.control = control
         self.notices: list[str] = []
-        self._adapters: list[AttentionAdapter] = []
         self._attached = False
+        by_module: dict[int, dict[str, LoraModule]] = {}
+        for module in self.modules:
+            if module.target.slot:
+                by_module.setdefault(id(module.target.module), {})[module.target.slot] = module
+        self._attentions = list(by_module.values())
 
     @classmethod
     def create(
@@ -138,17 +142,12 @@ class LoraNetwork:
         if self._attached:
             raise RuntimeError("The network is attached already.")
         self._attached = True
-        attentions: dict[int, dict[str, LoraModule]] = {}
         try:
             for module in self.modules:
-                if module.target.slot:
-                    attentions.setdefault(id(module.target.module), {})[module.target.slot] = module
-                else:
+                if not module.target.slot:
                     module.attach()
-            for layers in attentions.values():
-                adapter = AttentionAdapter(next(iter(layers.values())).target.module, layers)
-                self._adapters.append(adapter)
-                adapter.attach()
+            for layers in self._attentions:
+                attention.attach(next(iter(layers.values())).target.module, layers)
         except BaseException:
             self.detach()
             raise
@@ -156,11 +155,10 @@ class LoraNetwork:
 
     def detach(self) -> None:
         """Leave the model as it was before :meth:`attach`; harmless when not attached."""
-        for adapter in reversed(self._adapters):
-            adapter.detach()
+        for layers in self._attentions:
+            attention.detach(next(iter(layers.values())).target.module, layers)
         for module in self.modules:
             module.detach()
-        self._adapters.clear()
         self.control.inputs.clear()
         self._attached = False
 
