@@ -26,14 +26,14 @@ def test_tokens_are_those_of_transformers() -> None:
     from transformers import CLIPTokenizerFast
 
     theirs = CLIPTokenizerFast.from_pretrained(str(VOCABULARY_FOLDER))
-    texts = ["Hello,  World's 3,14 trees!!", "sks_dog (masterpiece:1.2), [x]", "naïve café 猫 🎨", "1girl\tx", "don't we'll"]
+    texts = ["Hello,  World's 3,14 trees!!", "sks_dog (masterpiece:1.2), [x]", "naïve café 猫 🎨", "don't\twe'll"]
     for text in texts:
         assert [BOS, *tokenise(text), EOS] == theirs(text).input_ids
 
 
 def test_texts_are_literal() -> None:
     assert EOS not in tokenise("<|endoftext|>") and BOS not in tokenise("<|startoftext|>")
-    assert tokenise("an artist’s “red”") == tokenise("an artist's \"red\"")
+    assert tokenise("an artist’s “red”") == tokenise('an artist\'s "red"')
 
 
 def test_the_vocabulary_is_the_published_one() -> None:
@@ -141,5 +141,5 @@ def test_gradients_reach_the_layers(tiny_checkpoint: Checkpoint) -> None:
 def test_too_much_clip_skip_is_refused(tiny_checkpoint: Checkpoint) -> None:
     encoder = build_parts(detect(tiny_checkpoint("sd1"))).text_encoders[0].float()
     encoder.encode(["a"], 75, 12)
-    with pytest.raises(ConfigError, match="clip_skip 13 .* 12 layers"):
+    with pytest.raises(ConfigError, match=r"clip_skip 13 .* 12 layers"):
         encoder.encode(["a"], 75, 13)
