@@ -64,7 +64,7 @@ def place(size: Size, config: DatasetConfig) -> Placement:
         config.resolution, config.min_bucket_reso, config.max_bucket_reso, config.bucket_reso_steps
     )
     aspect = size[0] / size[1]
-    bucket = size if size in buckets else min(buckets, key=lambda b: abs(b[0] / b[1] - aspect))
+    bucket = min(buckets, key=lambda b: abs(b[0] / b[1] - aspect))  # no two share one, so an exact size wins
     return Placement(_cover(size, bucket), bucket)
 
 

@@ -76,10 +76,12 @@ def probe(path: Path, file_size: int, changed_ns: int) -> Size:
     try:
         with strict_decoding(), Image.open(path) as image:
             size = image.size
+            drafted = image.draft("RGB", (image.width // 8, image.height // 8))  # JPEG: all is read, an eighth computed
+            image.load()
+            if not drafted:
+                size = image.size  # some formats know it only now
             if _orientation(image) in {5, 6, 7, 8}:
                 size = (size[1], size[0])
-            image.draft("RGB", (image.width // 8, image.height // 8))  # JPEG: reads all of the file, computes an eighth
-            image.load()
     except Exception as error:  # Pillow's plugins raise anything, from SyntaxError to zlib.error, on a damaged file
         raise DatasetError(_unreadable(error)) from error
     return size
@@ -104,6 +106,9 @@ def read_image(path: Path) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _orientation(image: Image.Image) -> int:
+    """EXIF orientation of a loaded image, 1 to 8; 1 is upright."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns these itself as it loads them
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF data in a good image: take it as upright

@@ -84,6 +84,12 @@ def test_order_is_shuffled_within_and_between_buckets() -> None:
     assert len(set(first)) == 40  # every image comes first at some time
 
 
+def test_images_meet_others_in_every_epoch() -> None:
+    data = dataset({(64, 64): [1] * 20})
+    epochs = [{frozenset(sample.item for sample in batch) for batch in plan_epoch(data, 2, 0, e)} for e in range(1, 9)]
+    assert max(len(a & b) for a, b in pairwise(epochs)) <= 3  # of ten pairs
+
+
 def test_the_global_random_generator_is_left_alone() -> None:
     random.seed(5)
     state = random.getstate()

@@ -65,6 +65,22 @@ def test_no_upscale(size: tuple[int, int], bucket: tuple[int, int]) -> None:
     assert place(size, DatasetConfig()).bucket == bucket
 
 
+@pytest.mark.parametrize(("size", "resized"), [((800, 600), (512, 384)), ((600, 800), (384, 512))])
+def test_no_upscale_rounds_the_side_that_keeps_the_aspect_ratio(
+    size: tuple[int, int], resized: tuple[int, int]
+) -> None:
+    # 800x600 at the area of 512x512 is 591x443: from the width 576x384 (aspect 1.5), from the height 512x384 (exact)
+    assert place(size, DatasetConfig()).resized == resized
+
+
+def test_no_two_buckets_share_an_aspect_ratio() -> None:
+    for resolution, steps in (((512, 512), 64), ((1024, 1024), 32), ((768, 512), 8), ((1024, 576), 64)):
+        buckets = bucket_resolutions(resolution, 256, 2048, steps)
+        assert len({width / height for width, height in buckets}) == len(buckets)
+        assert all(place(bucket, DatasetConfig(resolution=resolution, bucket_reso_steps=steps, bucket_no_upscale=False))
+                   .bucket == bucket for bucket in buckets)  # fmt: skip
+
+
 def test_no_upscale_keeps_small_images_at_their_size() -> None:
     assert place((300, 200), DatasetConfig()).resized == (300, 200)
 

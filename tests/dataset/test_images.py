@@ -56,9 +56,9 @@ WRITABLE = {  # what Pillow writes in each mode without changing the mode
     "RGB": [".png", ".tif", ".jpg", ".bmp", ".webp", ".jp2", ".ppm", ".tga"],
     "P": [".png", ".tif", ".bmp", ".gif", ".tga"],
     "CMYK": [".tif", ".jpg"],
-    "YCbCr": [".tif", ".jpg"],
+    "YCbCr": [".jpg"],
     "LAB": [".tif"],
-    "I;16": [".png", ".tif", ".jp2", ".ppm"],
+    "I;16": [".png", ".tif", ".jp2"],
     "I": [".tif", ".ppm"],
     "F": [".tif"],
 }
