@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from lora_trainer.dataset.layout import parse_name
-from lora_trainer.dataset.texts import caption_endings
 from lora_trainer.errors import DatasetError
 
 Save = Callable[..., Path]
@@ -197,119 +196,6 @@ def test_a_repaired_image_is_read_by_the_next_scan(save: Save, read: Scan) -> No
     assert len(read().items) == 1
     path.write_bytes(whole)
     assert len(read().items) == 2
-
-
-def test_missing_and_empty_captions_become_the_trigger(save: Save, read: Scan) -> None:
-    save("3_ohwx cat/a.png")
-    save("3_ohwx cat/b.png", caption=" \n\n")
-    save("3_ohwx cat/c.png", caption="\nohwx cat, c")
-    data = read()
-    assert [item.captions for item in data.items] == [("ohwx cat",), ("ohwx cat",), ("ohwx cat, c",)]
-    assert [item.caption_source for item in data.items] == ["missing", "empty", "file"]
-    assert '"ohwx cat" (a.png)' in notice(data, "1 image without a caption file")
-    assert "b.png" in notice(data, "with an empty caption file", "write b.txt")
-
-
-def test_no_caption_and_no_words(save: Save, read: Scan) -> None:
-    save("3_/a.png")
-    data = read()
-    assert data.items[0].captions == ()
-    assert "an empty caption" in notice(data, "a.png")
-
-
-@pytest.mark.parametrize(
-    ("option", "files", "caption"),
-    [
-        (".txt", {"a.txt": "t", "a.caption": "c"}, "t"),
-        (".caption", {"a.txt": "t", "a.caption": "c"}, "c"),
-        ("caption", {"a.caption": "c"}, "c"),
-        (".txt", {"a.caption": "c"}, "c"),
-        (".caption", {"a.txt": "t"}, "t"),
-        (".tags.txt", {"a.txt": "t", "a.tags.txt": "g"}, "g"),
-        (".txt", {"A.TXT": "t"}, "t"),
-    ],
-)
-def test_caption_endings(save: Save, read: Scan, root: Path, option: str, files: dict[str, str], caption: str) -> None:
-    save("1_x/a.png")
-    for name, text in files.items():
-        (root / "1_x" / name).write_text(text)
-    data = read(caption_extension=option)
-    assert data.items[0].captions == (caption,)
-    configured = any(name.lower() == "a" + caption_endings(option)[0] for name in files)
-    assert any("files where" in text for text in data.notices) is not configured
-    assert not any("without an image" in text for text in data.notices)
-
-
-@pytest.mark.parametrize(
-    ("data", "known"),
-    [
-        ("café, 猫".encode("utf-8-sig"), True),
-        ("café, 猫".encode(), True),
-        ("café, 猫".encode("utf-16"), True),
-        ("café, cat".encode("cp1252"), False),
-    ],
-)
-def test_encodings(save: Save, read: Scan, data: bytes, known: bool) -> None:
-    save("1_x/a.png").with_suffix(".txt").write_bytes(data)
-    scanned = read()
-    assert scanned.items[0].captions[0].startswith("café, ")
-    assert any("Windows-1252" in text for text in scanned.notices) is not known
-
-
-def test_several_lines(save: Save, read: Scan) -> None:
-    save("1_x/a.png", caption="one\r\n\r\n two \nthree")
-    data = read()
-    assert data.items[0].captions == ("one", "two", "three")
-    assert "a.png" in notice(data, "enable_wildcard")
-    assert read(enable_wildcard=True).notices == ()
-
-
-def reg(save: Save, count: int, repeats: int, folder: str = "person") -> None:
-    for n in range(count):
-        save(f"../reg/{repeats}_{folder}/{n:03}.png")
-
-
-def test_too_many_regularisation_images(save: Save, read: Scan, tmp_path: Path) -> None:
-    for n in range(3):
-        save(f"4_a/{n}.png", caption="x")
-    reg(save, 20, 1)
-    data = read(reg_data_dir=str(tmp_path / "reg"))
-    regs = [item for item in data.items if item.is_reg]
-    assert data.train_samples == 12
-    assert [item.repeats for item in regs] == [1] * 12
-    assert [item.path.name for item in regs] == [f"{n:03}.png" for n in range(12)]  # in folder order
-    assert regs[0].captions == ("person",)
-    assert "8 of 20 regularisation images aren't used" in notice(data, "aren't used")
-
-
-def test_too_few_regularisation_images_are_repeated(save: Save, read: Scan, tmp_path: Path) -> None:
-    for n in range(3):
-        save(f"4_a/{n}.png", caption="x")
-    reg(save, 5, 1)
-    data = read(reg_data_dir=str(tmp_path / "reg"))
-    assert [item.repeats for item in data.items if item.is_reg] == [3, 3, 2, 2, 2]
-    assert data.reg_samples == data.train_samples == 12
-    assert "repeated to 12 uses" in notice(data, "repeated")
-
-
-def test_regularisation_repeats_are_taken_before_they_are_adjusted(save: Save, read: Scan, tmp_path: Path) -> None:
-    for n in range(3):
-        save(f"4_a/{n}.png", caption="x")
-    reg(save, 4, 5)
-    data = read(reg_data_dir=str(tmp_path / "reg"))
-    assert [item.repeats for item in data.items if item.is_reg] == [5, 5, 5]  # 15 ≥ 12, the fourth isn't needed
-
-
-def test_regularisation_folder_that_is_missing_or_empty(save: Save, read: Scan, tmp_path: Path) -> None:
-    save("1_a/a.png", caption="x")
-    with pytest.raises(DatasetError, match="reg doesn't exist"):
-        read(reg_data_dir=str(tmp_path / "reg"))
-    (tmp_path / "reg").mkdir()
-    with pytest.raises(DatasetError, match="reg holds no images"):
-        read(reg_data_dir=str(tmp_path / "reg"))
-    save("../reg/1_person/one.png", (1, 1))
-    with pytest.raises(DatasetError, match=r"reg can be used \(1 skipped\).*one\.png"):
-        read(reg_data_dir=str(tmp_path / "reg"))
 
 
 def test_content_hash(save: Save, read: Scan) -> None:
