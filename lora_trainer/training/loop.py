@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lora_trainer.training.session import Session
 
 
+SMALLEST_SCALE = 1.0  # of fp16 gradients: overflow above it only means that the scaler is still searching
+
+
 def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
     """Train until the last step or until the token is cancelled; at every event the model is the host's.
 
@@ -54,7 +57,7 @@ def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
             if not math.isfinite(loss):
                 raise _diverged(run, group, "loss")
             norm = clip_gradients(run.parameters, config.optimizer.max_grad_norm, run.scaler, run.optimizer)
-            if not math.isfinite(norm) and not run.scaler.is_enabled():
+            if not math.isfinite(norm) and (not run.scaler.is_enabled() or run.scaler.get_scale() < SMALLEST_SCALE):
                 raise _diverged(run, group, "gradient")
             run.scaler.step(run.optimizer)  # skips the step if fp16 gradients overflowed, and lowers the scale
             run.scaler.update()

@@ -19,6 +19,7 @@ from lora_trainer.training.events import CancelToken, Event, Notice, Saved
 from lora_trainer.training.feed import Feed
 from lora_trainer.training.folder import RunFolder
 from lora_trainer.training.loop import training_loop
+from lora_trainer.training.loss import check_loss
 from lora_trainer.training.optimizers import create_optimizer
 from lora_trainer.training.precision import check_precision, make_grad_scaler
 from lora_trainer.training.processes import Processes
@@ -106,6 +107,7 @@ def _open(
     prediction = info.prediction_type
     if config.loss.v_parameterization is not None:
         prediction = "v_prediction" if config.loss.v_parameterization else "epsilon"
+    check_loss(prediction, config.loss)
     fallback = next((item.captions[0] for item in dataset.items if item.captions), request.name)
     session = Session(
         config=config,

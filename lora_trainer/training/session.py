@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from lora_trainer.training.diffusion import NoiseSchedule
 from lora_trainer.training.events import Event, Finished, Notice, StepDone
 from lora_trainer.training.feed import Feed
 from lora_trainer.training.folder import RunFolder
+from lora_trainer.training.optimizers import averaged_weights, learning_rates
 from lora_trainer.training.precision import autocast
 from lora_trainer.training.processes import Processes
 from lora_trainer.training.sampling import Sampler
@@ -107,7 +108,7 @@ class Session:
     def report(self, loss: float, norm: float, seconds: float) -> StepDone:
         """The event of the step just done, also written to the log."""
         at = self.position
-        rates = {group.get("name", str(i)): float(group["lr"]) for i, group in enumerate(self.optimizer.param_groups)}
+        rates = learning_rates(self.optimizer)
         done = StepDone(at.step, self.steps, at.epoch, loss, at.average, rates, norm, seconds)
         if self.processes.is_main:
             self.folder.append_log(done)
@@ -119,9 +120,9 @@ class Session:
         last = at.step >= self.steps
         saved: Path | None = None
         if not last and epoch_ended and every.save_every_n_epochs and at.epoch % every.save_every_n_epochs == 0:
-            saved = self.saver.epoch(self.network, at)
+            saved = self._write(self.saver.epoch)
         if not last and every.save_every_n_steps and at.step % every.save_every_n_steps == 0:
-            saved = self.saver.step(self.network, at)
+            saved = self._write(self.saver.step)
         minutes = every.save_state_every_n_minutes
         if saved or (not last and minutes and time.monotonic() - self.state_written > 60 * minutes):
             self.save_state(epoch_ended)
@@ -134,10 +135,10 @@ class Session:
         if not self.sampler.wanted(self.position.step, self.position.epoch, first, epoch_ended):
             return
         if self.processes.is_main:
-            for event in self.sampler.make(self.model, self.network, self.position.step):
-                if isinstance(event, Notice):
-                    self.notices.append(event.text)
-                yield event
+            with averaged_weights(self.optimizer):
+                events = list(self.sampler.make(self.model, self.network, self.position.step))
+            self.notices += [event.text for event in events if isinstance(event, Notice)]
+            yield from events
         self.processes.wait()
 
     def save_state(self, epoch_ended: bool = False) -> None:
@@ -154,7 +155,11 @@ class Session:
         """The LoRA as it is now, under its final name, and the state."""
         at_end = self.position.group >= self.feed.groups_per_epoch
         self.save_state(epoch_ended=at_end)
-        return self.saver.final(self.network, self.position)
+        return self._write(self.saver.final)
+
+    def _write(self, save: Callable[[LoraNetwork, Position], Path]) -> Path:
+        with averaged_weights(self.optimizer):
+            return save(self.network, self.position)
 
     def finish(self, stopped: bool) -> Iterator[Event]:
         """The last save and the closing event."""
