@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-SECTION = ("lora_trainer", "Train LoRA", "training")  # in the category that the WebUI has for training
+SECTION = ("lora_trainer", "Train LoRA")
+CATEGORY = "training"  # the WebUI's own, next to its settings for embeddings
 OUTPUT = "lora_trainer_output"
 SERVE = "lora_trainer_serve_generation"
 TEST_AFTER = "lora_trainer_test_after"
@@ -29,6 +30,7 @@ def add_settings() -> None:
         ),
     }
     for key, info in rows.items():
+        info.category_id = CATEGORY
         shared.opts.add_option(key, info)
 
 

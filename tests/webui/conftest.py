@@ -1,0 +1,67 @@
+"""A real WebUI for the tests of this folder; they are skipped, with a reason, where there is none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from tests.webui.server import WebUI, running
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("WEBUI_DIR"):
+        return
+    reason = pytest.mark.skip(reason="needs a WebUI: set WEBUI_DIR to an AUTOMATIC1111 1.10.1 installation")
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(reason)
+
+
+@pytest.fixture(scope="session")
+def webui_dir() -> Path:
+    """The installation."""
+    root = Path(os.environ["WEBUI_DIR"])
+    assert (root / "launch.py").is_file(), f"WEBUI_DIR {root} holds no launch.py"
+    return root
+
+
+@pytest.fixture(scope="session")
+def demo_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded SD 1.x checkpoint, made ready for a WebUI."""
+    from lora_trainer.demo.install import install
+
+    return install(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def more_checkpoints() -> list[Path]:
+    """Other checkpoints to train on, by the variable WEBUI_CHECKPOINTS (separated by colons), each with its config."""
+    return [Path(name) for name in os.environ.get("WEBUI_CHECKPOINTS", "").split(os.pathsep) if name]
+
+
+@pytest.fixture(scope="session")
+def webui(
+    webui_dir: Path, demo_checkpoint: Path, more_checkpoints: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebUI]:
+    """One WebUI for all tests that don't need a start of their own."""
+    with running(webui_dir, tmp_path_factory.mktemp("webui"), [demo_checkpoint, *more_checkpoints]) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four small pictures in kohya's layout; their captions are full of prompt syntax."""
+    folder = tmp_path_factory.mktemp("dataset") / "2_zorb"
+    folder.mkdir()
+    for number in range(4):
+        image = Image.new("RGB", (64, 64), (60 * number, 90, 200 - 50 * number))
+        ImageDraw.Draw(image).ellipse((10, 10, 40 + 5 * number, 50), fill=(255, 50 * number, 0))
+        image.save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"zorb (ball:1.{number}), [a|b] BREAK")
+    return folder.parent
