@@ -82,8 +82,6 @@ def test_pictures_are_those_of_diffusers_pipeline(
             pipeline = StableDiffusionXLPipeline(
                 unet=model.unet, tokenizer_2=None, text_encoder_2=None, add_watermarker=False, **rest
             )
-                "", (), {"config": type("", (), {"projection_dim": 32})}
-            )()  # read for a check
             arguments.update(pooled_prompt_embeds=with_text.pooled, negative_pooled_prompt_embeds=without.pooled)
         else:
             pipeline = StableDiffusionPipeline(
