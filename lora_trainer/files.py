@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -32,7 +32,8 @@ def replaced(path: Path) -> Iterator[Path]:
             raise FileError(_refusal(path, str(error))) from error
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the refusal above is what counts
+            temporary.unlink(missing_ok=True)
 
 
 def _refusal(path: Path, reason: str) -> str:
