@@ -42,6 +42,16 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
+class Glance:
+    """What can be told of the model without waiting, loading or reading weights; ``refusal`` says why it can't be used."""
+
+    checkpoint: str
+    family: Family = "sd1"
+    resolution: int = 512
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
 class TextEncoder:
     """One text encoder that can get a LoRA.
 
@@ -161,6 +171,9 @@ class Host(Protocol):
     def defaults(self) -> dict[str, Any]:
         """Options that suit the loaded model and the host's settings, for those that the user gives no value."""
 
+    def glance(self) -> Glance | None:
+        """What is loaded, for the page: answers at once, also while a job is at work; None if nothing is."""
+
     def working(self, job: str, token: CancelToken) -> AbstractContextManager[None]:
         """Hold the host for a job: waits for its queue, shows the job; the host's own "interrupt" cancels the token."""
 
@@ -184,6 +197,10 @@ class SoleUser:
     def defaults(self) -> dict[str, Any]:
         """Nothing to suggest."""
         return {}
+
+    def glance(self) -> Glance | None:
+        """Unknown."""
+        return None
 
     def working(self, job: str, token: CancelToken) -> AbstractContextManager[None]:
         """Nobody to wait for."""

@@ -12,7 +12,7 @@ from modules import devices, sd_models, sd_vae, shared
 from torch import nn
 
 from lora_trainer.errors import UnsupportedModelError
-from lora_trainer.hosts.base import Family, ModelInfo, TextEncoder
+from lora_trainer.hosts.base import Family, Glance, ModelInfo, TextEncoder
 
 SAMPLED = 64  # numbers of each weight in a fingerprint
 
@@ -140,6 +140,13 @@ def describe(model: Any) -> ModelInfo:
         text_fingerprint=fingerprint([encoder.module for encoder in encoders(model)], settings),
         resolution=_resolution(model, kind, v_prediction),
     )
+
+
+def glance(model: Any) -> Glance:
+    """What is told without reading weights."""
+    kind = family(model)
+    v_prediction = getattr(model, "parameterization", "eps") == "v"
+    return Glance(checkpoint_name(model), kind, _resolution(model, kind, v_prediction), _reason(model))
 
 
 def _vae_sha256(file: str | None) -> str:

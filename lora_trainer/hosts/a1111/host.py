@@ -16,7 +16,7 @@ from lora_trainer.hosts.a1111.model import A1111Model
 from lora_trainer.hosts.a1111.pictures import make_picture
 from lora_trainer.hosts.a1111.pin import Pin
 from lora_trainer.hosts.a1111.queue import Shift
-from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, ModelInfo, Progress
+from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, Progress
 
 if TYPE_CHECKING:
     from lora_trainer.training.events import CancelToken
@@ -52,6 +52,11 @@ class A1111Host:
         if model is None or checkpoint.family(model) == "sd1":
             values["clip_skip"] = int(shared.opts.data.get("CLIP_stop_at_last_layers", 1))
         return values
+
+    def glance(self) -> Glance | None:
+        """The model in memory, if it has been loaded already."""
+        model = sd_models.model_data.sd_model
+        return checkpoint.glance(model) if model is not None else None
 
     @contextmanager
     def working(self, job: str, token: CancelToken) -> Iterator[None]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from lora_trainer.errors import ConfigError, HostBusyError
-from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, ModelInfo, PredictionType, SoleUser
+from lora_trainer.errors import ConfigError, HostBusyError, LoraTrainerError
+from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, PredictionType, SoleUser
 from lora_trainer.hosts.standalone.detect import Detected, detect
 from lora_trainer.hosts.standalone.loras import LoraShelf
 from lora_trainer.hosts.standalone.model import DiffusersModel, PictureSettings
@@ -73,6 +73,14 @@ class DiffusersHost(SoleUser):
             UnsupportedModelError, FileError: in one sentence, if it can't be used.
         """
         return self._load().info
+
+    def glance(self) -> Glance | None:
+        """What the checkpoint's header says."""
+        try:
+            found = detect(self.checkpoint)
+        except LoraTrainerError as error:
+            return Glance(self.checkpoint.name, refusal=str(error))
+        return Glance(self.checkpoint.name, found.family, found.resolution(found.prediction_type or "epsilon"))
 
     @contextmanager
     def take(self, mixed_precision: str) -> Iterator[DiffusersModel]:
