@@ -72,7 +72,8 @@ def applied_modules(path: Path) -> int | None:
     known = networks.available_networks.get(path.stem)
     if known is None or Path(known.filename).resolve() != path.resolve():
         return None
-    return len(networks.load_network(path.stem, known).modules)
+    with torch.random.fork_rng(devices=[]):  # its modules are initialised at random before they get their weights
+        return len(networks.load_network(path.stem, known).modules)
 
 
 def _modules(model: Any) -> Iterator[nn.Module]:

@@ -100,3 +100,4 @@ def _unnoticed() -> Iterator[None]:
             setattr(state, name, value)
         state.sampling_step = 0
         state.current_latent = None
+        shared.total_tqdm.clear()

@@ -1,0 +1,300 @@
+"""The job with a tiny model: its states, its answers, and what it asks of its host."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_trainer.errors import ConfigError, DatasetError, FileError, HostBusyError
+from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Progress, SoleUser
+from lora_trainer.training.events import CancelToken, Finished, Saved, StepDone
+from lora_trainer.ui.job import Job, shared_job
+from lora_trainer.ui.status import MOST_POINTS, Record
+from tests.support.tiny_host import TinyHost, make_dataset
+
+SMALL = {"resolution": 64, "network_dim": 2, "max_train_steps": 4, "seed": 7, "save_every_n_epochs": 0}
+
+
+class OfficeHost(SoleUser, TinyHost):
+    """Notes what the job does with it; ``act`` is called at every boundary."""
+
+    def __init__(self, lora_dir: Path) -> None:
+        TinyHost.__init__(self, lora_dir)
+        self.calls: list[str] = []
+        self.shown: list[Progress] = []
+        self.act: Callable[[Progress], None] = lambda progress: None
+        self.token = CancelToken()
+        self.modules: int | None = None
+
+    def defaults(self) -> dict[str, Any]:
+        return {"clip_skip": 2}
+
+    @contextlib.contextmanager
+    def working(self, job: str, token: CancelToken) -> Iterator[None]:
+        self.calls.append("begin")
+        self.token = token
+        try:
+            yield
+        finally:
+            assert not self.taken, "the model is back before the queue is left"
+            self.calls.append("end")
+
+    def between_steps(self, progress: Progress) -> None:
+        self.shown.append(progress)
+        self.act(progress)
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        self.calls.append("lend")
+        yield
+        self.calls.append("take")
+
+    def generate(self, request: GenerateRequest) -> GeneratedImage:
+        made = super().generate(request)
+        made.image.paste((40, 90, 200 + request.seed), (0, 0, 32, 64))
+        return made
+
+    def lora_modules(self, path: Path) -> int | None:
+        return self.modules
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> OfficeHost:
+    return OfficeHost(tmp_path / "loras")
+
+
+@pytest.fixture
+def job(host: OfficeHost, tmp_path: Path) -> Iterator[Job]:
+    found = Job(lambda: host, lambda: tmp_path / "out")
+    yield found
+    found.stop()
+    found.wait(60)
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, Any]:
+    return {"name": "zork", "dataset": str(make_dataset(tmp_path / "data")), "config": dict(SMALL)}
+
+
+def until(job: Job, *states: str, seconds: float = 60) -> dict[str, Any]:
+    """Wait for one of these states."""
+    end = time.monotonic() + seconds
+    while (status := job.status())["state"] not in states:
+        assert time.monotonic() < end, status
+        time.sleep(0.01)
+    return status
+
+
+def test_a_run_from_idle_to_done(job: Job, host: OfficeHost, values: dict[str, Any], tmp_path: Path) -> None:
+    assert job.status()["state"] == "idle" and not job.running
+    values["config"]["sample_every_n_steps"] = 2
+    identity = job.start(values)
+    job.wait(60)
+    status = job.status()
+    assert status["state"] == "done" and status["job"] == identity, status
+    assert (status["step"], status["steps"], status["epoch"], status["epochs"]) == (4, 4, 1, 1)
+    assert [point[0] for point in status["losses"]] == [1, 2, 3, 4] and status["loss"] > 0 and status["average"] > 0
+    assert status["outputs"] == [str(tmp_path / "loras" / "zork.safetensors")]
+    assert [sample["step"] for sample in status["samples"]] == [0, 2, 4]
+    assert status["samples"][1]["url"] == "/lora-trainer/report/zork/samples/step000002_00.png"
+    assert status["seconds_per_step"] > 0 and status["error"] == "" and status["lr"]
+    assert host.calls == ["begin", "end"]
+    steps = [progress.done for progress in host.shown if progress.total == 4 and progress.text.startswith("Step")]
+    assert steps[0] == 1 and steps[-1] == 4
+    assert json.loads((tmp_path / "out" / "zork" / "run.json").read_text())["config"]["clip_skip"] == 2, (
+        "host's default"
+    )
+    assert json.loads(json.dumps(status)) is not None
+
+
+def test_the_card_is_written(job: Job, host: OfficeHost, values: dict[str, Any], tmp_path: Path) -> None:
+    values["config"]["sample_every_n_steps"] = 4
+    host.modules = 3
+    job.start(values)
+    job.wait(60)
+    card = json.loads((tmp_path / "loras" / "zork.json").read_text())
+    assert card["activation text"] == "zork" and card["sd version"] == "SD1" and card["preferred weight"] > 0
+    assert (tmp_path / "loras" / "zork.png").is_file()
+    assert any("applies 3" in notice for notice in job.status()["notices"])
+
+
+def test_a_test_follows_and_the_card_gets_its_picture(job: Job, values: dict[str, Any], tmp_path: Path) -> None:
+    job.start({**values, "test": True})
+    seen = until(job, "testing", "failed")
+    assert seen["state"] == "testing", seen
+    job.wait(60)
+    status = job.status()
+    assert status["state"] == "done", status
+    assert status["report"] == "/lora-trainer/report/zork/report.html"
+    assert {row["kind"] for row in status["tests"]} == {"strength", "integration"}
+    assert all("<lora:zork:" in row["prompt"] for row in status["tests"])
+    assert (tmp_path / "loras" / "zork.png").is_file()
+    assert (tmp_path / "out" / "zork" / "report.json").is_file()
+
+
+def test_a_test_alone_takes_its_values(job: Job, values: dict[str, Any], tmp_path: Path) -> None:
+    job.start(values)
+    job.wait(60)
+    job.test({"lora": "zork", "strengths": "0.5,1", "prompts": "{lora} in rain", "seeds": "4", "steps": 3})
+    job.wait(60)
+    report = json.loads((tmp_path / "out" / "zork" / "report.json").read_text())
+    assert [row["strength"] for row in report["strengths"]] == [0.0, 0.5, 1.0]
+    assert report["seeds"] == [4] and report["settings"]["steps"] == 3 and len(report["prompts"]["integration"]) == 1
+    for wrong in ({"steps": "many"}, {"seeds": "x"}, {"strengths": "9"}, {"colour": 1}):
+        with pytest.raises(ConfigError):
+            job.test({"lora": "zork", **wrong})
+    with pytest.raises(FileError, match="nobody"):
+        job.test({"lora": "nobody"})
+
+
+def test_a_second_start_is_refused(job: Job, host: OfficeHost, values: dict[str, Any]) -> None:
+    held = threading.Event()
+    host.act = lambda progress: (held.wait(20), None)[1]
+    job.start(values)
+    with pytest.raises(HostBusyError, match="zork"):
+        job.start({**values, "name": "other"})
+    with pytest.raises(HostBusyError):
+        job.test({"lora": "zork"})
+    before = time.perf_counter()
+    job.status()
+    assert time.perf_counter() - before < 0.2, "status doesn't wait for the step"
+    held.set()
+    job.wait(60)
+    assert job.status()["state"] == "done"
+    job.start({**values, "overwrite": True})
+    job.wait(60)
+    assert job.status()["state"] == "done"
+
+
+def test_stop_saves(job: Job, host: OfficeHost, values: dict[str, Any], tmp_path: Path) -> None:
+    values["config"]["max_train_steps"] = 500
+    host.act = lambda progress: (job.stop(), None)[1] if progress.done == 3 and progress.total == 500 else None
+    job.start({**values, "test": True})
+    job.wait(60)
+    status = job.status()
+    assert status["state"] == "stopped" and 3 <= status["step"] <= 5 and not status["tests"]
+    assert (tmp_path / "loras" / "zork.safetensors").is_file()
+    assert (tmp_path / "loras" / "zork.json").is_file(), "what was saved has a card, too"
+    job.start({**values, "resume": True, "config": {**values["config"], "max_train_steps": 500}})
+    assert until(job, "training", "failed", "stopped", "done")["step"] >= 3
+    job.stop()
+    assert job.stop() in (True, False)
+
+
+def test_stop_while_preparing(job: Job, host: OfficeHost, values: dict[str, Any], tmp_path: Path) -> None:
+    host.act = lambda progress: (job.stop(), None)[1]
+    job.start(values)
+    job.wait(60)
+    status = job.status()
+    assert status["state"] == "stopped" and status["step"] == 0 and "nothing was trained" in status["message"]
+    assert not list((tmp_path / "loras").glob("*")) and not host.taken
+
+
+def test_pause_lends_the_model(job: Job, host: OfficeHost, values: dict[str, Any]) -> None:
+    values["config"]["max_train_steps"] = 8
+    reached = threading.Event()
+    host.act = lambda progress: (
+        (job.pause(), reached.set(), None)[2] if progress.done == 2 and progress.total == 8 else None
+    )
+    job.start(values)
+    assert reached.wait(60)
+    paused = until(job, "paused")
+    time.sleep(0.2)
+    assert job.status()["step"] == paused["step"] and host.calls[-1] == "lend"
+    host.act = lambda progress: None
+    assert job.resume()
+    job.wait(60)
+    assert job.status()["state"] == "done" and job.status()["step"] == 8
+    assert host.calls == ["begin", "lend", "take", "end"]
+
+
+def test_a_paused_job_can_be_stopped(job: Job, host: OfficeHost, values: dict[str, Any]) -> None:
+    values["config"]["max_train_steps"] = 8
+    host.act = lambda progress: (job.pause(), None)[1] if progress.done == 2 and progress.total == 8 else None
+    job.start(values)
+    until(job, "paused")
+    job.stop()
+    job.wait(60)
+    assert job.status()["state"] == "stopped" and host.calls[-1] == "end"
+
+
+def test_a_lost_model_is_saved_and_told(job: Job, host: OfficeHost, values: dict[str, Any], tmp_path: Path) -> None:
+    def lose(progress: Progress) -> None:
+        if progress.done >= 2 and progress.total == 4:
+            raise HostBusyError("The checkpoint was unloaded.")
+
+    host.act = lose
+    job.start(values)
+    job.wait(60)
+    status = job.status()
+    assert status["state"] == "failed" and status["error"] == "The checkpoint was unloaded."
+    assert (tmp_path / "loras" / "zork.safetensors").is_file() and host.calls == ["begin", "end"]
+
+
+def test_errors_are_sentences(
+    job: Job, host: OfficeHost, values: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for wrong, kind in (
+        ({"name": ""}, ConfigError), ({"name": "a/b"}, ConfigError), ({"dataset": str(tmp_path / "no")}, DatasetError),
+        ({"config": {"rank": 3}}, ConfigError), ({"config": [1]}, ConfigError), ({"surprise": 1}, ConfigError),
+    ):  # fmt: skip
+        with pytest.raises(kind):
+            job.start({**values, **wrong})
+        assert not job.running
+    (tmp_path / "empty").mkdir()
+    job.start({**values, "dataset": str(tmp_path / "empty")})
+    job.wait(60)
+    assert job.status()["state"] == "failed" and "Traceback" not in caplog.text
+    host.act = lambda progress: 1 / 0
+    job.start(values)
+    job.wait(60)
+    status = job.status()
+    assert status["state"] == "failed" and "ZeroDivisionError" in status["error"] and "Traceback" in caplog.text
+    host.act = lambda progress: (_ for _ in ()).throw(RuntimeError("CUDA out of memory. Tried…"))
+    job.start(values)
+    job.wait(60)
+    assert "enough GPU memory" in job.status()["error"]
+    host.act = lambda progress: None
+    job.start(values)
+    job.wait(60)
+    assert job.status()["state"] == "done" and job.status()["error"] == "", "the next run begins clean"
+
+
+def test_check(job: Job, values: dict[str, Any]) -> None:
+    found = job.check(values["dataset"])
+    assert found["images"] == 5 and found["folders"][0]["trigger"] == "zork" and found["lines"]
+    with pytest.raises(DatasetError):
+        job.check("")
+
+
+def test_a_long_curve_is_thinned(tmp_path: Path) -> None:
+    record = Record(job="j", name="zork", output=tmp_path)
+    for step in range(1, 10 * MOST_POINTS):
+        record.take(StepDone(step, 10 * MOST_POINTS, 1, 0.5, 0.5, {}, 1.0, 0.1))
+    points = record.to_dict()["losses"]
+    gaps = {second[0] - first[0] for first, second in pairwise(points)}
+    assert MOST_POINTS / 2 <= len(points) <= MOST_POINTS and len(gaps) == 1
+    assert record.to_dict()["eta_seconds"] is None
+    record.enter("training", "")
+    assert record.to_dict()["eta_seconds"] == pytest.approx(0.1)
+    record.take(Saved(tmp_path / "zork.safetensors", 1, 1, True))
+    record.take(Saved(tmp_path / "zork.safetensors", 1, 1, True))
+    record.take(Finished(tmp_path / "zork.safetensors", 3, 9, True))
+    assert record.to_dict()["outputs"] == [str(tmp_path / "zork.safetensors")]
+    assert "after step 3 of 9" in record.to_dict()["message"]
+
+
+def test_the_shared_job_is_one(host: OfficeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import lora_trainer.ui.job as module
+
+    monkeypatch.setattr(module, "_job", None)
+    first = shared_job(lambda: host, lambda: tmp_path)
+    assert shared_job(lambda: OfficeHost(tmp_path), lambda: tmp_path / "x") is first
