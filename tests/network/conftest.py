@@ -39,9 +39,9 @@ TRUE_SIZE: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 TINY: dict[str, dict[str, Any]] = {
-    "sd1": {**SD1, "block_out_channels": (8, 16, 16, 16), "cross_attention_dim": 12, "attention_head_dim": 2},
+    "sd1": {**SD1, "block_out_channels": (8, 16, 24, 24), "cross_attention_dim": 12, "attention_head_dim": 2},
     "sd2": {
-        **SD1, "block_out_channels": (8, 16, 16, 16), "cross_attention_dim": 12, "attention_head_dim": (1, 2, 2, 2),
+        **SD1, "block_out_channels": (8, 16, 24, 24), "cross_attention_dim": 12, "attention_head_dim": (1, 2, 2, 2),
         "use_linear_projection": True,
     },
     "sdxl": {

@@ -248,7 +248,10 @@ def test_initialisation_depends_on_seed_and_key_only() -> None:
     large = LoraModule(Target("k", "", module, (10, 6, 3, 3), "unet"), 500, 1.0, CONTROL, 1).down
     assert float(large.detach().abs().max()) <= bound
     assert float(large.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.02)
-    assert float(LoraModule(Target("k", "", module, (10, 6, 3, 3), "unet"), 2, 1.0, CONTROL, 1).up.detach().abs().sum()) == 0
+    assert (
+        float(LoraModule(Target("k", "", module, (10, 6, 3, 3), "unet"), 2, 1.0, CONTROL, 1).up.detach().abs().sum())
+        == 0
+    )
 
 
 KINDS = [("linear", "network_dropout"), ("linear", "rank_dropout"), ("linear", "module_dropout")]
@@ -288,7 +291,7 @@ def test_dropout_keeps_the_mean(kind: str, option: str) -> None:
     made.attach()
     with torch.no_grad():
         mean = torch.stack([run(made, module, x, step) for step in range(400)]).mean(0)
-    full = merged(made, module, 1.0)(x)
+    full = merged(made, module, 1.0)(x).detach()
     error = (mean - full).norm() / (full - plain).norm()
     assert float(error) < 0.1  # of the change itself; about √(0.3/0.7/400) of each term
 
@@ -298,11 +301,11 @@ def test_rank_dropout_drops_whole_ranks_of_an_image() -> None:
     made = lora(module, rank=4, alpha=4.0, rank_dropout=0.5)
     plain = module(x)
     made.attach()
-    change = run(made, module, x, 3) - plain  # [3, 5, 10]
-    inner = F.linear(x, made.down)
+    change = (run(made, module, x, 3) - plain).detach()  # [3, 5, 10]
+    inner = F.linear(x, made.down).detach()
     for image in range(3):
         # the change of all tokens of an image is explained by one weight for each rank, 0 or 1/(1-p)
-        basis = torch.einsum("tr,or->tor", inner[image], made.up).reshape(-1, 4)
+        basis = torch.einsum("tr,or->tor", inner[image], made.up.detach()).reshape(-1, 4)
         weights = torch.linalg.lstsq(basis, change[image].reshape(-1, 1)).solution.flatten()
         assert all(min(abs(float(w)), abs(float(w) - 2)) < 1e-3 for w in weights)
 
