@@ -27,7 +27,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="python -m lora_trainer", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_demo, _train, _test, _check, _config, _bench):
+    for add in (_demo, _train, _test, _check, _config, _bench, _ui):
         add(commands, common)
     return parser
 
@@ -155,3 +155,16 @@ def _bench(commands: Any, common: Any) -> None:
     command.add_argument("--checkpointing", action="store_true", help="recompute activations")
     command.add_argument("--no-peer", action="store_true", help="leave plain diffusers + peft out")
     command.add_argument("--json", action="store_true", help="for programs")
+
+
+def _ui(commands: Any, common: Any) -> None:
+    command = _command(
+        commands, common, "ui", "ui.run_ui", "the Train LoRA page without a WebUI, in the browser",
+    )  # fmt: skip
+    command.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the embedded one, to practise on")
+    command.add_argument(
+        "--lora-dir", type=Path, default=Path("models/Lora"), metavar="DIR", help="default: models/Lora"
+    )
+    command.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="default: output")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine only")
+    command.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7870 on")

@@ -12,6 +12,10 @@ from typing import Any
 from lora_trainer.card import read_activation_text
 from lora_trainer.errors import FileError
 
+RUN_KEYS = (  # metadata that all files of a run have in common
+    "ss_session_id", "ss_seed", "ss_max_train_steps", "ss_num_epochs", "ss_network_dim", "ss_network_alpha",
+    "ss_learning_rate", "ss_unet_lr", "ss_text_encoder_lr", "ss_optimizer", "ss_dataset_dirs", "ss_sd_model_hash",
+)  # fmt: skip
 LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 
 
@@ -70,15 +74,24 @@ def read_resolution(path: Path) -> tuple[int, int] | None:
 
 
 def saved_points(path: Path) -> list[SavedPoint]:
-    """The files saved on the way to the LoRA file ``path``, in the order of training."""
-    points = []
+    """The files saved on the way to the LoRA file ``path``, in the order of training.
+
+    What an earlier run of the same name has left, with other settings, isn't taken for a part of this one.
+    """
+    run, points = read_metadata(path), []
     for other in path.parent.glob(f"{glob.escape(path.stem)}-*.safetensors"):
         rest = other.stem[len(path.stem) + 1 :]
-        if re.fullmatch(r"\d{6}", rest):
+        if not re.fullmatch(r"\d{6}|step\d{8}", rest) or not _same_run(run, read_metadata(other)):
+            continue
+        if rest.isdigit():
             points.append((0, SavedPoint(other, f"epoch {int(rest)}", int(rest))))
-        elif re.fullmatch(r"step\d{8}", rest):
+        else:
             points.append((1, SavedPoint(other, f"step {int(rest[4:])}", int(rest[4:]))))
     return [point for _, point in sorted(points, key=lambda item: (item[0], item[1].number))]
+
+
+def _same_run(one: dict[str, str], other: dict[str, str]) -> bool:
+    return all(one[key] == other[key] for key in RUN_KEYS if key in one and key in other)
 
 
 def find_lora(lora: str | Path, lora_dir: Path) -> Path:

@@ -62,7 +62,7 @@ def parse_prompt(line: str, name: str, trigger: str) -> Prompt:
     The LoRA's own tag ``<lora:NAME:0.7>`` sets place and strength; ``{lora}`` sets the place only; without either the
     tag is put first. ``{trigger}`` becomes the trigger. Tags of other LoRAs stay as they are.
     """
-    own = re.search(rf"<lora:{re.escape(name)}(?::([\d.]+))?[^>]*>", line)
+    own = re.search(rf"<lora:{re.escape(name)}(?::([\d.]+)[^>]*)?>", line)
     strength = DEFAULT_STRENGTH
     if own:
         strength = float(own.group(1) or 1.0)

@@ -110,7 +110,7 @@ def test_saved_files_are_compared_in_the_order_of_training(host: DrawingHost, tm
         "fox-000010.safetensors",
         "fox-step00000030.safetensors",
     ]
-    assert [row["prompt"] for row in report["images"] if row["kind"] == "epoch"][0] == "<lora:fox-000002:0.8> foxy"
+    assert next(row["prompt"] for row in report["images"] if row["kind"] == "epoch") == "<lora:fox-000002:0.8> foxy"
     assert (tmp_path / "out" / "epochs.png").is_file()
     assert {path.stem for path in host.refreshed} == {"fox", "fox-000002", "fox-000010", "fox-step00000030"}
     assert isinstance(events[-1], sweep.TestFinished)
@@ -154,7 +154,8 @@ def test_stopped_test_reports_what_there_is(host: DrawingHost, tmp_path: Path) -
 def test_lora_outside_the_folder_or_missing_is_refused(host: DrawingHost, tmp_path: Path) -> None:
     elsewhere = write_lora(tmp_path / "elsewhere" / "cat.safetensors")
     plan = sweep.TestPlan("x")
-    for lora, words in ((elsewhere, "isn't in the LoRA folder"), ("nobody", "no LoRA named"), (tmp_path / "lora" / "no.safetensors", "doesn't exist")):  # fmt: skip
+    missing = tmp_path / "lora" / "no.safetensors"
+    for lora, words in ((elsewhere, "isn't in the LoRA"), ("nobody", "no LoRA named"), (missing, "doesn't exist")):
         with pytest.raises(FileError, match=words):
             list(sweep.test_lora(host, lora, plan, tmp_path / "out"))
     broken = host.lora_dir / "broken.safetensors"

@@ -1,0 +1,46 @@
+"""``demo``: the whole way on the embedded checkpoint, from a dataset to the page that shows the result."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from lora_trainer import demo
+from lora_trainer.cli.evaluate import default_plan, test_and_tell
+from lora_trainer.cli.terminal import duration, say, stop_on_signals
+from lora_trainer.cli.train import Places, open_host, train_and_tell
+from lora_trainer.demo.dataset import INTEGRATION_PROMPTS, KNOWN_PROMPTS, STRENGTH_PROMPT, TRIGGER, write_dataset
+from lora_trainer.evaluation.prompts import Prompt
+from lora_trainer.evaluation.sweep import TestPlan
+from lora_trainer.kohya import load_config
+from lora_trainer.training.events import CancelToken
+
+NAME = "zorbo"  # of the LoRA
+
+
+def run_demo(args: argparse.Namespace) -> None:
+    """Draw the dataset, train, test; each part is what the other commands do."""
+    started, token = time.monotonic(), CancelToken()
+    config = load_config(demo.SETTINGS).config
+    dataset = write_dataset(args.output / "dataset")
+    places = Places(demo.CHECKPOINT, dataset, NAME, args.output, args.output / "lora", None)
+    say(f"The embedded checkpoint knows a small world, but no {TRIGGER}. These pictures show it one: {dataset}")
+    with stop_on_signals(token):
+        host = open_host(places, config)
+        reader = train_and_tell(host, places, config, token, overwrite=True)
+        if reader.finished is None or token.cancelled:
+            return
+        finished = test_and_tell(host, reader.finished.path, args.output / NAME, token, demo_plan(reader.finished.path))
+    say(f"All of it took {duration(time.monotonic() - started)}. Open {finished.page} in a browser.")
+
+
+def demo_plan(lora: Path) -> TestPlan:
+    """The concept with words that the dataset hasn't put together, and known things that must stay what they are."""
+    prompts = (*INTEGRATION_PROMPTS[:2], *KNOWN_PROMPTS[:2])
+    return replace(
+        default_plan(lora),
+        strength_prompt=Prompt(f"{{lora}} {STRENGTH_PROMPT}"),
+        integration=tuple(Prompt(f"{{lora}} {prompt}") for prompt in prompts),
+    )

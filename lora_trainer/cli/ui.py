@@ -1,0 +1,26 @@
+"""``ui``"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from lora_trainer import demo
+from lora_trainer.cli.terminal import say
+from lora_trainer.errors import ConfigError, FileError
+
+
+def run_ui(args: argparse.Namespace) -> None:
+    """Serve the tab as a page of its own until Ctrl-C."""
+    checkpoint = args.checkpoint or demo.CHECKPOINT
+    if not checkpoint.is_file():
+        raise FileError(f"There is no checkpoint {checkpoint}; give one with --checkpoint.")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is asked of any server
+    try:
+        from lora_trainer.ui.standalone import create_app, serve
+    except ImportError as error:
+        raise ConfigError(
+            f"The page needs gradio ({error.name} is missing or too new); install it with: pip install 'lora-trainer[ui]'."
+        ) from error
+    app = create_app(checkpoint, args.lora_dir, args.output)
+    serve(app, args.host, args.port, lambda url: say(f"Train LoRA on {checkpoint.name}: open {url} (Ctrl-C ends it)"))

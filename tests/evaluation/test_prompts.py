@@ -1,0 +1,69 @@
+"""Test prompts: where the tag goes, at which strength, and what a prompts file may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lora_trainer.errors import FileError
+from lora_trainer.evaluation.prompts import (
+    Prompt,
+    integration_prompts,
+    parse_prompt,
+    parse_strengths,
+    read_prompts,
+    strength_prompt,
+    strength_text,
+)
+
+
+def test_prompts_are_those_of_the_course() -> None:
+    assert strength_prompt("foxy").at("fox", 0.5) == "<lora:fox:0.5> foxy"
+    first, second = integration_prompts("foxy")
+    assert first.at("fox", first.strength) == "masterpiece, <lora:fox:0.8> foxy in a forest"
+    assert second.at("fox", second.strength) == "<lora:fox:0.7> foxy, cyberpunk style"
+
+
+def test_caption_is_used_with_the_trigger() -> None:
+    assert strength_prompt("foxy", "foxy, sitting").text == "{lora} foxy, sitting"
+    assert strength_prompt("foxy", "an animal, sitting").text == "{lora} foxy, an animal, sitting"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("{trigger} at sea", Prompt("{lora} foxy at sea", 0.8)),
+        ("oil painting of {trigger}, {lora}", Prompt("oil painting of foxy, {lora}", 0.8)),
+        ("a {trigger}, <lora:fox:0.65>", Prompt("a foxy, {lora}", 0.65)),
+        ("<lora:fox> foxy", Prompt("{lora} foxy", 1.0)),
+        ("<lora:style:0.5> foxy", Prompt("{lora} <lora:style:0.5> foxy", 0.8)),
+        ("<lora:foxes:0.5> foxy", Prompt("{lora} <lora:foxes:0.5> foxy", 0.8)),
+    ],
+)
+def test_line_of_a_prompts_file(line: str, expected: Prompt) -> None:
+    assert parse_prompt(line, "fox", "foxy") == expected
+
+
+def test_prompts_file(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("\ufeff# comment\n\n{trigger} one\r\n  {trigger} two  \n", encoding="utf-8")
+    assert [prompt.text for prompt in read_prompts(path, "fox", "foxy")] == ["{lora} foxy one", "{lora} foxy two"]
+
+
+@pytest.mark.parametrize("content", [b"", b"# only a comment\n", b"\xff\xfe\x00bad"])
+def test_useless_prompts_file_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=r"prompts\.txt"):
+        read_prompts(path, "fox", "foxy")
+    with pytest.raises(FileError, match=r"none\.txt"):
+        read_prompts(tmp_path / "none.txt", "fox", "foxy")
+
+
+def test_strengths() -> None:
+    assert parse_strengths("0.8, 0.4,1") == (0.0, 0.4, 0.8, 1.0)
+    assert [strength_text(s) for s in (0, 0.4, 0.75, 1.0, -0.5)] == ["0", "0.4", "0.75", "1.0", "-0.5"]
+    for wrong in ("a", "", "0.4;0.8", "nan", "9", "0.4,,1"):
+        with pytest.raises(ValueError, match="no strength"):
+            parse_strengths(wrong)
