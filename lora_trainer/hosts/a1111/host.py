@@ -58,6 +58,11 @@ class A1111Host:
         model = sd_models.model_data.sd_model
         return checkpoint.glance(model) if model is not None else None
 
+    def glance(self) -> Glance | None:
+        """What is loaded; answers at once, also while a job is at work."""
+        model = sd_models.model_data.sd_model
+        return checkpoint.glance(model) if model is not None else None
+
     @contextmanager
     def working(self, job: str, token: CancelToken) -> Iterator[None]:
         """Hold the queue; shows the job, passes Interrupt on, keeps the checkpoint.
@@ -187,10 +192,8 @@ class A1111Host:
 
 
 def _precision(model: Any) -> str:
-    """Without autocast where the weights are fp32, else bf16 where the card computes it, else fp16."""
-    weights = next(model.model.parameters()).dtype if model is not None else None
-    cuda = torch.cuda.is_available() and torch.device(shared.device).type == "cuda"
-    if weights == torch.float32 or (weights is None and not cuda):
-        return "no"
-    good = cuda and torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0)
-    return "bf16" if good else "fp16"
+    """That of the loaded weights. Another one would be cast to, and the backward pass would keep a copy of each weight."""
+    if model is None:
+        return "fp16" if torch.device(shared.device).type == "cuda" else "no"
+    weights = next(model.model.parameters()).dtype
+    return {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(weights, "no")
