@@ -23,9 +23,10 @@ class Processes:
         self.world, self.rank = int(os.environ.get("WORLD_SIZE", "1")), 0
         self.device: torch.device | None = None
         if self.world > 1:
+            import torch
             from accelerate import PartialState
 
-            state = PartialState()
+            state = PartialState(cpu=not torch.cuda.is_available())  # it takes CPUs for one process unless told so
             self.world, self.rank, self.device = state.num_processes, state.process_index, state.device
 
     @property

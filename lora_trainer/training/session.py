@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,7 @@ class Session:
         """Distinct images."""
         return len(self.dataset.items)
 
-    @property
+    @cached_property
     def recomputed(self) -> list[nn.Module]:
         """Blocks that run again in the backward pass instead of keeping their activations."""
         return self.model.blocks() if self.config.memory.gradient_checkpointing else []

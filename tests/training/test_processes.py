@@ -23,8 +23,8 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data", sizes=((64, 64),) * 3 + ((128, 64),) * 4, repeats=1)
     train_tiny.main(tmp_path / "one", 2)
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no", train_tiny.__file__, str(tmp_path / "two"), "1",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",  # accelerate's launcher
+        train_tiny.__file__, str(tmp_path / "two"), "1",  # starts this for GPUs; on a CPU it would want MPI
     ]  # fmt: skip
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     done = subprocess.run(
@@ -36,6 +36,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
     assert one.keys() == two.keys()
     for key in one:
         torch.testing.assert_close(one[key], two[key], atol=1e-5, rtol=1e-3)
+    assert json.loads((tmp_path / "two/out/zork/run.json").read_text())["processes"] == 2
     logs = [[json.loads(line) for line in (tmp_path / place / "out/zork/log.jsonl").read_text().splitlines()]
             for place in ("one", "two")]  # fmt: skip
     assert [line["step"] for line in logs[0]] == [line["step"] for line in logs[1]]

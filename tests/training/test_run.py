@@ -211,9 +211,10 @@ def test_nan_latents_name_the_image(tmp_path: Path) -> None:
 
 def test_one_batch_of_two_equals_two_accumulated_batches(tmp_path: Path) -> None:
     make_dataset(tmp_path / "data", sizes=((64, 64),) * 2, repeats=1)  # each epoch is one group of both
-    run(tmp_path, "batch", train_batch_size=2, max_train_epochs=6)
-    run(tmp_path, "groups", gradient_accumulation_steps=2, max_train_epochs=6)
-    run(tmp_path, "single", max_train_epochs=3)
+    sgd = {"optimizer_type": "SGDNesterov", "learning_rate": 1.0}  # Adam would blow up rounding in tiny gradients
+    run(tmp_path, "batch", train_batch_size=2, max_train_epochs=6, **sgd)
+    run(tmp_path, "groups", gradient_accumulation_steps=2, max_train_epochs=6, **sgd)
+    run(tmp_path, "single", max_train_epochs=3, **sgd)
     batch, groups, single = (tensors(tmp_path / f"loras/{name}.safetensors") for name in ("batch", "groups", "single"))
     for key in batch:
         torch.testing.assert_close(batch[key], groups[key], atol=1e-5, rtol=1e-3)
