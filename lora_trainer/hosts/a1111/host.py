@@ -58,11 +58,6 @@ class A1111Host:
         model = sd_models.model_data.sd_model
         return checkpoint.glance(model) if model is not None else None
 
-    def glance(self) -> Glance | None:
-        """What is loaded; answers at once, also while a job is at work."""
-        model = sd_models.model_data.sd_model
-        return checkpoint.glance(model) if model is not None else None
-
     @contextmanager
     def working(self, job: str, token: CancelToken) -> Iterator[None]:
         """Hold the queue; shows the job, passes Interrupt on, keeps the checkpoint.
@@ -192,7 +187,7 @@ class A1111Host:
 
 
 def _precision(model: Any) -> str:
-    """That of the loaded weights. Another one would be cast to, and the backward pass would keep a copy of each weight."""
+    """That of the loaded weights: with another one the backward pass would keep a cast copy of each of them."""
     if model is None:
         return "fp16" if torch.device(shared.device).type == "cuda" else "no"
     weights = next(model.model.parameters()).dtype

@@ -32,7 +32,7 @@ def neutral(model: Any, bring: Callable[[nn.Module], None]) -> Iterator[None]:
         loras.restore_base(model)
         for put_on in (
             without_parallel_previews(), without_hypernetworks(), without_alternative_unet(), without_tiling(),
-            without_token_merging(model), frozen(model),
+            without_token_merging(model), without_own_checkpointing(model), frozen(model),
         ):  # fmt: skip
             stack.enter_context(put_on)
         bring(model.model)
@@ -96,6 +96,24 @@ def without_token_merging(model: Any) -> Iterator[None]:
         yield
     finally:
         sd_models.apply_token_merging(model, before)
+
+
+@contextmanager
+def without_own_checkpointing(model: Any) -> Iterator[None]:
+    """ldm's and sgm's recomputation asks for gradients of the frozen weights and fails."""
+    switched = [
+        (module, name)
+        for module in model.model.modules()
+        for name in ("checkpoint", "use_checkpoint")
+        if vars(module).get(name) is True
+    ]
+    try:
+        for module, name in switched:
+            setattr(module, name, False)
+        yield
+    finally:
+        for module, name in switched:
+            setattr(module, name, True)
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def condition() -> dict[str, Any]:
         "merged_tokens": getattr(model, "applied_token_merged_ratio", 0),
         "reload": sd_models.reload_model_weights.__module__,
         "restart": "request_restart" in vars(shared.state),
-        "state": {**shared.state.dict(), "job_timestamp": "", "job_no": 0},
+        "state": {key: getattr(shared.state, key) for key in ("skipped", "interrupted", "job", "job_count")},
         "rng": hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest(),
         "history": shared.cmd_opts.no_prompt_history,
         "checkpoint": model.sd_checkpoint_info.name,

@@ -1,0 +1,308 @@
+"""The adapter on the real ldm classes: what it computes, and that the model is afterwards as it was."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.support.fake_webui import Model, WebUI, installed
+
+pytest.importorskip("ldm", reason="needs the package stable-diffusion-sdkit, which make test installs")
+
+from lora_trainer.config import RunConfig
+from lora_trainer.errors import ConfigError, HostBusyError, UnsupportedModelError
+from lora_trainer.hosts.base import GeneratedImage, GenerateRequest
+from lora_trainer.network.network import LoraNetwork
+from lora_trainer.training.checkpointing import checkpoint_blocks
+from lora_trainer.training.events import CancelToken
+
+
+@pytest.fixture
+def webui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebUI]:
+    with installed(tmp_path, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def host(webui: WebUI) -> Any:
+    from lora_trainer.hosts.a1111.host import A1111Host
+
+    return A1111Host()
+
+
+@pytest.fixture
+def taken(host: Any) -> Iterator[Any]:
+    with host.working("task(x)", CancelToken()), host.take("no") as model:
+        yield model
+
+
+def state_of(webui: WebUI) -> dict[str, Any]:
+    model = webui.model
+    return {
+        "weights": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "training": [module.training for module in model.modules()],
+        "own": [sorted(vars(module)) for module in model.modules()],
+        "padding": [getattr(module, "padding_mode", None) for module in model.modules()],
+        "parallel": webui.shared.parallel_processing_allowed,
+        "hypernetworks": webui.shared.loaded_hypernetworks,
+        "merging": getattr(model, "applied_token_merged_ratio", 0),
+        "unet": webui.sd_unet.current_unet_option and webui.sd_unet.current_unet_option.label,
+        "attention": webui.sd_hijack.current_optimizer.name,
+        "rng": torch.get_rng_state(),
+    }
+
+
+def assert_equal(now: dict[str, Any], before: dict[str, Any]) -> None:
+    for name, tensor in before.pop("weights").items():
+        assert torch.equal(now["weights"][name], tensor), name
+    now.pop("weights")
+    assert torch.equal(now.pop("rng"), before.pop("rng"))
+    assert now == before
+
+
+def captured(taken: Any) -> Any:
+    return taken.encode_captions(["zork, big", "a (red:1.5) [x]"], 75, 1)
+
+
+def test_prediction_and_conditioning(webui: WebUI, taken: Any) -> None:
+    conditioning = captured(taken)
+    assert conditioning.context.shape == (2, 77, 16) and conditioning.context.dtype == torch.float32
+    kept = conditioning.context.clone()
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor([3, 900])
+    predicted = taken.predict(x, t, conditioning, [])
+    wanted = webui.model.model.diffusion_model(x, t, context=kept.half().float())
+    assert torch.allclose(predicted, wanted, atol=1e-6) and predicted.dtype == torch.float32
+    assert torch.equal(conditioning.context, kept), "the WebUI's casts don't reach the cache"
+    assert taken.info.naming == "ldm" and taken.info.family == "sd1" and taken.info.resolution == 64
+    assert torch.equal(taken.alphas_cumprod, webui.model.alphas_cumprod_original.float())
+
+
+def test_captions_are_cut_where_the_webui_cuts_them(webui: WebUI, taken: Any) -> None:
+    from lora_trainer.hosts.a1111.text import rows_of
+
+    encoder = webui.model.cond_stage_model
+    text = "a" * 70 + "," + "b" * 30
+    first, second = rows_of(encoder, text, 2, 20)
+    assert len(first) == len(second) == 77 and first[0] == 300 and first[-1] == 301
+    assert first[71] == 7 and first[72] == 301, "the row ends after its last comma"
+    assert second[1:31] == encoder.tokenize(["b" * 30])[0] and second[31] == 301
+    torn, _ = rows_of(encoder, text, 2, 0)
+    assert torn[72:76] == encoder.tokenize(["bbbb"])[0]
+    far, _ = rows_of(encoder, "a" * 40 + "," + "b" * 60, 2, 20)
+    assert far[75] == encoder.tokenize(["b"])[0][0], "a comma that is too far back tears nothing"
+    assert len(rows_of(encoder, "a" * 500, 1, 20)) == 1
+    assert taken.encode_captions(["x", "a" * 200], 225, 1).context.shape == (2, 3 * 77, 16)
+
+
+def test_clip_skip(webui: WebUI, taken: Any) -> None:
+    transformer = webui.model.cond_stage_model.wrapped.transformer
+    from lora_trainer.hosts.a1111.text import token_rows
+
+    rows = token_rows(webui.model.cond_stage_model, ["zork"], 75)[:, 0]
+    hidden = transformer(input_ids=rows, output_hidden_states=True).hidden_states
+    wanted = transformer.text_model.final_layer_norm(hidden[-2])
+    assert torch.equal(taken.encode_captions(["zork"], 75, 2).context, wanted)
+    webui.shared.opts.data["CLIP_stop_at_last_layers"] = 3
+    assert torch.equal(taken.encode_captions(["zork"], 75, 2).context, wanted), "moving the slider changes nothing"
+    with pytest.raises(ConfigError, match="3 layers"):
+        taken.encode_captions(["zork"], 75, 4)
+
+
+def test_latents(webui: WebUI, taken: Any) -> None:
+    vae = webui.model.first_stage_model
+    pixels = torch.rand(2, 3, 64, 64) * 2 - 1
+    mean, std = taken.encode_images(pixels)
+    moments = vae.quant_conv(vae.encoder(pixels))
+    assert torch.allclose(mean, moments[:, :4] * 0.18215, atol=1e-6)
+    assert torch.allclose(std, (0.5 * moments[:, 4:]).exp() * 0.18215, atol=1e-6)
+    assert mean.shape == (2, 4, 8, 8)
+
+
+def test_a_vae_that_overflows_is_used_in_fp32(webui: WebUI, taken: Any) -> None:
+    vae = webui.model.first_stage_model
+    with torch.no_grad():
+        vae.quant_conv.weight.mul_(3000)
+    exact = taken.encode_images(torch.ones(1, 3, 64, 64))[0]
+    vae.half()
+    held = [(tensor.data_ptr(), tensor.clone()) for tensor in vae.parameters()]
+    with torch.no_grad():
+        hidden = vae.encoder(torch.ones(1, 3, 64, 64).half())
+        vae.quant_conv.weight.fill_(60000)
+        assert not torch.isfinite(vae.quant_conv(hidden)).all(), "the test's VAE really overflows"
+    found = taken.encode_images(torch.ones(1, 3, 64, 64))[0]
+    assert torch.isfinite(found).all() and exact.shape == found.shape
+    for tensor, (pointer, _) in zip(vae.parameters(), held, strict=True):
+        assert tensor.dtype == torch.float16 and tensor.data_ptr() == pointer
+
+
+def test_gradients_with_and_without_recomputation(webui: WebUI, taken: Any) -> None:
+    config = RunConfig().replace(network_dim=2)
+    assert len(taken.blocks()) == sum(
+        type(m).__name__ in ("BasicTransformerBlock", "ResBlock") for m in taken.unet.modules()
+    )
+
+    def gradients(recompute: bool) -> list[torch.Tensor]:
+        network = LoraNetwork.create(taken.unet, taken.text_encoders, taken.info, config, 5)
+        parameters = [p for group in network.parameter_groups(config) for p in group["params"]]
+        with torch.no_grad():
+            for index, parameter in enumerate(parameters):
+                parameter.add_(0.01 * (index % 3))
+        network.begin_step(1, samples=[0, 1])
+        with network, checkpoint_blocks(taken.blocks() if recompute else []):
+            out = taken.predict(torch.ones(2, 4, 8, 8), torch.tensor([3, 900]), captured(taken), [])
+            out.square().mean().backward()
+        return [p.grad for p in parameters]
+
+    plain, recomputed = gradients(False), gradients(True)
+    assert all(g is not None for g in plain)
+    for one, other in zip(plain, recomputed, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    assert all(p.grad is None for p in webui.model.parameters())
+
+
+@pytest.mark.parametrize("how", ["end", "exception"])
+def test_everything_is_put_back(webui: WebUI, host: Any, how: str) -> None:
+    networks = [object()]
+    webui.shared.loaded_hypernetworks = networks
+    webui.sd_hijack.model_hijack.apply_circular(True)
+    webui.sd_unet.current_unet_option = SimpleNamespace(label="engine")
+    webui.model.applied_token_merged_ratio = 0.5
+    webui.model.model.diffusion_model.out[0].training = True
+    before = state_of(webui)
+    try:
+        with host.working("task(x)", CancelToken()), host.take("no") as taken:
+            assert webui.shared.loaded_hypernetworks == [] and not webui.shared.parallel_processing_allowed
+            assert webui.sd_unet.current_unet_option is None and webui.model.applied_token_merged_ratio == 0
+            assert not any(p.requires_grad for p in webui.model.parameters())
+            assert not any(getattr(m, "padding_mode", "") == "circular" for m in webui.model.modules())
+            assert not any(m.training for m in webui.model.modules())
+            taken.generate(GenerateRequest("x", width=64, height=64, steps=1))
+            if how == "exception":
+                raise RuntimeError("in the middle")
+    except RuntimeError:
+        assert how == "exception"
+    assert_equal(state_of(webui), before)
+    assert webui.shared.loaded_hypernetworks is networks
+    assert not webui.call_queue.queue_lock._lock.locked() and webui.progress.finished == ["task(x)"]
+
+
+def test_attention_without_gradients_is_replaced(webui: WebUI, host: Any) -> None:
+    unet = webui.model.model.diffusion_model
+    attention: list[nn.Module] = [m for m in unet.modules() if hasattr(m, "to_q")]
+    for module in attention:
+        plain = module.forward
+        module.forward = lambda *a, _plain=plain, **k: _plain(*a, **k).detach()
+    webui.sd_hijack.current_optimizer = SimpleNamespace(name="xformers", title=lambda: "xformers")
+    with host.working("task(x)", CancelToken()), host.take("no"):
+        assert webui.sd_hijack.current_optimizer.name == "sdp"
+    assert webui.applied == ["sdp - scaled dot product", "xformers"]
+
+
+def test_attention_with_gradients_stays(webui: WebUI, taken: Any) -> None:
+    assert webui.applied == []
+
+
+def spoil(change: Callable[[WebUI], Any]) -> Callable[[WebUI], Any]:
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (spoil(lambda w: setattr(w.shared.cmd_opts, "lowvram", True)), "--medvram"),
+        (spoil(lambda w: setattr(w.model, "is_sd3", True)), "SD 3"),
+        (spoil(lambda w: setattr(w.model, "is_ssd", True)), "SSD-1B"),
+        (spoil(lambda w: setattr(w.model, "cond_stage_key", "edit")), "edit"),
+        (spoil(lambda w: setattr(w.model, "is_sdxl_inpaint", True)), "inpainting"),
+        (spoil(lambda w: setattr(w.model.model, "conditioning_key", "hybrid")), "depth"),
+        (spoil(lambda w: setattr(w.devices, "fp8", True)), "FP8"),
+        (spoil(lambda w: setattr(w.model.cond_stage_model, "wrapped", nn.Linear(1, 1))), "text encoders"),
+        (spoil(lambda w: setattr(w.model, "forge_objects", 1)), "Forge"),
+        (spoil(lambda w: w.choose_model(None)), "No checkpoint"),
+        (spoil(lambda w: w.model.to("meta")), "unloaded"),
+    ],
+)
+def test_refusals(webui: WebUI, host: Any, change: Callable[[WebUI], Any], word: str) -> None:
+    change(webui)
+    with pytest.raises(UnsupportedModelError, match=word) as error, host.working("task(x)", CancelToken()):
+        raise AssertionError("not refused")
+    assert str(error.value).count(". ") == 0 and str(error.value).endswith(".")
+    assert not webui.call_queue.queue_lock._lock.locked()
+
+
+def test_weights_in_fp16_need_a_precision(webui: WebUI, host: Any) -> None:
+    webui.model.half()
+    with host.working("task(x)", CancelToken()):
+        with pytest.raises(ConfigError, match="--no-half"), host.take("no"):
+            pass
+        assert host.defaults()["mixed_precision"] == "fp16"
+    assert webui.shared.parallel_processing_allowed
+
+
+def test_medvram_trains_the_unet_only(webui: WebUI, host: Any) -> None:
+    webui.model.lowvram = True
+    brought: list[nn.Module] = []
+    for module in (webui.model.model, webui.model.first_stage_model):
+        module.register_forward_pre_hook(lambda module, _: brought.append(module))
+    with host.working("task(x)", CancelToken()), host.take("no") as taken:
+        assert brought[-1] is webui.model.model
+        taken.encode_images(torch.zeros(1, 3, 64, 64))
+        assert brought[-1] is webui.model.first_stage_model, "the hook that moves the VAE ran"
+        with torch.no_grad():
+            taken.encode_captions(["x"], 75, 1)
+        with pytest.raises(UnsupportedModelError, match="network_train_unet_only"):
+            taken.encode_captions(["x"], 75, 1)
+
+
+def test_a_model_that_goes_away(webui: WebUI, host: Any) -> None:
+    from lora_trainer.hosts.base import Progress
+
+    with host.working("task(x)", CancelToken()), host.take("no") as taken:
+        conditioning = captured(taken)
+        webui.model.to("meta")
+        with pytest.raises(HostBusyError, match="unloaded"):
+            taken.predict(torch.ones(2, 4, 8, 8), torch.tensor([3, 900]), conditioning, [])
+        with pytest.raises(HostBusyError, match="unloaded"):
+            host.between_steps(Progress(1, 2))
+    assert webui.shared.parallel_processing_allowed and not webui.call_queue.queue_lock._lock.locked()
+
+
+def test_fingerprints_tell_weights_apart(webui: WebUI) -> None:
+    from lora_trainer.hosts.a1111 import checkpoint
+
+    first, same = checkpoint.describe(webui.model), checkpoint.describe(copy.deepcopy(webui.model))
+    assert first == same
+    with torch.no_grad():
+        webui.model.first_stage_model.quant_conv.weight[0, 0] += 1
+    other = checkpoint.describe(webui.model)
+    assert other.vae_fingerprint != first.vae_fingerprint and other.text_fingerprint == first.text_fingerprint
+
+
+def test_a_live_picture_sees_the_hooks(webui: WebUI, taken: Any) -> None:
+    request = GenerateRequest("x <lora:y:1>", seed=4, width=64, height=64, steps=1, sampler="k_euler_a")
+    plain: GeneratedImage = taken.generate(request)
+    p = webui.made[-1]
+    assert p.disable_extra_networks and p.do_not_save_samples and p.scripts is None and p.sampler_name == "Euler a"
+    assert p.cached_c == [None, None] and type(p).cached_c == ["old"]
+    handle = taken.unet.register_forward_hook(lambda module, args, y: y * 3)
+    changed = taken.generate(request)
+    handle.remove()
+    assert plain.image.getpixel((0, 0)) != changed.image.getpixel((0, 0))
+    assert webui.shared.state.current_image is changed.image
+    assert (webui.shared.state.job_no, webui.shared.state.current_latent) == (0, None)
+    assert not webui.shared.cmd_opts.no_prompt_history
+    with pytest.raises(ConfigError, match="DPM"):
+        taken.generate(GenerateRequest("x", sampler="nonsense"))
+
+
+def test_the_model_is_tiny_but_whole() -> None:
+    model = Model()
+    assert any(p.requires_grad for p in model.model.parameters()), "as the WebUI leaves its UNet"
