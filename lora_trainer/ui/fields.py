@@ -1,0 +1,130 @@
+"""The tab's inputs for options: one component per row of the option table, bound by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import gradio as gr
+
+from lora_trainer.config import OPTIONS, OptionRow
+from lora_trainer.options import argument_text
+
+GROUPS: dict[str, tuple[str, str]] = {  # title and one line, in the order of the page
+    "dataset": ("Images", "Size, batch and how pictures are cut and varied."),
+    "caption": ("Captions", "What is done to the captions before they are read."),
+    "network": ("LoRA network", "Size of the LoRA and which parts of the model it changes."),
+    "optimizer": ("Learning", "Optimiser, learning rates and how long."),
+    "schedule": ("Learning rate over time", "How the rates rise and fall."),
+    "loss": ("Noise and loss", "What is added to the pictures, and how the error is weighed."),
+    "memory": ("Memory and speed", "Precision, caches and recomputation."),
+    "save": ("Saving", "What is written, when, and the file's metadata."),
+    "sample": ("Sample pictures", "Pictures that are made while training."),
+}
+WORDS = {
+    "lr": "learning rate", "unet": "UNet", "snr": "SNR", "ip": "IP", "vae": "VAE", "dim": "dim (rank)",
+    "reso": "resolution", "aug": "augmentation", "max": "maximum", "min": "minimum", "reg": "regularisation",
+    "num": "number of", "dir": "folder", "pred": "prediction", "dims": "ranks", "conv": "convolution",
+}  # fmt: skip
+LABELS = {  # where the words of the name say too little, or the wrong thing
+    "loraplus_lr_ratio": "LoRA+ ratio", "loraplus_unet_lr_ratio": "LoRA+ ratio, UNet",
+    "loraplus_text_encoder_lr_ratio": "LoRA+ ratio, text encoder", "min_snr_gamma": "Min-SNR gamma",
+    "train_batch_size": "Batch size", "max_train_epochs": "Epochs", "max_train_steps": "Steps",
+    "network_train_unet_only": "Train the UNet only", "conv_dim": "Convolution rank",
+    "network_train_text_encoder_only": "Train the text encoder only", "network_dim": "Rank (network dim)",
+    "network_alpha": "Alpha (network alpha)", "dim_from_weights": "Ranks from that LoRA",
+    "network_weights": "Continue from LoRA", "reg_data_dir": "Regularisation images", "optimizer_type": "Optimiser",
+    "optimizer_args": "Optimiser arguments", "enable_bucket": "Buckets", "min_bucket_reso": "Smallest bucket side",
+    "max_bucket_reso": "Largest bucket side", "bucket_reso_steps": "Bucket step", "lr_scheduler": "Schedule",
+    "lr_scheduler_type": "Schedule class", "lr_scheduler_args": "Schedule class arguments",
+    "v_parameterization": "V-prediction", "scale_v_pred_loss_like_noise_pred": "Scale v-prediction loss like noise",
+    "v_pred_like_loss": "V-prediction-like loss", "sample_at_first": "Sample before the first step",
+    "vae_batch_size": "Batch size while caching", "gradient_accumulation_steps": "Gradient accumulation",
+}  # fmt: skip
+UNDECIDED = "as the checkpoint is"  # of a yes/no option that may be left open
+MANY_LINES = ("sample_prompts",)
+
+
+def label(name: str) -> str:
+    """What the tab calls an option; every label is another."""
+    if name in LABELS:
+        return LABELS[name]
+    words = " ".join(WORDS.get(word, word) for word in name.split("_"))
+    return words[:1].upper() + words[1:]
+
+
+def option_component(row: OptionRow) -> Any:
+    """An input for one option, with its help; values go in and out as :func:`shown` and the option table have them."""
+    common: dict[str, Any] = {
+        "label": label(row.name), "info": _info(row), "value": shown(row.name, row.default),
+        "elem_id": f"lora_trainer_option_{row.name}",
+    }  # fmt: skip
+    if row.type == "bool":
+        component = gr.Checkbox(**common)
+    elif row.type == "bool | None":
+        component = gr.Dropdown(choices=[UNDECIDED, "yes", "no"], **common)
+    elif row.name == "optimizer_type":
+        component = gr.Dropdown(choices=list(_optimizers()), allow_custom_value=True, **common)
+    elif row.choices:
+        component = gr.Dropdown(choices=[str(choice) for choice in row.choices], **common)
+    else:
+        component = gr.Textbox(lines=3 if row.name in MANY_LINES else 1, **common)
+    return unsaved(component)
+
+
+def unsaved(component: Any) -> Any:
+    """Keep the WebUI from storing the component's default in ui-config.json, where it would outlive our updates."""
+    component.do_not_save_to_config = True
+    return component
+
+
+def shown(name: str, value: Any) -> Any:
+    """An option's value as its input shows it."""
+    row = OPTIONS[name]
+    if row.type == "bool":
+        return bool(value)
+    if row.type == "bool | None":
+        return UNDECIDED if value is None else "yes" if value else "no"
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        return argument_text(dict(value))
+    if isinstance(value, (list, tuple)):
+        return ",".join(_number(item) for item in value)
+    return _number(value)
+
+
+def given(name: str, value: Any) -> Any:
+    """What an input holds, as :meth:`lora_trainer.config.RunConfig.from_dict` takes it."""
+    row = OPTIONS[name]
+    if row.type == "bool | None":
+        return {"yes": True, "no": False}.get(str(value))
+    if row.type == "bool":
+        return bool(value)
+    text = "" if value is None else str(value)
+    if not text.strip() and row.type in ("int", "float", "tuple[int, int]"):
+        return row.default  # an empty field asks for nothing special
+    return text if row.type == "str" else text.strip()
+
+
+def read_options(names: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
+    """The options that the inputs hold."""
+    return {name: given(name, value) for name, value in zip(names, values, strict=True)}
+
+
+def _number(value: Any) -> str:
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def _optimizers() -> tuple[str, ...]:
+    from lora_trainer.training.optimizers import NAMES
+
+    return NAMES
+
+
+def _info(row: OptionRow) -> str:
+    """The help with the range, where it has one that isn't plain."""
+    unit = f" {row.unit}" if row.unit else ""
+    if row.minimum is not None and row.maximum is not None:
+        return f"{row.help} ({row.minimum:g} to {row.maximum:g}{unit})"
+    return row.help

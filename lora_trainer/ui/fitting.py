@@ -1,0 +1,82 @@
+"""Which presets suit the model at hand, and what of a preset this machine calls for otherwise."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lora_trainer.config import RunConfig
+from lora_trainer.hosts.base import Glance
+from lora_trainer.presets import PRESETS, Preset
+
+SMALLEST = 256  # px; below it a checkpoint is one to practise on
+PRACTICE = "practice"
+
+
+def presets_for(glance: Glance | None) -> tuple[Preset, ...]:
+    """The presets to offer for a model, the one to begin with first; those of SD 1.x where nothing is known."""
+    family = glance.family if glance else "sd1"
+    offered = tuple(preset for preset in PRESETS if family in preset.families)
+    if glance and glance.resolution < SMALLEST:
+        return (_practice(), *offered)
+    return offered
+
+
+def _practice() -> Preset:
+    from lora_trainer.demo import SETTINGS
+
+    return Preset(
+        PRACTICE,
+        "Practice",
+        "For the small embedded checkpoint: as the demo trains, at a high rate and with few pixels.",
+        options={
+            name: value for name, value in json.loads(SETTINGS.read_text(encoding="utf-8")).items() if name != "version"
+        },
+    )
+
+
+def fitted(preset: Preset, glance: Glance | None, suggested: Mapping[str, Any]) -> tuple[RunConfig, list[str]]:
+    """The preset's configuration as this machine can train it, and a sentence for every change.
+
+    Args:
+        suggested: the host's own defaults (precision, clip skip), which win.
+    """
+    config, notes = preset.config(), []
+    if glance and glance.resolution not in config.dataset.resolution:
+        side = glance.resolution
+        config = config.replace(resolution=(side, side))
+        notes.append(f"Resolution {side}: the size of {glance.checkpoint}.")
+    for name, value in suggested.items():
+        if config.value(name) != value:
+            config = config.replace(**{name: value})
+            notes.append(f"{name} {value}: as the WebUI runs the model.")
+    if "mixed_precision" not in suggested and config.memory.mixed_precision != "no" and not _has_cuda():
+        config = config.replace(mixed_precision="no")
+        notes.append("mixed_precision no: there is no CUDA GPU here.")
+    if config.optimizer.optimizer_type == "AdamW8bit" and not (_has_cuda() and _installed("bitsandbytes")):
+        config = config.replace(optimizer_type="AdamW")
+        reason = "bitsandbytes isn't installed" if _has_cuda() else "the 8-bit one needs a CUDA GPU"
+        notes.append(f"Optimiser AdamW: {reason}.")
+    return config, notes
+
+
+def find(presets: Sequence[Preset], name: object) -> Preset | None:
+    """The preset of that name among those that are offered."""
+    return next((preset for preset in presets if preset.name == name), None)
+
+
+def _has_cuda() -> bool:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        import torch  # stand-alone, when the page is opened; a WebUI has loaded it long before
+    return bool(torch.cuda.is_available())
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False

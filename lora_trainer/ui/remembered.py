@@ -1,0 +1,45 @@
+"""The last settings of the tab, in a file of our own: the WebUI's ui-config.json would freeze our defaults."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_trainer.config import OPTIONS
+from lora_trainer.errors import FileError
+from lora_trainer.files import write_json
+
+log = logging.getLogger(__name__)
+
+FILE = "last-settings.json"
+VERSION = 1
+
+
+def remember(output: Path, values: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Write the tab's values; that it fails must not keep anybody from training."""
+    try:
+        write_json(output / FILE, {"version": VERSION, "values": dict(values), "options": dict(options)})
+    except FileError as error:
+        log.warning("The tab's settings aren't remembered: %s", error)
+
+
+def recall(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values and options as they were remembered; empty where there are none that this version can read."""
+    try:
+        found = json.loads((output / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}, {}
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        return {}, {}
+    values, options = found.get("values"), found.get("options")
+    if not isinstance(values, dict) or not isinstance(options, dict):
+        return {}, {}
+    return values, {name: value for name, value in options.items() if name in OPTIONS}
+
+
+def forget(output: Path) -> None:
+    """Begin anew."""
+    (output / FILE).unlink(missing_ok=True)

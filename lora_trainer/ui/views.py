@@ -1,0 +1,184 @@
+"""Pieces of the page as HTML, every text escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from lora_trainer.dataset.items import Dataset
+    from lora_trainer.dataset.summary import DatasetSummary
+    from lora_trainer.hosts.base import Glance
+    from lora_trainer.ui.estimate import Pace
+
+THUMBNAILS = 12
+THUMBNAIL_SIDE = 96
+MOST_LINES = 8
+FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL"}
+
+
+def heading(number: int, title: str, help: str = "") -> str:
+    """The head of a step."""
+    rest = f"<small>{escape(help)}</small>" if help else ""
+    return f'<div class="lt-step"><b>{number}</b><h3>{escape(title)}</h3>{rest}</div>'
+
+
+def problem(sentence: str) -> str:
+    """Something that keeps the user from going on."""
+    return f'<div class="lt-note lt-problem" role="alert">{escape(sentence)}</div>'
+
+
+def note(*sentences: str, kind: str = "lt-good") -> str:
+    """Something the user should know."""
+    lines = "".join(f"<div>{escape(sentence)}</div>" for sentence in sentences if sentence)
+    return f'<div class="lt-note {kind}">{lines}</div>' if lines else ""
+
+
+def dataset_view(facts: DatasetSummary, dataset: Dataset, trigger: str) -> str:
+    """What the check found, plainly."""
+    shapes = len(facts.buckets)
+    counts = [
+        (str(facts.images), "image" if facts.images == 1 else "images"),
+        (str(facts.images - facts.captions_missing - facts.captions_empty), "with a caption"),
+        (str(facts.samples), "uses per epoch"),
+        (str(shapes), "shape" if shapes == 1 else "shapes"),
+    ]
+    tiles = "".join(f"<div><b>{escape(number)}</b><span>{escape(what)}</span></div>" for number, what in counts)
+    folders = [
+        f"{folder.name}: {folder.images} × {folder.repeats}"
+        + (", regularisation" if folder.is_reg else f", words “{folder.trigger}”")
+        for folder in facts.folders
+    ]
+    listed = sorted(facts.buckets, key=lambda row: -row[1])
+    sizes = ", ".join(f"{width}×{height} ({uses})" for (width, height), uses in listed[:MOST_LINES])
+    sizes += f" and {shapes - MOST_LINES} more" if shapes > MOST_LINES else ""
+    remarks = [*caption_remarks(facts, dataset, trigger), *facts.notices]
+    return (
+        f'<div class="lt-check" data-images="{facts.images}"><div class="lt-tiles">{tiles}</div>{_thumbnails(dataset)}'
+        f"<p>{'<br>'.join(map(escape, folders))}</p><p>Trained at {escape(sizes)}</p>"
+        f"{_lines('To know', remarks, 'lt-warn')}{_lines('Skipped', facts.skipped, 'lt-problem')}</div>"
+    )
+
+
+def caption_remarks(facts: DatasetSummary, dataset: Dataset, trigger: str) -> list[str]:
+    """How the captions and the trigger word go together."""
+    remarks = []
+    if facts.captions_missing:
+        remarks.append(
+            f"{facts.captions_missing} of {facts.images} images have no caption: the words of their folder are used."
+        )
+    if facts.captions_empty:
+        remarks.append(f"{facts.captions_empty} captions are empty: these images are learned without words.")
+    captions = [item.captions[0] for item in dataset.items if not item.folder.is_reg and item.captions]
+    word = trigger.strip().lower()
+    without = sum(word not in caption.lower() for caption in captions) if word else 0
+    if without:
+        remarks.append(
+            f"{without} of {len(captions)} captions don't contain the trigger word “{trigger.strip()}”. To put it "
+            "before every caption, write it, with a comma, into Advanced ▸ Captions ▸ Caption prefix."
+        )
+    if facts.images < 5:
+        remarks.append("Fewer than 5 images: enough to try, but the LoRA will hardly do more than repeat them.")
+    return remarks
+
+
+def plan_view(
+    glance: Glance | None,
+    steps: int | None,
+    epochs: int | None,
+    pace: Pace | None,
+    memory: tuple[float, float] | None,
+    notes: Sequence[str] = (),
+) -> str:
+    """What pressing Train will do, as far as it is known."""
+    rows = []
+    if glance is not None:
+        rows.append(("Model", f"{glance.checkpoint} · {FAMILIES[glance.family]} · {glance.resolution} px"))
+    else:
+        rows.append(("Model", "the checkpoint chosen at the top of the page; it isn't loaded yet"))
+    if steps:
+        rows.append(("Steps", f"{steps:,} in {epochs} epochs".replace(",", " ")))
+        rows.append(("Time", time_text(steps, pace)))
+    else:
+        rows.append(("Steps", "counted when the images are checked"))
+    if memory is not None:
+        rows.append(
+            ("GPU memory", f"{memory[0]:.1f} of {memory[1]:.1f} GB free now; what training needs is not measured")
+        )
+    else:
+        rows.append(("Memory", "no CUDA GPU here: trains in system memory, need not measured"))
+    body = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows)
+    refusal = problem(glance.refusal) if glance is not None and glance.refusal else ""
+    return f'<dl class="lt-plan">{body}</dl>{note(*notes, kind="lt-quiet")}{refusal}'
+
+
+def time_text(steps: int, pace: Pace | None) -> str:
+    """How long so many steps take."""
+    if pace is None:
+        return "known after the first steps"
+    return f"about {duration(steps * pace.seconds)} at {pace.seconds:.2g} s a step, as measured with {pace.name}"
+
+
+def card_text(label: str, help: str, steps: int | None, pace: Pace | None) -> str:
+    """A preset's card: name, what it is for, what it takes; one a line."""
+    if not steps:
+        return f"{label}\n{help}"
+    counted = f"{steps:,} steps".replace(",", " ")
+    time = f" · about {duration(steps * pace.seconds)}" if pace else " · minutes: known after the first steps"
+    return f"{label}\n{help}\n{counted}{time}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _lines(title: str, lines: Iterable[str], kind: str) -> str:
+    all_lines = list(lines)
+    if not all_lines:
+        return ""
+    shown = "".join(f"<li>{escape(line)}</li>" for line in all_lines[:MOST_LINES])
+    rest = all_lines[MOST_LINES:]
+    more = (
+        f"<details><summary>{len(rest)} more</summary><ul>{''.join(f'<li>{escape(line)}</li>' for line in rest)}</ul>"
+        "</details>"
+        if rest
+        else ""
+    )
+    return f'<div class="lt-note {kind}"><b>{escape(title)}</b><ul>{shown}</ul>{more}</div>'
+
+
+def _thumbnails(dataset: Dataset) -> str:
+    pictures = [item.path for item in dataset.items if not item.folder.is_reg]
+    images = [picture for path in pictures[:THUMBNAILS] if (picture := thumbnail(path))]
+    rest = f"<span>+ {len(pictures) - THUMBNAILS}</span>" if len(pictures) > THUMBNAILS else ""
+    return f'<div class="lt-thumbs">{"".join(images)}{rest}</div>'
+
+
+def thumbnail(path: Path) -> str:
+    """A small picture inside the page itself; nothing of the folder has to be served. Empty if it can't be read."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))  # JPEG: decodes at a fraction of the size
+            small = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        return ""
+    memory = io.BytesIO()
+    small.save(memory, format="JPEG", quality=80)
+    coded = base64.b64encode(memory.getvalue()).decode()
+    return f'<img src="data:image/jpeg;base64,{coded}" alt="{escape(path.name)}" title="{escape(path.name)}">'
+
+
+def page_facts(facts: dict[str, Any]) -> str:
+    """What the page's script needs to know."""
+    attributes = " ".join(f'data-{name}="{escape(str(value))}"' for name, value in facts.items())
+    return f'<div id="lora_trainer_page" {attributes}></div>'
