@@ -11,10 +11,12 @@
 
 TORCH ?= torch==2.13.0
 RUN_PACKAGES ?= diffusers transformers accelerate safetensors pillow numpy psutil
-TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest
+TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest einops omegaconf fastapi httpx
+# The real ldm classes; its own list of dependencies pins old releases that nothing here needs.
+LDM_PACKAGE ?= --no-deps stable-diffusion-sdkit==2.1.5
 LINT_PACKAGES ?= ruff mypy
 WEBUI_PACKAGES ?= transformers==4.30.2 accelerate==0.21.0 safetensors==0.4.2 pillow==9.5.0 numpy==1.26.2 psutil==5.9.5 \
-	diffusers==0.29.2 'huggingface-hub<0.26' pytest
+	diffusers==0.29.2 'huggingface-hub<0.26' einops==0.4.1 omegaconf==2.2.3 fastapi==0.94.0 httpx==0.24.1 pytest
 PYTEST_ARGS ?=
 
 # The first that runs: a name on the PATH may be a shim without a Python behind it.
@@ -66,6 +68,7 @@ $(VENV)/.run: Makefile | $(VENV)/.torch
 
 $(VENV)/.test: Makefile | $(VENV)/.torch
 	$(VENV)/bin/python $(PIP) $(TEST_PACKAGES)
+	$(VENV)/bin/python $(PIP) $(LDM_PACKAGE)
 	touch $@ $(VENV)/.run
 
 $(VENV)/.lint: Makefile | $(VENV)/.created
@@ -83,4 +86,5 @@ $(WEBUI_VENV)/.torch: | $(WEBUI_VENV)/.created
 
 $(WEBUI_VENV)/.test: Makefile | $(WEBUI_VENV)/.torch
 	$(WEBUI_VENV)/bin/python $(PIP) $(WEBUI_PACKAGES)
+	$(WEBUI_VENV)/bin/python $(PIP) $(LDM_PACKAGE)
 	touch $@
