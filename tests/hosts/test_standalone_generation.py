@@ -176,6 +176,8 @@ def test_lora_strengths(host: DiffusersHost) -> None:
     assert len({g.image.tobytes() for g in (base, full, text_only, unet_only)}) == 4
     write_lora(host, "text-part", 1, only="lora_te_")
     assert same(text_only, host.generate(request("a cat<lora:text-part>")))
+    assert host.lora_modules(host.lora_dir / "style.safetensors") == 192 + 72
+    assert host.lora_modules(host.lora_dir / "text-part.safetensors") == 72
 
 
 def test_rewritten_lora_is_read_anew(host: DiffusersHost) -> None:

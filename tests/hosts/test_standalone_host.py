@@ -78,6 +78,23 @@ def test_info(host: DiffusersHost, tiny_checkpoint: Checkpoint) -> None:
     assert info.checkpoint_sha256 == hashlib.sha256(tiny_checkpoint("sd1").read_bytes()).hexdigest()
 
 
+def test_glance_reads_no_weights(tiny_checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = DiffusersHost(tiny_checkpoint("sdxl"), tmp_path, device="cpu")
+    monkeypatch.setattr("lora_trainer.hosts.standalone.host.build_parts", None)
+    seen = host.glance()
+    assert seen is not None and (seen.checkpoint, seen.family, seen.resolution) == (
+        "tiny-sdxl.safetensors",
+        "sdxl",
+        1024,
+    )
+    missing = DiffusersHost(tmp_path / "later.safetensors", tmp_path, device="cpu")
+    first = missing.glance()
+    assert first is not None and "doesn't exist" in first.refusal
+    (tmp_path / "later.safetensors").write_bytes(tiny_checkpoint("sd1").read_bytes())
+    second = missing.glance()
+    assert second is not None and (second.family, second.refusal) == ("sd1", "")
+
+
 def test_noise_schedule_is_diffusers(host: DiffusersHost) -> None:
     from diffusers import DDPMScheduler
 

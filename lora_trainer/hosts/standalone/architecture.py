@@ -20,6 +20,7 @@ from lora_trainer.hosts.standalone.detect import CLIP, UNET, Detected
 from lora_trainer.hosts.standalone.ldm_config import TextConfig
 
 HEAD_CHANNELS = 64
+GROUPS = 32  # of every group normalisation
 VAE_LEVELS = 4  # halve the side three times
 SIZE_EMBEDDING = 256  # per number of SDXL's six size numbers
 START_TOKEN, END_TOKEN, VOCABULARY, CONTEXT = 49406, 49407, 49408, 77
@@ -75,6 +76,10 @@ def unet_arguments(found: Detected) -> dict[str, Any]:
     if not levels[0] or any(level != [level[0]] * len(levels[0]) for level in levels):
         raise UnsupportedModelError(f"{name} has a UNet whose blocks differ within a level; that isn't supported.")
     channels = [level[0][0] for level in levels]
+    if any(width % GROUPS for width in channels):
+        raise UnsupportedModelError(
+            f"{name} has a UNet of {channels} channels; only multiples of {GROUPS} are possible."
+        )
     depths = [level[0][1] for level in levels]
     middle = len(_numbers(shapes, UNET + "middle_block.1.transformer_blocks.{}.norm1.weight"))
     linear = len(shapes[f"{UNET}middle_block.1.proj_in.weight"]) == 2
@@ -84,10 +89,7 @@ def unet_arguments(found: Detected) -> dict[str, Any]:
         "up_block_types": tuple("CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)),
         "block_out_channels": tuple(channels),
         "layers_per_block": len(levels[0]),
-        "transformer_layers_per_block": (
-            *(depth or 1 for depth in depths[:-1]),
-            middle,
-        ),  # the last is the middle's too
+        "transformer_layers_per_block": (*(depth or 1 for depth in depths[:-1]), middle),  # last: middle block too
         "cross_attention_dim": shapes[f"{UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1],
         "attention_head_dim": tuple(_heads(found, width, linear) for width in channels),  # diffusers' name for heads
         "use_linear_projection": linear,

@@ -28,6 +28,14 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision not in DTYPES:
+        raise ConfigError(f"mixed_precision can't be {precision!r}; choose one of {', '.join(DTYPES)}.")
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("mixed_precision fp16 needs a GPU; choose bf16 or no.")
+    return DTYPES[precision]
+
+
 class DiffusersHost(SoleUser):
     """A checkpoint file of SD 1.x, SD 2.x or SDXL on diffusers' modules; see :class:`lora_trainer.hosts.base.Host`.
 
@@ -61,10 +69,11 @@ class DiffusersHost(SoleUser):
         self.device = torch.device(device) if device is not None else best_device()
         self._vae, self._prediction_type, self._clip_skip = vae, prediction_type, clip_skip
         self._zero_terminal_snr = zero_terminal_snr
-        self._dtype = DTYPES[precision or ("fp16" if self.device.type == "cuda" else "no")]
+        self._dtype = _dtype(precision or ("fp16" if self.device.type == "cuda" else "no"), self.device)
         self._shelf = LoraShelf(self.lora_dir)
-        self._lock = threading.Lock()
+        self._lock, self._loading = threading.Lock(), threading.Lock()
         self._model: DiffusersModel | None = None
+        self._glance: tuple[int, Glance] | None = None  # with the file's time of change
 
     def info(self) -> ModelInfo:
         """What the checkpoint is; reads it whole at the first call.
@@ -75,7 +84,16 @@ class DiffusersHost(SoleUser):
         return self._load().info
 
     def glance(self) -> Glance | None:
-        """What the checkpoint's header says."""
+        """What the checkpoint's header says; the file is looked into again when it has changed."""
+        try:
+            stamp = self.checkpoint.stat().st_mtime_ns
+        except OSError:
+            stamp = 0
+        if self._glance is None or self._glance[0] != stamp:
+            self._glance = (stamp, self._look())
+        return self._glance[1]
+
+    def _look(self) -> Glance:
         try:
             found = detect(self.checkpoint)
         except LoraTrainerError as error:
@@ -90,13 +108,10 @@ class DiffusersHost(SoleUser):
             HostBusyError: if it is lent already.
             ConfigError: if the device can't train in that precision.
         """
-        if mixed_precision not in DTYPES:
-            raise ConfigError(f"mixed_precision can't be {mixed_precision!r}; choose one of {', '.join(DTYPES)}.")
-        if mixed_precision == "fp16" and self.device.type == "cpu":
-            raise ConfigError("mixed_precision fp16 needs a GPU; choose bf16 or no.")
+        dtype = _dtype(mixed_precision, self.device)
         with self._borrowed() as model, frozen(self._modules(model)):
             try:
-                model.begin(DTYPES[mixed_precision])
+                model.begin(dtype)
                 yield model
             finally:
                 model.put_back()
@@ -119,11 +134,20 @@ class DiffusersHost(SoleUser):
         """Forget the LoRA files that were read (all, or those in ``changed``)."""
         self._shelf.forget(changed)
 
+    def lora_modules(self, path: Path) -> int | None:
+        """How many modules of a LoRA file find their place in this model.
+
+        Raises:
+            FileError: if it can't be read or is for another family.
+        """
+        return self._shelf.modules(path, self._load())
+
     def free(self) -> None:
         """Give the device's memory back; the next use places the weights again."""
-        with self._borrowed() as model:
-            model.put_back()
-        self._shelf.forget(())
+        if self._model is not None:
+            with self._borrowed() as model:
+                model.put_back()
+        self._shelf.forget()
 
     @contextmanager
     def _borrowed(self) -> Iterator[DiffusersModel]:
@@ -135,15 +159,19 @@ class DiffusersHost(SoleUser):
             self._lock.release()
 
     def _load(self) -> DiffusersModel:
-        if self._model is None:
-            found = detect(self.checkpoint)
-            parts = build_parts(found, self._vae, self._prediction_type)
-            alphas = noise_schedule(found.config.linear_start, found.config.linear_end)
-            zero_snr = found.zero_terminal_snr if self._zero_terminal_snr is None else self._zero_terminal_snr
-            pictures = PictureSettings(self._clip_skip, zero_snr)
-            info = self._describe(found, parts)
-            self._model = DiffusersModel(parts, info, alphas, self.device, pictures, self._shelf.attached)
-        return self._model
+        with self._loading:
+            if self._model is None:
+                self._model = self._read()
+            return self._model
+
+    def _read(self) -> DiffusersModel:
+        found = detect(self.checkpoint)
+        parts = build_parts(found, self._vae, self._prediction_type)
+        alphas = noise_schedule(found.config.linear_start, found.config.linear_end)
+        zero_snr = found.zero_terminal_snr if self._zero_terminal_snr is None else self._zero_terminal_snr
+        pictures = PictureSettings(self._clip_skip, zero_snr)
+        info = self._describe(found, parts)
+        return DiffusersModel(parts, info, alphas, self.device, pictures, self._shelf.attached)
 
     def _describe(self, found: Detected, parts: Parts) -> ModelInfo:
         layouts = repr([encoder.layout for encoder in parts.text_encoders])

@@ -30,6 +30,10 @@ class LoraShelf:
         wanted = {path.resolve() for path in changed}
         self._read = {path: kept for path, kept in self._read.items() if wanted and path.resolve() not in wanted}
 
+    def modules(self, path: Path, model: DiffusersModel) -> int:
+        """How many modules of a file are applied to the model."""
+        return len(self._network(path, model).modules)
+
     @contextmanager
     def attached(self, model: DiffusersModel, tags: Sequence[LoraTag]) -> Iterator[None]:
         """Add the LoRAs of a prompt to the model; a LoRA named twice gets the sum of its strengths.

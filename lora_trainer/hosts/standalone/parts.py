@@ -42,9 +42,13 @@ def build_parts(found: Detected, vae: Path | None = None, prediction_type: Predi
         UnsupportedModelError: if the file's weights don't fit the architecture that they seem to be of.
     """
     file, name = found.file, found.file.path.name
+    try:
+        arguments, layouts = unet_arguments(found), text_layouts(found)
+    except KeyError as error:
+        raise UnsupportedModelError(f"{name} has no tensor {error.args[0]}; use another checkpoint.") from None
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**unet_arguments(found))
-        encoders = [ClipTextEncoder(layout) for layout in text_layouts(found)]
+        unet = UNet2DConditionModel(**arguments)
+        encoders = [ClipTextEncoder(layout) for layout in layouts]
     layers = int(unet.config.layers_per_block)
     _fill(unet, ldm_keys.unet_state(file.read(UNET), UNET, layers), f"{name}'s UNet")
     for encoder in encoders:
