@@ -166,9 +166,9 @@ class WebUI:
         answer = self.post("/sdapi/v1/txt2img", {**PICTURE, "prompt": prompt, **values}, timeout)
         return Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))).convert("RGB")
 
-    def probe(self, what: str, **values: Any) -> Any:
+    def probe(self, question: str, **values: Any) -> Any:
         """Ask the test's own extension, which runs inside the WebUI."""
-        return self.post(f"/probe/{what}", values)
+        return self.post(f"/probe/{question}", values)
 
 
 SMALL = {
