@@ -31,7 +31,8 @@ def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
     """
     at, config, processes = run.position, run.config, run.processes
     trained = sum(parameter.numel() for parameter in run.parameters)
-    yield Started(at.step, run.steps, run.epochs, run.images, len(run.network.modules), trained)
+    skipped = len(run.dataset.skipped)
+    yield Started(at.step, run.steps, run.epochs, run.images, len(run.network.modules), trained, skipped)
     if at.step == 0:
         yield from run.sample(first=True)
     stopped = False

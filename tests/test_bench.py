@@ -1,0 +1,109 @@
+"""The bench: that it measures what it says, not how fast this machine is."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from lora_trainer.bench import measure, steps
+from lora_trainer.bench.memory import peak_memory
+from lora_trainer.bench.model import opened, random_unet
+from lora_trainer.bench.plan import BenchPlan
+from lora_trainer.cli import main
+from lora_trainer.cli.benchmark import table
+
+TINY = BenchPlan(size="tiny", resolution=64, rank=2, steps=1)
+
+
+def test_random_unet_of_the_default_size_is_sd15s() -> None:
+    from diffusers import UNet2DConditionModel
+
+    from lora_trainer.bench.model import CONTEXT_WIDTH, SIZES
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(cross_attention_dim=CONTEXT_WIDTH, **SIZES["sd15"])
+    assert sum(weight.numel() for weight in unet.parameters()) == 859_520_964
+
+
+def test_random_weights_keep_activations_finite() -> None:
+    unet = random_unet("tiny")
+    out = unet(torch.randn(1, 4, 8, 8), torch.tensor([500]), torch.randn(1, 77, 768)).sample
+    assert torch.isfinite(out).all() and 0.01 < out.std() < 100
+
+
+def test_contestants_train_the_same_modules_and_no_base_weight() -> None:
+    peft = pytest.importorskip("peft")
+    with opened(TINY) as model:
+        before = {name: weight.clone() for name, weight in model.unet.named_parameters()}
+        trained: dict[str, list[torch.Tensor]] = {}
+        optimizer = torch.optim.AdamW.step
+
+        def noting(self: torch.optim.Optimizer, *args: Any, **more: Any) -> Any:
+            trained[now] = [p for group in self.param_groups for p in group["params"]]
+            assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained[now])
+            return optimizer(self, *args, **more)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.optim.AdamW, "step", noting)
+            for name, make in (("ours", steps.our_step), ("peer", steps.peer_step)):
+                now = name
+                make(model, TINY)(0)
+        ours, peer = (sorted(tuple(p.flatten(1).shape) for p in trained[who]) for who in ("ours", "peer"))
+        assert ours == peer and len(ours) == 2 * 192  # as many as in SD 1.5
+        assert all(torch.equal(before[name], weight) for name, weight in model.unet.named_parameters())
+        assert peft is not None
+
+
+def test_shared_copy_costs_no_second_set_of_weights() -> None:
+    from lora_trainer.bench.model import shared_copy
+
+    unet = random_unet("tiny")
+    copied = shared_copy(unet)
+    assert all(a is b for a, b in zip(unet.parameters(), copied.parameters(), strict=True))
+    assert copied.conv_in is not unet.conv_in
+
+
+def test_peak_memory_sees_an_allocation_that_is_gone_again() -> None:
+    with peak_memory(torch.device("cpu")) as peak:
+        block = torch.ones(64 << 20, dtype=torch.uint8)
+        block.add_(1)
+        del block
+    assert 60 << 20 < peak[0] < 100 << 20
+
+
+def result(**more: Any) -> dict[str, Any]:
+    row = {"seconds": 2.0, "step_over_2_forward": 1.01, "peak_memory_mb": 800.4, "all": [2.0]}
+    plan = {"checkpoint": "random sd15", "resolution": 256, "batch": 1, "rank": 16, "precision": "no", "steps": 3,
+            "checkpointing": False}  # fmt: skip
+    return {"plan": plan, "unet_parameters": 859_520_964, "modules": 192, "device": "cpu", "threads": 2, "torch": "2",
+            "forward": {"seconds": 0.99, "all": [0.99]}, "ours": row, **more}  # fmt: skip
+
+
+def test_table_shows_ratio_and_peer() -> None:
+    peer = {"seconds": 2.1, "step_over_2_forward": 1.06, "peak_memory_mb": 900.0}
+    text = "\n".join(table(result(peer=peer, ratio=0.95, memory_ratio=0.9)))
+    for words in ("860 M", "step ÷ (2 × forward)", "1.010", "1.060", "800", "time 0.950", "memory 0.900"):
+        assert words in text
+    assert "diffusers" not in "\n".join(table(result()))
+
+
+def test_ratios_are_medians_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"forward": [1.0, 1.0, 2.0], "ours": [2.0, 4.0, 4.0], "peer": [2.0, 1.0, 8.0]}
+    monkeypatch.setattr(measure, "measure_times", lambda plan: (times, {}))
+    monkeypatch.setattr(measure, "in_fresh_process", lambda plan, name: {"ours": 90, "peer": 100}[name] << 20)
+    found = measure.run_bench(TINY)
+    assert found["ours"]["step_over_2_forward"] == 1.0 and found["ratio"] == 1.0  # of 1, 2, 1 and of 1, 4, 0.5
+    assert found["ours"]["peak_memory_mb"] == 90 and found["memory_ratio"] == 0.9
+
+
+@pytest.mark.slow
+def test_bench_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("peft")
+    assert main(["bench", "--size", "tiny", "--resolution", "64", "--steps", "1", "--rank", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["modules"] == 192 and found["ratio"] > 0
+    for name in ("ours", "peer"):
+        assert found[name]["seconds"] > 0 and found[name]["peak_memory_mb"] > 0

@@ -1,0 +1,312 @@
+"""The command line: what it does, what it says, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.tiny_host import TinyHost, make_dataset
+
+from lora_trainer.cli import main
+from lora_trainer.cli.terminal import Progress, duration
+from lora_trainer.cli.train import Reader
+from lora_trainer.training.events import Event, StepDone
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["resolution=64", "network_dim=4", "max_train_epochs=2", "text_encoder_lr=0", "seed=7", "learning_rate=1e-2"]
+TRAIN = ["train", "--checkpoint", "base.safetensors", "--dataset", "data"]
+KOHYA = {
+    "LoRA_type": "Standard", "epoch": 1, "learning_rate": "1e-3", "max_resolution": "64,64", "network_dim": 4,
+    "network_alpha": 4, "mixed_precision": "no", "optimizer": "AdamW", "text_encoder_lr": "0", "unet_lr": "1e-3",
+    "cache_latents": True, "train_batch_size": 1, "seed": "7", "lr_warmup": "0", "save_every_n_epochs": 0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a dataset, where every checkpoint is a tiny random model."""
+    make_dataset(tmp_path / "data", repeats=1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "lora_trainer.hosts.standalone.host.DiffusersHost", lambda checkpoint, lora_dir, **options: TinyHost(lora_dir)
+    )
+    return tmp_path
+
+
+def train(*more: str, name: str = "zork") -> int:
+    return main(
+        ["train", "--checkpoint", "base.safetensors", "--dataset", "data", "--name", name, *more, "--set", *SMALL]
+    )
+
+
+def one_line(text: str) -> str:
+    assert text.endswith("\n") and text.count("\n") == 1 and "Traceback" not in text, text
+    return text
+
+
+def on_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], Any]) -> None:
+    """Call ``act`` when the terminal is told of this step."""
+    show = Reader.show
+
+    def acting(self: Reader, event: Event) -> None:
+        show(self, event)
+        if isinstance(event, StepDone) and event.step == step:
+            act()
+
+    monkeypatch.setattr(Reader, "show", acting)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_train_writes_its_files_and_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "data/1_zork/broken.png").write_bytes(b"no picture")
+    assert train("--output", "runs") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for name in (
+        "lora/zork.safetensors",
+        "lora/zork-000001.safetensors",
+        "lora/zork.json",
+        "zork/run.json",
+        "zork/log.jsonl",
+    ):
+        assert (place / "runs" / name).is_file(), name
+    assert json.loads((place / "runs/lora/zork.json").read_text())["activation text"] == "zork"
+    assert "Done: 10 steps" in out and "Step 10/10" in out
+    assert "LoRA: runs/lora/zork.safetensors" in out and "modules)" in out
+    assert "Saved on the way: zork-000001.safetensors" in out
+    assert "Images: 5 used, 1 skipped" in out and "broken.png" in out
+
+
+def test_lora_dir_is_chosen_apart(place: Path) -> None:
+    assert train("--lora-dir", "models/Lora") == 0
+    assert (place / "models/Lora/zork.safetensors").is_file() and (place / "output/zork/run.json").is_file()
+
+
+def test_train_and_test_leave_a_page(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--test") == 0
+    report = json.loads((place / "output/zork/report.json").read_text())
+    assert {row["strength"] for row in report["images"] if row["kind"] == "strength"} == {0, 0.4, 0.6, 0.8, 1.0, 1.2}
+    assert len({row["case"] for row in report["images"] if row["kind"] == "integration"}) >= 2
+    assert report["trigger"] == "zork"
+    assert "Page: output/zork/report.html" in capsys.readouterr().out
+    assert (place / "output/lora/zork.png").is_file()
+
+
+def test_test_command_reads_its_options(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train() == 0
+    (place / "prompts.txt").write_text("{trigger} at sea\n{trigger} on ice\n{trigger} --n blurry\n")
+    command = ["test", "output/lora/zork.safetensors", "--checkpoint", "base.safetensors", "--strengths", "0.5,1"]
+    assert main([*command, "--prompts", "prompts.txt", "--seeds", "5", "--output", "tested", "--size", "64,128"]) == 0
+    report = json.loads((place / "tested/zork/report.json").read_text())
+    assert [row["strength"] for row in report["strengths"]] == [0, 0.5, 1]
+    assert report["prompts"]["integration"][0] == "<lora:zork:0.8> zork at sea"
+    assert len(report["prompts"]["integration"]) == 3 and report["seeds"] == [5]
+    assert (report["settings"]["width"], report["settings"]["height"]) == (64, 128)
+    assert len(report["epochs"]) == 1
+    capsys.readouterr()
+    for wrong, word in ((["--strengths", "much"], "much"), (["--size", "65"], "65"), (["--steps", "0"], "--steps")):
+        assert main([*command, *wrong]) == 2
+        assert word in one_line(capsys.readouterr().err)
+
+
+def test_ctrl_c_saves_ends_with_0_and_resumes(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        on_step(patch, 3, interrupt)
+        assert train("--test") == 0
+    out = capsys.readouterr().out
+    assert "Stopped at step 3 of 10" in out or "Stopped at step 4 of 10" in out
+    assert "--resume" in out and "Done" not in out
+    assert (place / "output/lora/zork.safetensors").is_file() and not (place / "output/zork/report.json").exists()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert train("--resume") == 0
+    out = capsys.readouterr().out
+    assert "from step" in out and "Done:" in out
+    lines = (place / "output/zork/log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 11))
+
+
+def test_second_ctrl_c_aborts(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    on_step(monkeypatch, 3, lambda: (interrupt(), interrupt()))
+    assert train() == 130
+    assert "Aborted" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--name", "x"], ["--checkpoint", "--dataset"]),
+        (["train", "--checkpoint", "c", "--dataset", "nowhere", "--name", "x"], ["nowhere"]),
+        ([*TRAIN, "--name", "a:b"], ["a:b"]),
+        ([*TRAIN, "--name", "x", "--set", "network_dimm=4"], ["network_dimm", "mean network_dim"]),
+        ([*TRAIN, "--name", "x", "--set", "network_dim=0"], ["network_dim", "0"]),
+        ([*TRAIN, "--name", "x", "--set", "network_dim"], ["network_dim"]),
+        ([*TRAIN, "--name", "x", "--preset", "nope"], ["nope", "starter"]),
+        ([*TRAIN, "--name", "x", "--config", "none.json"], ["none.json"]),
+        (["train", "--config", "none.json", "--preset", "starter"], ["--preset", "--config"]),
+        (["check", "nowhere"], ["nowhere"]),
+        (["check"], ["DATASET_DIR"]),
+        (["test", "none.safetensors", "--checkpoint", "c"], ["none.safetensors"]),
+        (["config", "convert", "none.json", "out.json"], ["none.json"]),
+        (["bench", "--resolution", "100"], ["--resolution", "100"]),
+        (["bench", "--batch", "0"], ["--batch", "0"]),
+        (["dance"], ["dance"]),
+        ([], ["command"]),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
+)  # fmt: skip
+def test_wrong_input_is_one_line_and_status_2(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    assert main(arguments) == 2
+    line = one_line(capsys.readouterr().err)
+    assert all(word.lower() in line.lower() for word in words), line
+    assert not (place / "out.json").exists()
+
+
+def test_taken_name_is_refused_unless_overwriting(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train() == 0
+    before = (place / "output/lora/zork.safetensors").read_bytes()
+    assert train() == 2
+    assert "zork.safetensors exists already" in one_line(capsys.readouterr().err)
+    assert (place / "output/lora/zork.safetensors").read_bytes() == before
+    assert train("--overwrite") == 0
+
+
+def test_full_disk_is_a_failure(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if str(target).endswith(".safetensors"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr("lora_trainer.files.os.replace", full)
+    assert train() == 1
+    assert "No space left on device" in one_line(capsys.readouterr().err)
+    assert not list((place / "output/lora").glob("*"))
+
+
+def test_unexpected_error_is_one_line_but_a_traceback_with_debug(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*args: object, **more: object) -> None:
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr("lora_trainer.cli.dataset.scan", broken)
+    assert main(["check", "data"]) == 1
+    assert "ZeroDivisionError: division by zero" in one_line(capsys.readouterr().err)
+    with pytest.raises(ZeroDivisionError):
+        main(["check", "data", "--debug"])
+
+
+def test_kohyas_json_brings_its_paths_along(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = {"pretrained_model_name_or_path": "base.safetensors", "train_data_dir": "data", "output_name": "fromfile",
+           "output_dir": "loras"}  # fmt: skip
+    (place / "kohya.json").write_text(json.dumps(KOHYA | own))
+    assert main(["train", "--config", "kohya.json"]) == 0, capsys.readouterr().err
+    assert (place / "loras/fromfile.safetensors").is_file()
+    assert (
+        main(["train", "--config", "kohya.json", "--name", "mine", "--lora-dir", "here", "--set", "network_dim=2"]) == 0
+    )
+    assert (place / "here/mine.safetensors").is_file()
+    run = json.loads((place / "output/mine/run.json").read_text())
+    assert run["config"]["network_dim"] == 2 and run["config"]["network_alpha"] == 4
+    assert (
+        main(["train", "--config", "output/mine/run.json", "--checkpoint", "b", "--dataset", "data", "--name", "again"])
+        == 0
+    )
+
+
+def test_config_converts_both_ways(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "kohya.json").write_text(json.dumps(KOHYA))
+    assert main(["config", "convert", "kohya.json", "ours.json"]) == 0
+    ours = json.loads((place / "ours.json").read_text())
+    assert (ours["network_dim"], ours["max_train_epochs"], ours["resolution"]) == (4, 1, [64, 64])
+    assert main(["config", "convert", "ours.json", "back.json"]) == 0
+    back = json.loads((place / "back.json").read_text())
+    assert (back["network_dim"], back["max_resolution"]) == (4, "64,64")
+    assert main(["config", "convert", "back.json", "again.json"]) == 0
+    assert json.loads((place / "again.json").read_text()) == ours
+
+
+def test_options_and_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "options"]) == 0
+    text = capsys.readouterr().out
+    assert "network_dim = 16" in text and "resolution = 512,512" in text and "One of l2, l1" in text
+    assert main(["config", "options", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["min_snr_gamma"]["default"] == 0.0 and rows["resolution"]["default"] == [512, 512]
+    assert main(["config", "presets"]) == 0
+    assert "starter" in capsys.readouterr().out
+    assert main(["config", "presets", "--json"]) == 0
+    assert {"name", "help", "options"} <= set(json.loads(capsys.readouterr().out)[0])
+
+
+def test_check_counts_for_people_and_programs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "data/1_zork/broken.png").write_bytes(b"no picture")
+    assert main(["check", "data", "--set", "resolution=64"]) == 0
+    assert "5 images" in capsys.readouterr().out
+    assert main(["check", "data", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["images"], facts["samples"], len(facts["skipped"])) == (5, 5, 1)
+
+
+def test_only_the_first_process_speaks(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert main(["check", "data"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["check", "nowhere"]) == 2
+    assert one_line(capsys.readouterr().err).startswith("[process 1] ")
+
+
+def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress()
+    for step in range(1, 1001):
+        progress.update("Step", step, 1000)
+    lines = capsys.readouterr().out.splitlines()
+    assert 10 <= len(lines) <= 12 and lines[-1] == "Step 1000/1000"
+
+
+def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    progress = Progress()
+    progress.update("Step", 5, 10, "loss 0.1")
+    progress.note("a line")
+    out = capsys.readouterr().out
+    assert "\r\x1b[K██████████░░░░░░░░░░ Step 5/10  loss 0.1" in out
+    assert out.endswith("\r\x1b[Ka line\n")
+
+
+def test_durations_are_readable() -> None:
+    assert [duration(seconds) for seconds in (0.2, 59.4, 125, 3725)] == ["0 s", "59 s", "2:05 min", "1:02:05 h"]
+
+
+def test_help_works_as_a_program() -> None:
+    for arguments in (["--help"], ["train", "--help"], ["test", "--help"], ["config", "convert", "--help"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "lora_trainer", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        assert result.returncode == 0 and "usage: python -m lora_trainer" in result.stdout and not result.stderr
+
+
+def test_output_into_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m lora_trainer config options | head -1"
+    result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.stderr == ""
