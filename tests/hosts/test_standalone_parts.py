@@ -15,7 +15,7 @@ from lora_trainer.hosts.base import Conditioning, SizeConditioning
 from lora_trainer.hosts.standalone.detect import detect
 from lora_trainer.hosts.standalone.host import DiffusersHost
 from lora_trainer.hosts.standalone.parts import build_parts, fingerprint
-from tests.support.tiny_checkpoints import KINDS, make_modules, write_checkpoint
+from tests.support.tiny_checkpoints import KINDS, ldm_vae, make_modules, make_vae
 
 Checkpoint = Callable[[str], Path]
 
@@ -131,12 +131,8 @@ def test_strange_tensors_are_named(tiny_checkpoint: Checkpoint, tmp_path: Path) 
 
 
 def test_a_vae_from_another_file(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
-    other = {
-        name.removeprefix("first_stage_model."): tensor
-        for name, tensor in load_file(write_checkpoint("sd1", tmp_path, "other", seed=7)).items()
-        if name.startswith("first_stage_model.")
-    }
-    save_file(other, tmp_path / "new.vae.safetensors")
+    theirs = make_vae(seed=7)
+    save_file({k: v.contiguous() for k, v in ldm_vae(theirs).items()}, tmp_path / "new.vae.safetensors")
     plain = DiffusersHost(tiny_checkpoint("sd1"), tmp_path, device="cpu").info()
     host = DiffusersHost(tiny_checkpoint("sd1"), tmp_path, device="cpu", vae=tmp_path / "new.vae.safetensors")
     info = host.info()
@@ -144,7 +140,7 @@ def test_a_vae_from_another_file(tiny_checkpoint: Checkpoint, tmp_path: Path) ->
     assert info.vae_fingerprint != plain.vae_fingerprint and info.text_fingerprint == plain.text_fingerprint
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with host.take("no") as model, torch.no_grad():
-        expected = make_modules("sd1", seed=7).vae.encode(pixels).latent_dist.mean * 0.18215
+        expected = theirs.encode(pixels).latent_dist.mean * 0.18215
         torch.testing.assert_close(model.encode_images(pixels)[0], expected, atol=1e-6, rtol=1e-4)
     with pytest.raises(UnsupportedModelError, match=r"The VAE in tiny-sd1\.yaml|ending"):
         DiffusersHost(tiny_checkpoint("sd1"), tmp_path, vae=tiny_checkpoint("sd1").with_suffix(".yaml")).info()

@@ -47,7 +47,9 @@ def make_modules(kind: Kind, seed: int = 0) -> Modules:
         text_layers = {"sd1": (12,), "sd2": (23,), "sd2v": (23,), "sdxl": (12, 32)}[kind]
         encoders = tuple(_text_encoder(n, quick=kind in ("sd1", "sdxl") and i == 0) for i, n in enumerate(text_layers))
         projection = torch.randn(WIDTH, WIDTH) * WIDTH**-0.5 if kind == "sdxl" else None
-        modules = Modules(_unet(kind), _vae(), encoders, None if projection is None else projection.half().float())
+        modules = Modules(
+            _unet(kind), make_vae(seed), encoders, None if projection is None else projection.half().float()
+        )
     for module in (modules.unet, modules.vae, *modules.text_encoders):
         module.half().float().eval().requires_grad_(False)
     return modules
@@ -80,11 +82,15 @@ def _unet(kind: Kind) -> UNet2DConditionModel:
     )  # fmt: skip
 
 
-def _vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=(32, 32, 32, 32), layers_per_block=1, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
+def make_vae(seed: int = 0) -> AutoencoderKL:
+    """The VAE of every kind."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = AutoencoderKL(
+            block_out_channels=(32, 32, 32, 32), layers_per_block=1, latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        )  # fmt: skip
+    return vae.half().float().eval().requires_grad_(False)
 
 
 def write_checkpoint(kind: Kind, folder: Path, name: str = "", seed: int = 0) -> Path:
