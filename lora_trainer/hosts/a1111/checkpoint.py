@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import nn
 
 from lora_trainer.errors import UnsupportedModelError
 from lora_trainer.hosts.base import Family, Glance, ModelInfo, TextEncoder
+
+log = logging.getLogger(__name__)
 
 SAMPLED = 64  # numbers of each weight in a fingerprint
 
@@ -40,7 +43,8 @@ def current_model() -> Any:
         loaded = shared.sd_model is not None  # may load it now, which takes its time
         if loaded:
             sd_models.reload_model_weights()
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # a checkpoint can fail in any way; the WebUI's log has the traceback
+        log.exception("Loading the chosen checkpoint")
         raise UnsupportedModelError(f"The chosen checkpoint can't be loaded ({error}); choose another one.") from error
     model = shared.sd_model
     if model is None:

@@ -14,7 +14,7 @@ from lora_trainer.hosts.base import Progress
 if TYPE_CHECKING:
     from lora_trainer.training.events import CancelToken
 
-HANDOVER = 1.0  # seconds for a woken request to take the queue before we wait behind it
+HANDOVER = 0.3  # seconds for a woken request to take the queue; one that is slower gets the next turn
 
 
 class Shift:
@@ -23,6 +23,7 @@ class Shift:
     def __init__(self, job: str, token: CancelToken) -> None:
         self.job, self.token = job, token
         self.lent = False
+        self._owed = False  # a turn to somebody whom the queue has called but who wasn't quick enough
         self._shown = Progress(0, 0)
 
     def begin(self) -> None:
@@ -63,20 +64,20 @@ class Shift:
 
     def others_wait(self) -> bool:
         """Whether anybody stands in the queue."""
-        return bool(getattr(call_queue.queue_lock, "_pending_threads", ()))
+        return self._owed or _pending()
 
     @contextmanager
     def released(self) -> Iterator[None]:
         """Let everybody who waits now have a turn, then take the queue back."""
-        state, waiting = shared.state, self.others_wait()
+        state, owed, pending = shared.state, self._owed, _pending()
         running, job_no = time.time() - (state.time_start or time.time()), state.job_no
         self._end_task()
         progress.add_task_to_queue(self.job)
         self.lent = True
         call_queue.queue_lock.release()
         try:
-            if waiting:
-                _until_taken()
+            taken = (owed or pending) and _taken_over()
+            self._owed = pending and not taken
             yield
         finally:
             call_queue.queue_lock.acquire()
@@ -105,9 +106,16 @@ class Shift:
         shared.state.server_command = "restart"
 
 
-def _until_taken() -> None:
-    """The queue hands over in two movements; between them it would let us in again before the one who waits."""
+def _pending() -> bool:
+    return bool(getattr(call_queue.queue_lock, "_pending_threads", ()))
+
+
+def _taken_over() -> bool:
+    """Whether somebody has the queue now. It hands over in two movements; between them it would let us in again."""
     lock: Any = getattr(call_queue.queue_lock, "_lock", None)
     end = time.monotonic() + HANDOVER
-    while lock is not None and not lock.locked() and time.monotonic() < end:
+    while lock is not None and not lock.locked():
+        if time.monotonic() > end:
+            return False
         time.sleep(0.002)
+    return True

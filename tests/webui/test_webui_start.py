@@ -1,0 +1,70 @@
+"""What the extension costs at the start, what it changes in the environment, and who may use its routes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.webui.server import ROOT, WebUI, running
+
+pytestmark = pytest.mark.slow
+LIMIT = 0.3  # seconds
+
+
+@pytest.fixture(scope="module")
+def guarded(webui_dir: Path, demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUI]:
+    """A WebUI with a password, in a memory mode that can't be trained in."""
+    folder = tmp_path_factory.mktemp("guarded")
+    arguments = ("--api-auth", "ann:secret,bob:word", "--lowvram")
+    with running(webui_dir, folder, [demo_checkpoint], *arguments, auth="bob:word") as found:
+        yield found
+
+
+def test_start_up_cost(webui: WebUI) -> None:
+    records = webui.get("/internal/profile-startup")["records"]
+    ours = {name: seconds for name, seconds in records.items() if "lora_trainer_tab" in name}
+    assert len(ours) >= 2, "loading the script, adding the routes"
+    assert sum(ours.values()) < LIMIT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), ours
+
+
+def test_no_package_changes(webui: WebUI) -> None:
+    before = webui.probe("packages")
+    environment = {**os.environ, "PYTHONPATH": str(webui.root)}
+    command = [webui.python, str(ROOT / "install.py")]
+    done = subprocess.run(command, cwd=webui.root, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    after = [package for package in webui.probe("packages") if not package.startswith("bitsandbytes==")]
+    assert after == [package for package in before if not package.startswith("bitsandbytes==")]
+
+
+def test_the_settings_are_there(webui: WebUI) -> None:
+    options = webui.get("/sdapi/v1/options")
+    assert options["lora_trainer_serve_generation"] is True and options["lora_trainer_output"] == ""
+
+
+def test_the_tab_is_there(webui: WebUI) -> None:
+    components = webui.get("/config")["components"]
+    ids = {component["props"].get("elem_id") for component in components}
+    assert {"tab_lora_trainer", "lora_trainer_start", "lora_trainer_dataset"} <= ids
+
+
+def test_routes_want_the_api_password(guarded: WebUI) -> None:
+    assert guarded.status()["state"] == "idle"
+    for auth in (None, "bob:wrong", "eve:word"):
+        before, guarded.auth = guarded.auth, auth
+        try:
+            for method, path in (("GET", "status"), ("POST", "stop"), ("POST", "train"), ("GET", "report/x")):
+                code, answer = guarded.call(method, f"/lora-trainer/{path}", {} if method == "POST" else None)
+                assert code == 401 and "password" in answer["error"]
+        finally:
+            guarded.auth = before
+
+
+def test_lowvram_is_refused(guarded: WebUI, dataset: Path) -> None:
+    status = guarded.train("low", dataset)
+    assert status["state"] == "failed" and "--medvram" in status["error"]
+    assert not list((guarded.data / "models" / "Lora").glob("low*"))
