@@ -275,6 +275,32 @@ def test_a_model_that_goes_away(webui: WebUI, host: Any) -> None:
     assert webui.shared.parallel_processing_allowed and not webui.call_queue.queue_lock._lock.locked()
 
 
+def test_parked_parts_are_there_when_they_are_needed(webui: WebUI, host: Any) -> None:
+    moves: list[str] = []
+    for name, part in (("vae", webui.model.first_stage_model), ("text", webui.model.cond_stage_model)):
+        part.to = lambda device, _name=name: moves.append(f"{_name} {device}")
+    with host.working("task(x)", CancelToken()), host.take("no") as taken:
+        taken.park("vae")
+        assert moves == [], "on a CPU there is nowhere to go"
+        taken.device, taken.check = torch.device("cuda"), lambda: None  # as if there were a card
+        taken.park("vae")
+        taken.park("text_encoders")
+        assert moves == ["vae cpu", "text cpu"]
+        moves.clear()
+        taken.generate(GenerateRequest("x", width=64, height=64, steps=1))
+        assert sorted(moves[:2]) == ["text cuda", "vae cuda"] and sorted(moves[2:]) == ["text cpu", "vae cpu"]
+        moves.clear()
+        with host.lent():
+            assert sorted(moves) == ["text cuda", "vae cuda"]
+            moves.clear()
+        assert sorted(moves) == ["text cpu", "vae cpu"]
+        moves.clear()
+        taken.encode_images(torch.zeros(1, 3, 64, 64))
+        assert moves == ["vae cuda"]
+        moves.clear()
+    assert moves == ["text cuda"]
+
+
 def test_fingerprints_tell_weights_apart(webui: WebUI) -> None:
     from lora_trainer.hosts.a1111 import checkpoint
 
