@@ -316,7 +316,8 @@ def test_a_live_picture_sees_the_hooks(webui: WebUI, taken: Any) -> None:
     request = GenerateRequest("x <lora:y:1>", seed=4, width=64, height=64, steps=1, sampler="k_euler_a")
     plain: GeneratedImage = taken.generate(request)
     p = webui.made[-1]
-    assert p.disable_extra_networks and p.do_not_save_samples and p.scripts is None and p.sampler_name == "Euler a"
+    assert p.disable_extra_networks and p.do_not_save_samples and p.sampler_name == "Euler a"
+    assert p.scripts.scripts == [], "none of other extensions"
     assert p.cached_c == [None, None] and type(p).cached_c == ["old"]
     handle = taken.unet.register_forward_hook(lambda module, args, y: y * 3)
     changed = taken.generate(request)

@@ -259,6 +259,7 @@ class WebUI:
                 StableDiffusionProcessing=Processing, StableDiffusionProcessingTxt2Img=Processing,
                 process_images=process_images,
             ),
+            "scripts": SimpleNamespace(ScriptRunner=lambda: SimpleNamespace(scripts=[])),
             "call_queue": SimpleNamespace(queue_lock=Lock()),
             "progress": Tasks(),
             "hashes": SimpleNamespace(sha256=lambda file, title: "cd" * 32),

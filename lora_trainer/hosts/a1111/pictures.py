@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import torch
-from modules import processing, sd_samplers, shared
+from modules import processing, scripts, sd_samplers, shared
 
 from lora_trainer.errors import ConfigError, FileError, HostBusyError
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest
@@ -58,7 +58,7 @@ def make_picture(model: Any, request: GenerateRequest, extra_networks: bool) -> 
         do_not_save_samples=True, do_not_save_grid=True, do_not_reload_embeddings=True,
         disable_extra_networks=not extra_networks, override_settings=_overrides(),
     )  # fmt: skip
-    p.scripts = None  # other extensions' always-on scripts
+    p.scripts = scripts.ScriptRunner()  # none of other extensions; without any runner infotexts lose their <lora:…>
     p.cached_c, p.cached_uc = [None, None], [None, None]  # conditioning depends on weights that are being trained
     p.cached_hr_c, p.cached_hr_uc = [None, None], [None, None]
     with closing(p), _unnoticed():
