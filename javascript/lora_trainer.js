@@ -14,6 +14,7 @@
     let reportUrl = "";
     let guarded = false; // whether the routes want our key
     let restored = false;
+    let away = true; // whether the tab isn't looked at
     let lastAsked = 0;
     let drawn = {}; // what each part shows, as text, so that it is only rebuilt when that changes
 
@@ -355,7 +356,6 @@
             <figcaption><b>${escaped(about.title)}</b>${text}</figcaption></figure>
             <button type="button" class="lt-close" aria-label="Close">×</button>`;
         part("form").closest("#lora_trainer").appendChild(box);
-        box.querySelector("img").addEventListener("load", sharpen);
         box.querySelector(".lt-close").focus();
     }
 
@@ -363,11 +363,6 @@
         const box = part("large");
         if (box) box.remove();
         return Boolean(box);
-    }
-
-    /** Pictures of a few pixels are shown as pixels. */
-    function sharpen(event) {
-        if (event.target.naturalWidth <= 128) event.target.classList.add("lt-pixels");
     }
 
     // ------------------------------------------------------------------ sending
@@ -449,9 +444,20 @@
         }, 150);
     }
 
-    function tick() {
-        if (!looked()) return;
+    /** Coming back to the tab: the checkpoint may be another one by now. */
+    function comeBack() {
+        if (!away) return;
+        away = false;
         if (!restored) restore();
+        else part("changed").click();
+    }
+
+    function tick() {
+        if (!looked()) {
+            away = true;
+            return;
+        }
+        comeBack();
         const running = status && RUNNING.includes(status.state);
         if (Date.now() - lastAsked >= (running ? TICK : IDLE_TICK) || !status) refresh();
         else if (part("progress") && !part("progress").querySelector(".lt-filled")) show(null);
@@ -463,9 +469,6 @@
     document.addEventListener("focusout", (event) => {
         if (event.target.closest && event.target.closest("#lora_trainer_advanced")) noteChange(event);
     });
-    document.addEventListener("load", (event) => {
-        if (event.target.closest && event.target.closest("#lora_trainer")) sharpen(event);
-    }, true);
     window.addEventListener("keydown", onKey, true);
     setInterval(tick, 250);
 })();

@@ -20,7 +20,7 @@ def run_ui(args: argparse.Namespace) -> None:
         from lora_trainer.ui.standalone import create_app, serve
     except ImportError as error:
         raise ConfigError(
-            f"The page needs gradio ({error.name} is missing or too new); install it with: pip install 'lora-trainer[ui]'."
+            f"The page needs gradio 3.41 or 4 ({error.name} is missing or too new): pip install 'lora-trainer[ui]'."
         ) from error
     app = create_app(checkpoint, args.lora_dir, args.output)
     serve(app, args.host, args.port, lambda url: say(f"Train LoRA on {checkpoint.name}: open {url} (Ctrl-C ends it)"))

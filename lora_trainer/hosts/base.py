@@ -43,7 +43,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Glance:
-    """What can be told of the model without waiting, loading or reading weights; ``refusal`` says why it can't be used."""
+    """What can be told of the model without waiting, loading or reading weights; ``refusal``: why it can't be used."""
 
     checkpoint: str
     family: Family = "sd1"

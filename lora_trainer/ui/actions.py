@@ -261,7 +261,8 @@ class Actions:
             if dataset is not None:
                 steps, epochs = count_steps(dataset, config)
             pace = self._pace(config, glance)
-            answer.plan = views.plan_view(glance, steps, epochs, pace, gpu_memory(), notes)
+            doubts = _doubts(page, config, glance)
+            answer.plan = views.plan_view(glance, steps, epochs, pace, gpu_memory(), notes, doubts)
         except LoraTrainerError as error:
             answer.plan = views.problem(str(error))
         answer.cards = self.cards(page.values.get("preset"), dataset)
@@ -284,6 +285,23 @@ class Actions:
 
     def _remember(self, page: Page) -> None:
         remembered.remember(self.job.output, page.values, page.options)
+
+
+def _doubts(page: Page, config: RunConfig, glance: Glance | None) -> list[str]:
+    """What of the settings hardly suits the model: the checkpoint may have been changed after the preset was chosen."""
+    if glance is None:
+        return []
+    doubts = []
+    chosen = page.values.get("preset")
+    if chosen != CUSTOM and find(presets_for(glance), chosen) is None:
+        doubts.append(f"The preset isn't one for {glance.checkpoint}: choose another one above.")
+    side = max(config.dataset.resolution)
+    if not 0.7 * glance.resolution <= side <= 1.6 * glance.resolution:
+        doubts.append(
+            f"Training at {side} pixels, but {glance.checkpoint} is made for {glance.resolution}: choose a preset anew, "
+            "or change Resolution in Advanced."
+        )
+    return doubts
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:

@@ -39,12 +39,12 @@ def build_advanced() -> Advanced:
                         if row.group == group:
                             options[row.name] = option_component(row)
         with gr.Accordion("Settings files (kohya's JSON)", open=False, elem_id="lora_trainer_files"):
-            parts = _files()
+            file, path, load, save_kohya, save_own, answer = _files()
         reset = gr.Button("Reset everything", elem_id="lora_trainer_reset", size="sm")
-    return Advanced(options, *parts, reset)
+    return Advanced(options, file, path, load, save_kohya, save_own, answer, reset)
 
 
-def _files() -> tuple[Any, ...]:
+def _files() -> tuple[Any, Any, Any, Any, Any, Any]:
     gr.HTML(
         "<p class=\"lt-help\">Load: kohya's JSON, sd-scripts' names, our own, or a run.json. "
         "Save: as kohya's form reads it, or as our command line does.</p>"
@@ -54,6 +54,7 @@ def _files() -> tuple[Any, ...]:
     )
     path = unsaved(
         gr.Textbox(
+            max_lines=1,
             label="Path of the settings file",
             info="To load from; to save to (empty: the folder “settings” among the outputs).",
             elem_id="lora_trainer_json_path",

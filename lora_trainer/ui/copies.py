@@ -1,4 +1,4 @@
-"""From loose photos to a dataset folder: copies in a ``<repeats>_<trigger>`` folder; the originals are never touched."""
+"""From loose photos to a dataset: copies in a ``<repeats>_<trigger>`` folder; the originals are never touched."""
 
 from __future__ import annotations
 

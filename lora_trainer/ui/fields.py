@@ -68,7 +68,8 @@ def option_component(row: OptionRow) -> Any:
     elif row.choices:
         component = gr.Dropdown(choices=[str(choice) for choice in row.choices], **common)
     else:
-        component = gr.Textbox(lines=3 if row.name in MANY_LINES else 1, **common)
+        many = row.name in MANY_LINES
+        component = gr.Textbox(lines=3 if many else 1, max_lines=12 if many else 1, **common)
     return unsaved(component)
 
 

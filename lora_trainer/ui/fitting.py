@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,9 +68,8 @@ def find(presets: Sequence[Preset], name: object) -> Preset | None:
 
 
 def _has_cuda() -> bool:
-    torch = sys.modules.get("torch")
-    if torch is None:
-        import torch  # stand-alone, when the page is opened; a WebUI has loaded it long before
+    import torch  # a WebUI has loaded it long before; stand-alone, when the page is opened
+
     return bool(torch.cuda.is_available())
 
 

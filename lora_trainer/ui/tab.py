@@ -80,6 +80,7 @@ def _build_form() -> Form:
         gr.HTML(views.heading(1, "Images", "The folder with your pictures"))
         with gr.Row(elem_classes=["lt-inline"]):
             dataset = gr.Textbox(
+                max_lines=1,
                 label="Folder",
                 placeholder="/path/to/folder that holds 10_mytrigger",
                 info="It holds sub-folders named <repeats>_<trigger word>, with a .txt caption beside each picture.",
@@ -99,12 +100,17 @@ def _build_form() -> Form:
             )  # fmt: skip
             with gr.Row(elem_classes=["lt-inline"]):
                 repeats = gr.Textbox(
-                    label="Repeats", value="10", info="Uses of each photo per epoch.", elem_id="lora_trainer_repeats"
+                    max_lines=1,
+                    label="Repeats",
+                    value="10",
+                    info="Uses of each photo per epoch.",
+                    elem_id="lora_trainer_repeats",
                 )
                 copy = gr.Button("Make the training folder", elem_id="lora_trainer_copy", size="sm")
     with gr.Column(elem_classes=["lt-panel"]):
         gr.HTML(views.heading(2, "Trigger and captions", "The word that will call your subject"))
         trigger = gr.Textbox(
+            max_lines=1,
             label="Trigger word",
             placeholder="taken from the folder's name",
             info="A word that no one uses, such as zwx_anna. Captions begin with it and then say what else is to be "
@@ -122,6 +128,7 @@ def _build_form() -> Form:
     with gr.Column(elem_classes=["lt-panel"]):
         gr.HTML(views.heading(4, "Name", "What it will be called in the Lora tab"))
         name = gr.Textbox(
+            max_lines=1,
             label="Name of the LoRA", placeholder="my_first_lora", info="Used as <lora:NAME:0.8>.",
             elem_id="lora_trainer_name",
         )  # fmt: skip

@@ -95,6 +95,7 @@ def plan_view(
     pace: Pace | None,
     memory: tuple[float, float] | None,
     notes: Sequence[str] = (),
+    doubts: Sequence[str] = (),
 ) -> str:
     """What pressing Train will do, as far as it is known."""
     rows = []
@@ -103,7 +104,8 @@ def plan_view(
     else:
         rows.append(("Model", "the checkpoint chosen at the top of the page; it isn't loaded yet"))
     if steps:
-        rows.append(("Steps", f"{steps:,} in {epochs} epochs".replace(",", " ")))
+        passes = "epoch" if epochs == 1 else "epochs"
+        rows.append(("Steps", f"{steps:,} in {epochs} {passes}".replace(",", " ")))
         rows.append(("Time", time_text(steps, pace)))
     else:
         rows.append(("Steps", "counted when the images are checked"))
@@ -115,7 +117,7 @@ def plan_view(
         rows.append(("Memory", "no CUDA GPU here: trains in system memory, need not measured"))
     body = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows)
     refusal = problem(glance.refusal) if glance is not None and glance.refusal else ""
-    return f'<dl class="lt-plan">{body}</dl>{note(*notes, kind="lt-quiet")}{refusal}'
+    return f'<dl class="lt-plan">{body}</dl>{note(*notes, kind="lt-quiet")}{note(*doubts, kind="lt-warn")}{refusal}'
 
 
 def time_text(steps: int, pace: Pace | None) -> str:
@@ -130,7 +132,7 @@ def card_text(label: str, help: str, steps: int | None, pace: Pace | None) -> st
     if not steps:
         return f"{label}\n{help}"
     counted = f"{steps:,} steps".replace(",", " ")
-    time = f" · about {duration(steps * pace.seconds)}" if pace else " · minutes: known after the first steps"
+    time = f" · about {duration(steps * pace.seconds)}" if pace else " · time not measured yet"
     return f"{label}\n{help}\n{counted}{time}"
 
 
