@@ -6,7 +6,6 @@ The methods know no gradio: they take plain values and give plain values; :mod:`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,60 +15,15 @@ from lora_trainer.ui import remembered, views
 from lora_trainer.ui.copies import copy_photos
 from lora_trainer.ui.estimate import Paces, count_steps, gpu_memory
 from lora_trainer.ui.fitting import find, fitted, presets_for
+from lora_trainer.ui.forms import CONTINUE, CUSTOM, REFUSE, REPLACE, Answer, Page
 
 if TYPE_CHECKING:
     from lora_trainer.dataset.items import Dataset
     from lora_trainer.hosts.base import Glance
     from lora_trainer.ui.job import Job
 
-REFUSE, CONTINUE, REPLACE = "stop and ask", "continue that training", "replace it"
 DATASETS = "datasets"  # copies of photos, in the output folder
 SETTINGS = "settings"  # saved configurations, in the output folder
-CUSTOM = "custom"  # no preset: loaded settings
-
-
-@dataclass
-class Page:
-    """What the inputs hold, or shall hold: ``values`` of the steps by name, ``options`` of the table by name."""
-
-    values: dict[str, Any]
-    options: dict[str, Any]
-
-    @property
-    def dataset(self) -> str:
-        """The folder, as typed."""
-        return str(self.values.get("dataset") or "").strip().strip('"')
-
-    @property
-    def trigger(self) -> str:
-        """The trigger word."""
-        return str(self.values.get("trigger") or "").strip()
-
-    @property
-    def name(self) -> str:
-        """The LoRA's name."""
-        return str(self.values.get("name") or "").strip()
-
-    def config(self) -> RunConfig:
-        """The options, checked.
-
-        Raises:
-            ConfigError: one sentence.
-        """
-        return RunConfig.from_dict(self.options)
-
-
-@dataclass
-class Answer:
-    """What changes on the page; what is None stays as it is."""
-
-    message: str | None = None  # HTML below Train
-    check: str | None = None  # HTML below the images
-    plan: str | None = None
-    kohya: str | None = None
-    values: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
-    cards: list[tuple[str, str]] | None = None  # of presets: text and name
 
 
 class Actions:
@@ -298,8 +252,8 @@ def _doubts(page: Page, config: RunConfig, glance: Glance | None) -> list[str]:
     side = max(config.dataset.resolution)
     if not 0.7 * glance.resolution <= side <= 1.6 * glance.resolution:
         doubts.append(
-            f"Training at {side} pixels, but {glance.checkpoint} is made for {glance.resolution}: choose a preset anew, "
-            "or change Resolution in Advanced."
+            f"Training at {side} pixels, but {glance.checkpoint} is made for {glance.resolution}: choose a preset "
+            "anew, or change Resolution in Advanced."
         )
     return doubts
 

@@ -18,9 +18,10 @@ import gradio as gr
 from lora_trainer.config import OPTIONS
 from lora_trainer.presets import PRESETS
 from lora_trainer.ui import views
-from lora_trainer.ui.actions import CONTINUE, REFUSE, REPLACE, Actions, Answer, Page
+from lora_trainer.ui.actions import Actions
 from lora_trainer.ui.advanced import Advanced, build_advanced
 from lora_trainer.ui.fields import read_options, shown, unsaved
+from lora_trainer.ui.forms import CONTINUE, REFUSE, REPLACE, Answer, Page
 
 if TYPE_CHECKING:
     from lora_trainer.ui.job import Job

@@ -1,0 +1,55 @@
+"""What the page's inputs hold, and what an action changes on the page; plain values, no gradio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lora_trainer.config import RunConfig
+
+REFUSE, CONTINUE, REPLACE = "stop and ask", "continue that training", "replace it"
+CUSTOM = "custom"  # no preset: loaded settings
+
+
+@dataclass
+class Page:
+    """What the inputs hold, or shall hold: ``values`` of the steps by name, ``options`` of the table by name."""
+
+    values: dict[str, Any]
+    options: dict[str, Any]
+
+    @property
+    def dataset(self) -> str:
+        """The folder, as typed."""
+        return str(self.values.get("dataset") or "").strip().strip('"')
+
+    @property
+    def trigger(self) -> str:
+        """The trigger word."""
+        return str(self.values.get("trigger") or "").strip()
+
+    @property
+    def name(self) -> str:
+        """The LoRA's name."""
+        return str(self.values.get("name") or "").strip()
+
+    def config(self) -> RunConfig:
+        """The options, checked.
+
+        Raises:
+            ConfigError: one sentence.
+        """
+        return RunConfig.from_dict(self.options)
+
+
+@dataclass
+class Answer:
+    """What changes on the page; what is None stays as it is."""
+
+    message: str | None = None  # HTML below Train
+    check: str | None = None  # HTML below the images
+    plan: str | None = None
+    kohya: str | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    cards: list[tuple[str, str]] | None = None  # of presets: text and name

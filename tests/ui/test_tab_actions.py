@@ -1,0 +1,278 @@
+"""What the tab's buttons do, without a browser and without gradio: checks, copies, presets, settings, the plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from lora_trainer.config import OPTIONS, RunConfig
+from lora_trainer.errors import DatasetError, HostBusyError
+from lora_trainer.hosts.base import Glance
+from lora_trainer.kohya import load_config
+from lora_trainer.presets import PRESETS
+from lora_trainer.ui import fitting, remembered, views
+from lora_trainer.ui.actions import Actions
+from lora_trainer.ui.copies import copy_photos
+from lora_trainer.ui.estimate import Paces
+from lora_trainer.ui.fitting import PRACTICE, fitted, presets_for
+from lora_trainer.ui.forms import CONTINUE, CUSTOM, REFUSE, REPLACE, Page
+
+SD1 = Glance("model.safetensors")
+
+
+class FakeHost:
+    """Tells what is loaded."""
+
+    def __init__(self) -> None:
+        self.seen: Glance | None = SD1
+
+    def glance(self) -> Glance | None:
+        return self.seen
+
+    def defaults(self) -> dict[str, Any]:
+        return {"mixed_precision": "bf16"}
+
+
+class FakeJob:
+    """Notes what it is asked to start."""
+
+    def __init__(self, output: Path) -> None:
+        self.output, self.host = output, FakeHost()
+        self.asked: list[dict[str, Any]] = []
+        self.error: Exception | None = None
+
+    def start(self, values: dict[str, Any]) -> str:
+        if self.error:
+            raise self.error
+        RunConfig.from_dict(values["config"])
+        self.asked.append(values)
+        return "task(1)"
+
+    def test(self, values: dict[str, Any]) -> str:
+        self.asked.append(values)
+        return "task(2)"
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> FakeJob:
+    return FakeJob(tmp_path / "output")
+
+
+@pytest.fixture
+def actions(job: FakeJob) -> Actions:
+    return Actions(job)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Loose photos: two with the same stem, one with a caption, and a note that is none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, name in enumerate(("a.png", "a.jpg", "b.png")):
+        Image.new("RGB", (80, 64), (80 * number, 10, 200)).save(folder / name)
+    (folder / "b.txt").write_text("a cat on a mat")
+    (folder / "notes.md").write_text("no caption")
+    return folder
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    folder = tmp_path / "set" / "5_zwx cat"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (64, 64), (80 * number, 10, 200)).save(folder / f"{number}.png")
+    (folder / "0.txt").write_text("zwx cat, on a mat")
+    (folder / "1.txt").write_text("a dog")
+    (folder / "broken.png").write_bytes(b"this is no picture")
+    return folder.parent
+
+
+def page(**values: Any) -> Page:
+    """A page with the first preset's options and some values."""
+    options = dict(values.pop("options", {}))
+    begin = {"dataset": "", "trigger": "", "preset": "starter", "name": "", "existing": REFUSE, "test": True}
+    return Page({**begin, "repeats": "10", **values}, {"resolution": "64,64", **options})
+
+
+def test_check_counts_skips_and_suggests(actions: Actions, dataset: Path) -> None:
+    answer = actions.check(page(dataset=f'"{dataset}"'))
+    assert answer.values == {"trigger": "zwx cat", "name": "zwx_cat"}
+    assert answer.check is not None and 'data-images="3"' in answer.check
+    assert "broken.png" in answer.check and "Skipped" in answer.check
+    assert "1 of 3 images have no caption" in answer.check
+    assert "1 of 3 captions don&#x27;t contain the trigger word" in answer.check
+    assert answer.check.count("data:image/jpeg;base64") == 3
+    assert answer.plan is not None and "150 in 10 epochs" in answer.plan
+
+
+def test_check_leaves_what_the_user_wrote(actions: Actions, dataset: Path) -> None:
+    answer = actions.check(page(dataset=str(dataset), trigger="mine", name="my-name"))
+    assert answer.values == {}
+
+
+@pytest.mark.parametrize(
+    ("folder", "sentence"),
+    [("", "Which images?"), ("/no/such/<folder>", "doesn&#x27;t exist"), ("photos", "holds images, but its name")],
+)
+def test_check_of_what_is_no_dataset(actions: Actions, photos: Path, folder: str, sentence: str) -> None:
+    answer = actions.check(page(dataset=str(photos) if folder == "photos" else folder))
+    assert answer.check is not None and "lt-problem" in answer.check and sentence in answer.check
+    assert "<folder>" not in answer.check
+
+
+def test_loose_photos_are_copied_and_stay_as_they_were(actions: Actions, job: FakeJob, photos: Path) -> None:
+    before = {path.name: path.read_bytes() for path in photos.iterdir()}
+    answer = actions.copy(page(dataset=str(photos), trigger="zwx", repeats="7"), [])
+    folder = job.output / "datasets" / "zwx"
+    assert answer.values["dataset"] == str(folder)
+    made = {path.name: path for path in (folder / "7_zwx").iterdir()}
+    assert sorted(made) == ["a-2.png", "a-2.txt", "a.jpg", "a.txt", "b.png", "b.txt"]
+    assert made["b.txt"].read_text() == "a cat on a mat" and made["a.txt"].read_text() == "zwx"
+    assert made["b.png"].read_bytes() == before["b.png"]
+    assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
+    assert answer.check is not None and "3 photos were copied" in answer.check and "untouched" in answer.check
+    second = actions.copy(page(dataset=str(photos), trigger="zwx"), [])
+    assert second.values["dataset"] == f"{folder}-2", "a folder that exists is never added to"
+
+
+def test_dropped_files_are_copied(tmp_path: Path, photos: Path) -> None:
+    folder, count, described = copy_photos([photos / "b.png", photos / "b.txt"], tmp_path / "sets", " my  cat ", 3)
+    assert (folder.name, count, described) == ("my cat", 1, 1)
+    assert sorted(path.name for path in (folder / "3_my cat").iterdir()) == ["b.png", "b.txt"]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "repeats", "sentence"),
+    [("", 10, "trigger word is missing"), ("a/b", 10, "/ can't be part"), ("..", 10, "can't have that name"),
+     ("x", 0, "Repeats"), ("x", "many", "Repeats"), ("x", "", "Repeats")],
+)  # fmt: skip
+def test_copies_that_are_refused(tmp_path: Path, photos: Path, trigger: str, repeats: object, sentence: str) -> None:
+    with pytest.raises(DatasetError, match=sentence):
+        copy_photos([photos], tmp_path / "sets", trigger, repeats)
+    assert not (tmp_path / "sets").exists()
+
+
+def test_start_sends_every_option_and_the_choice(actions: Actions, job: FakeJob, dataset: Path) -> None:
+    for existing, flags in ((REFUSE, (False, False)), (CONTINUE, (True, False)), (REPLACE, (False, True))):
+        answer = actions.start(
+            page(dataset=str(dataset), name=" cat ", trigger="zwx", existing=existing, options={"network_dim": "4"})
+        )
+        assert answer.message == ""
+        asked = job.asked[-1]
+        assert (asked["name"], asked["dataset"], asked["trigger"], asked["test"]) == ("cat", str(dataset), "zwx", True)
+        assert (asked["resume"], asked["overwrite"]) == flags
+        assert asked["config"]["network_dim"] == 4 and set(asked["config"]) == {"version", *OPTIONS}
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"dataset": "", "name": "x"}, "Which images?"),
+        ({"dataset": "/d", "name": " "}, "has no name"),
+        ({"dataset": "/d", "name": "x", "options": {"network_dim": "-3"}}, "network_dim can&#x27;t be -3"),
+        ({"dataset": "/d", "name": "x", "options": {"learning_rate": "fast"}}, "it must be a number"),
+    ],
+)
+def test_bad_values_give_sentences(actions: Actions, job: FakeJob, values: dict[str, Any], sentence: str) -> None:
+    answer = actions.start(page(**values))
+    assert answer.message is not None and "lt-problem" in answer.message and sentence in answer.message
+    assert job.asked == []
+
+
+def test_a_busy_job_is_told(actions: Actions, job: FakeJob) -> None:
+    job.error = HostBusyError("first is being worked on.")
+    answer = actions.start(page(dataset="/d", name="x"))
+    assert answer.message is not None and "first is being worked on." in answer.message
+
+
+def test_last_settings_come_back_and_go(actions: Actions, job: FakeJob, dataset: Path) -> None:
+    actions.changed(page(dataset=str(dataset), name="cat", options={"network_dim": "5", "learning_rate": "3e-05"}))
+    back = Actions(job).restore(page())  # type: ignore[arg-type]
+    assert back.values["dataset"] == str(dataset) and back.values["name"] == "cat"
+    assert back.options["network_dim"] == "5" and back.options["learning_rate"] == "3e-05"
+    assert set(back.options) == set(OPTIONS)
+    fresh = actions.reset(page(name="cat"))
+    assert fresh.values["name"] == "" and fresh.options["network_dim"] == PRESETS[0].config().network.network_dim
+    assert remembered.recall(job.output) == ({}, {})
+
+
+def test_damaged_last_settings_are_no_obstacle(actions: Actions, job: FakeJob) -> None:
+    for content in ("{", "[]", '{"version": 99}', '{"version": 1, "values": 3, "options": {}}'):
+        job.output.mkdir(exist_ok=True)
+        (job.output / remembered.FILE).write_text(content)
+        assert actions.restore(page()).values["preset"] == "starter"
+
+
+def test_presets_follow_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {kind: [p.name for p in presets_for(Glance("m", kind))] for kind in ("sd1", "sd2", "sdxl")}  # type: ignore[arg-type]
+    assert names["sd1"][0] == "starter" and "person" in names["sd1"] and "sdxl" not in names["sd1"]
+    assert names["sd2"] == ["sd2"] and names["sdxl"] == ["sdxl", "sdxl-low-memory"]
+    tiny = presets_for(Glance("tiny", "sd1", 64))
+    assert tiny[0].name == PRACTICE and tiny[0].config().dataset.resolution == (64, 64)
+    monkeypatch.setattr(fitting, "_has_cuda", lambda: False)
+    config, notes = fitted(presets_for(SD1)[0], Glance("m", "sd1", 768), {"clip_skip": 1})
+    assert config.dataset.resolution == (768, 768) and config.memory.mixed_precision == "no"
+    assert config.optimizer.optimizer_type == "AdamW" and config.caption.clip_skip == 1 and len(notes) == 4
+    monkeypatch.setattr(fitting, "_has_cuda", lambda: True)
+    monkeypatch.setattr(fitting, "_installed", lambda name: True)
+    config, notes = fitted(presets_for(SD1)[0], SD1, {"mixed_precision": "bf16"})
+    assert config.memory.mixed_precision == "bf16" and config.optimizer.optimizer_type == "AdamW8bit"
+
+
+def test_choosing_a_preset_sets_all_options(actions: Actions) -> None:
+    answer = actions.choose_preset(page(preset="style", options={"flip_aug": False}))
+    assert answer.options["flip_aug"] is True and answer.options["mixed_precision"] == "bf16"
+    assert set(answer.options) == set(OPTIONS)
+    assert actions.choose_preset(page(preset="no such")).options == {}
+
+
+def test_another_checkpoint_is_noticed(actions: Actions, job: FakeJob) -> None:
+    job.host.seen = Glance("big.safetensors", "sdxl", 1024)
+    answer = actions.changed(page(options={"resolution": "512,512"}))
+    assert answer.plan is not None and "isn&#x27;t one for big.safetensors" in answer.plan
+    assert "made for 1024" in answer.plan
+    assert [name for _, name in answer.cards or []] == ["sdxl", "sdxl-low-memory"]
+    job.host.seen = Glance("odd.safetensors", refusal="odd.safetensors is an inpainting model.")
+    refused = actions.changed(page())
+    assert refused.plan is not None and "inpainting" in refused.plan
+
+
+def test_settings_files_both_ways(actions: Actions, job: FakeJob, tmp_path: Path) -> None:
+    given = page(dataset="/pictures", name="cat", options={"network_dim": "12", "learning_rate": "2e-4"})
+    saved = actions.save_settings(given, "", kohya=True)
+    target = job.output / "settings" / "cat.kohya.json"
+    assert saved.kohya is not None and str(target) in saved.kohya
+    assert load_config(target).kind == "kohya"
+    loaded = actions.load_settings(page(), str(target))
+    assert loaded.options["network_dim"] == 12 and loaded.options["learning_rate"] == 2e-4
+    assert loaded.values["dataset"] == "/pictures" and loaded.values["name"] == "cat"
+    assert loaded.values["preset"] == CUSTOM and CUSTOM in [name for _, name in loaded.cards or []]
+    own = tmp_path / "own.json"
+    actions.save_settings(given, str(own), kohya=False)
+    assert json.loads(own.read_text())["network_dim"] == 12
+    for path, sentence in (("", "Which file?"), ("/no/such.json", "can&#x27;t be read")):
+        answer = actions.load_settings(page(), path)
+        assert answer.kohya is not None and sentence in answer.kohya and answer.options == {}
+    wrong = actions.save_settings(given, str(tmp_path / "x.exe"), kohya=False)
+    assert wrong.kohya is not None and "ends in .json" in wrong.kohya and not (tmp_path / "x.exe").exists()
+
+
+def test_time_is_that_of_a_run_like_it(tmp_path: Path) -> None:
+    config = RunConfig()
+    folder = tmp_path / "earlier"
+    folder.mkdir()
+    rows = [{"step": step, "seconds": 9.0 if step == 1 else 0.5} for step in range(1, 6)]
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 6, "sec')
+    run = {"base_model": {"name": "model.safetensors"}, "config": config.to_dict()}
+    (folder / "run.json").write_text(json.dumps(run))
+    paces = Paces()
+    pace = paces.like(tmp_path, config, "model.safetensors")
+    assert pace is not None and (pace.seconds, pace.name) == (0.5, "earlier")
+    assert paces.like(tmp_path, config.replace(train_batch_size=2), "model.safetensors") is None
+    assert paces.like(tmp_path, config, "other.safetensors") is None
+    assert views.time_text(600, pace).startswith("about 5 min") and "earlier" in views.time_text(600, pace)
+    assert "first steps" in views.time_text(600, None)
