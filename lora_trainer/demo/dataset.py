@@ -42,12 +42,12 @@ def scenes(seed: int = 0, count: int = COUNT) -> list[world.Scene]:
     rng = np.random.default_rng(seed)
     result: list[world.Scene] = []
     decks: dict[str, list[str]] = {"colour": [], "position": [], "background": []}
-    words = {"colour": world.COLOURS, "position": world.POSITIONS, "background": world.BACKGROUNDS}
+    words = {"colour": [*world.COLOURS], "position": [*world.POSITIONS], "background": [*world.BACKGROUNDS]}
     while len(result) < count:
         drawn = {}
         for name, deck in decks.items():
             if not deck:
-                deck.extend(str(w) for w in rng.permutation(list(words[name])))
+                deck.extend(str(w) for w in rng.permutation(words[name]))
             drawn[name] = deck.pop()
         scene = world.jittered(CONCEPT, drawn["colour"], drawn["position"], drawn["background"], rng)
         if caption_of(scene) not in held_out():

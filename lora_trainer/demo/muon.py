@@ -60,7 +60,8 @@ def optimizers(
 ) -> list[tuple[torch.optim.Optimizer, float]]:
     """Muon for hidden weights, AdamW for biases, norms, embeddings and layers whose name has one of ``ends``; each with
     its peak rate."""
-    hidden, rest = [], []
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         (rest if p.ndim < 2 or any(e in name for e in ends) else hidden).append(p)
     return [

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lora_trainer.demo.text import tokenise
+from lora_trainer.demo.world import SIZE
 
 TEXT = "cond_stage_model.transformer."
 
@@ -57,8 +58,9 @@ class Pieces:
             steps_offset=1,
         )
         scheduler.set_timesteps(steps)
-        size = self.unet.config.sample_size
-        noise = [torch.randn((4, size, size), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        noise = [
+            torch.randn((4, SIZE // 8, SIZE // 8), generator=torch.Generator().manual_seed(seed)) for seed in seeds
+        ]
         x = torch.stack(noise)
         states = torch.cat([self.embed([""]).expand(len(prompts), -1, -1), self.embed(prompts)])
         for t in scheduler.timesteps:
