@@ -6,8 +6,8 @@ and are skipped when it is there. While the UNet trains, the checkpoint so far i
 number of steps put into the file ``steps`` in ``--work`` lets it come to an early, orderly end.
 
 Runtime of the embedded file's stages on two cores of a 2.5 GHz Xeon (AVX-512, no AMX), torch 2.13, under a load of
-6 to 14 from other jobs: autoencoder 27 min (one thread, 2,000 steps, 15.5 min of CPU time), table of latents 1 min, words
-3.5 min (600 steps), UNet 41 min (two processes, 2,400 steps; 0.8 s a step when it had the cores): 73 min in all.
+6 to 14 from other jobs: autoencoder 27 min (one thread, 2,000 steps, 15.5 min of CPU time), table of latents 1 min,
+words 3.5 min (600 steps), UNet 41 min (two processes, 2,400 steps; 0.8 s a step when it had the cores); 73 min in all.
 The embedded file was made stage by stage by these functions with seed 0. Its UNet began with 4,000 steps in view, which
 became 2,800 near step 1,460 and 2,400 near step 1,850 (`steps`, above), so a new run does not give the same bytes.
 """
