@@ -250,7 +250,7 @@ def test_weights_in_fp16_need_a_precision(webui: WebUI, host: Any) -> None:
 def test_medvram_trains_the_unet_only(webui: WebUI, host: Any) -> None:
     webui.model.lowvram = True
     brought: list[nn.Module] = []
-    for module in (webui.model.model, webui.model.first_stage_model):
+    for module in (webui.model.model, webui.model.first_stage_model, webui.model.cond_stage_model):
         module.register_forward_pre_hook(lambda module, _: brought.append(module))
     with host.working("task(x)", CancelToken()), host.take("no") as taken:
         assert brought[-1] is webui.model.model
@@ -258,6 +258,7 @@ def test_medvram_trains_the_unet_only(webui: WebUI, host: Any) -> None:
         assert brought[-1] is webui.model.first_stage_model, "the hook that moves the VAE ran"
         with torch.no_grad():
             taken.encode_captions(["x"], 75, 1)
+        assert brought[-1] is webui.model.cond_stage_model
         with pytest.raises(UnsupportedModelError, match="network_train_unet_only"):
             taken.encode_captions(["x"], 75, 1)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.webui.server import WebUI, running
+from tests.webui.checkpoints import make_checkpoint
+from tests.webui.server import WebUI
 
 HERE = Path(__file__).parent
 
@@ -40,17 +41,31 @@ def demo_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def more_checkpoints() -> list[Path]:
-    """Other checkpoints to train on, by the variable WEBUI_CHECKPOINTS (separated by colons), each with its config."""
-    return [Path(name) for name in os.environ.get("WEBUI_CHECKPOINTS", "").split(os.pathsep) if name]
+def architectures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text encoders' architectures that the WebUI has to know for the tiny checkpoints."""
+    return tmp_path_factory.mktemp("arch")
+
+
+@pytest.fixture(scope="session")
+def more_checkpoints(webui_dir: Path, architectures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Other families to train: those in the variable WEBUI_CHECKPOINTS (with their .yaml beside them), or tiny ones."""
+    given = [Path(name) for name in os.environ.get("WEBUI_CHECKPOINTS", "").split(os.pathsep) if name]
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return given or [make_checkpoint(kind, folder, webui_dir, architectures) for kind in ("sdxl", "sd2v")]
 
 
 @pytest.fixture(scope="session")
 def webui(
-    webui_dir: Path, demo_checkpoint: Path, more_checkpoints: list[Path], tmp_path_factory: pytest.TempPathFactory
+    webui_dir: Path,
+    demo_checkpoint: Path,
+    more_checkpoints: list[Path],
+    architectures: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[WebUI]:
     """One WebUI for all tests that don't need a start of their own."""
-    with running(webui_dir, tmp_path_factory.mktemp("webui"), [demo_checkpoint, *more_checkpoints]) as found:
+    found = WebUI(webui_dir, tmp_path_factory.mktemp("webui"))
+    found.install([demo_checkpoint, *more_checkpoints], architectures)
+    with found:
         yield found
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,18 @@ class WebUI:
         """The WebUI's own Python."""
         return webui_python(self.root)
 
-    def install(self, checkpoints: list[Path], extension: bool = True) -> None:
+    def __enter__(self) -> WebUI:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def install(self, checkpoints: list[Path], architectures: Path | None = None) -> None:
         """Fill the data folder: checkpoints with their configs, the extension, the probe."""
         models = self.data / "models" / "Stable-diffusion"
         for folder in (models, self.data / "models" / "Lora", self.data / "extensions", self.data / "embeddings"):
@@ -62,9 +73,10 @@ class WebUI:
             for file in (checkpoint, checkpoint.with_suffix(".yaml")):
                 if file.is_file() and not (models / file.name).exists():
                     shutil.copyfile(file, models / file.name)
-        if extension:
-            (self.data / "extensions" / "lora-trainer").symlink_to(ROOT)
-        shutil.copytree(PROBE, self.data / "extensions" / "probe")
+        (self.data / "extensions" / "lora-trainer").symlink_to(ROOT)
+        probe = shutil.copytree(PROBE, self.data / "extensions" / "probe")
+        if architectures is not None:
+            shutil.copytree(architectures, probe / "architectures")
         options = {"show_progress_type": "Approx cheap", "sd_checkpoint_hash": "", "disable_all_extensions": "none"}
         if checkpoints:
             options["sd_model_checkpoint"] = checkpoints[0].name
@@ -192,21 +204,6 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
-
-
-@contextlib.contextmanager
-def running(
-    root: Path, data: Path, checkpoints: list[Path], *arguments: str, auth: str | None = None
-) -> Iterator[WebUI]:
-    """A WebUI for as long as the block lasts."""
-    webui = WebUI(root, data, *arguments)
-    webui.auth = auth
-    webui.install(checkpoints)
-    try:
-        webui.start()
-        yield webui
-    finally:
-        webui.stop()
 
 
 def _read(answer: Any) -> Any:

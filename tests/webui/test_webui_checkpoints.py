@@ -12,21 +12,13 @@ from tests.webui.server import WebUI
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def others(more_checkpoints: list[Path]) -> list[Path]:
-    """At least one more checkpoint."""
-    if not more_checkpoints:
-        pytest.skip("set WEBUI_CHECKPOINTS to .safetensors files (SD 2.x, SDXL) with their .yaml beside them")
-    return more_checkpoints
-
-
 def choose(webui: WebUI, name: str) -> None:
     webui.post("/sdapi/v1/options", {"sd_model_checkpoint": name})
 
 
-def test_every_family_trains(webui: WebUI, dataset: Path, demo_checkpoint: Path, others: list[Path]) -> None:
+def test_every_family_trains(webui: WebUI, dataset: Path, demo_checkpoint: Path, more_checkpoints: list[Path]) -> None:
     try:
-        for checkpoint in others:
+        for checkpoint in more_checkpoints:
             choose(webui, checkpoint.name)
             before, condition = webui.probe("checksum"), webui.probe("condition")
             assert condition["checkpoint"] == checkpoint.name
@@ -52,21 +44,21 @@ def test_every_family_trains(webui: WebUI, dataset: Path, demo_checkpoint: Path,
 
 
 def test_another_checkpoint_chosen_during_a_run(
-    webui: WebUI, dataset: Path, demo_checkpoint: Path, others: list[Path]
+    webui: WebUI, dataset: Path, demo_checkpoint: Path, more_checkpoints: list[Path]
 ) -> None:
     lora = webui.data / "models" / "Lora"
     config = {"max_train_steps": 30, "sample_every_n_steps": 5, "sample_prompts": "a ball --w 64 --h 64 --s 1"}
     webui.train("steady", dataset, config=config)
     webui.train("switched", dataset, wait=False, config=config)
     webui.reached(2)
-    change = threading.Thread(target=choose, args=(webui, others[0].name))
+    change = threading.Thread(target=choose, args=(webui, more_checkpoints[0].name))
     change.start()
     try:
         status = webui.finished()
         assert status["state"] == "done", status
         change.join()
         webui.picture("a ball")
-        assert webui.probe("condition")["checkpoint"] == others[0].name, "the choice isn't lost"
+        assert webui.probe("condition")["checkpoint"] == more_checkpoints[0].name, "the choice isn't lost"
         one, other = (tensors(lora / f"{name}.safetensors") for name in ("steady", "switched"))
         assert one == other
     finally:
@@ -75,13 +67,13 @@ def test_another_checkpoint_chosen_during_a_run(
 
 
 def test_a_request_for_another_checkpoint_is_told_so(
-    webui: WebUI, dataset: Path, demo_checkpoint: Path, others: list[Path]
+    webui: WebUI, dataset: Path, demo_checkpoint: Path, more_checkpoints: list[Path]
 ) -> None:
     webui.train("held", dataset, wait=False, config={"max_train_steps": 2000})
     webui.reached(1)
     body = {"prompt": "x", "steps": 1, "width": 64, "height": 64}
     code, answer = webui.call(
-        "POST", "/sdapi/v1/txt2img", {**body, "override_settings": {"sd_model_checkpoint": others[0].name}}
+        "POST", "/sdapi/v1/txt2img", {**body, "override_settings": {"sd_model_checkpoint": more_checkpoints[0].name}}
     )
     assert code == 500 and "is training" in str(answer), (code, answer)
     assert webui.status()["state"] == "training"

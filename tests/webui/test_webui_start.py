@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.webui.server import ROOT, WebUI, running
+from tests.webui.server import ROOT, WebUI
 
 pytestmark = pytest.mark.slow
 LIMIT = 0.3  # seconds
@@ -19,8 +19,10 @@ LIMIT = 0.3  # seconds
 def guarded(webui_dir: Path, demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUI]:
     """A WebUI with a password, in a memory mode that can't be trained in."""
     folder = tmp_path_factory.mktemp("guarded")
-    arguments = ("--api-auth", "ann:secret,bob:word", "--lowvram")
-    with running(webui_dir, folder, [demo_checkpoint], *arguments, auth="bob:word") as found:
+    found = WebUI(webui_dir, folder, "--api-auth", "ann:secret,bob:word", "--lowvram")
+    found.auth = "bob:word"
+    found.install([demo_checkpoint])
+    with found:
         yield found
 
 

@@ -91,6 +91,7 @@ class A1111Model:
                 "or start the WebUI without --medvram."
             )
         self._back("text_encoders")
+        self.bring(self._model.cond_stage_model)  # SDXL's hook sits on the whole, which isn't called here
         return text.encode_captions(self._model, captions, max_token_length, clip_skip)
 
     def predict(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from fastapi import Request
-from modules import devices, lowvram, script_callbacks, sd_hijack, sd_models, sd_unet, shared
+from modules import devices, lowvram, script_callbacks, scripts, sd_hijack, sd_models, sd_unet, shared
 
 opened: list[str] = []
 
@@ -35,6 +36,13 @@ if not hasattr(sys, "_lora_trainer_probe"):  # "Reload UI" executes this file ag
     safetensors.torch.load_file = _noting(safetensors.torch.load_file)
     sd_models.read_state_dict = _noting(sd_models.read_state_dict)
 opened = sys._lora_trainer_probe
+
+
+ARCHITECTURES = Path(scripts.basedir()) / "architectures"
+if ARCHITECTURES.is_dir():  # of the tiny checkpoints; the model is loaded after the scripts
+    import open_clip
+
+    open_clip.add_model_config(ARCHITECTURES)
 
 
 def checksum() -> dict[str, str]:
