@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from lora_trainer.network.targets import Target
 from lora_trainer.seeds import torch_generator
@@ -61,10 +60,11 @@ class InputCache:
     def rows(self, x: Tensor, like: Tensor) -> Tensor:
         """``x`` [..., C] as [N, C] in the type and on the device of ``like``; a view where that is possible."""
         rows = self._rows
-        same = self._source is not None and self._source() is x and self._version == x._version
-        if same and rows is not None and rows.dtype == like.dtype and rows.device == like.device:
-            return rows
-        rows = x.detach().reshape(-1, x.shape[-1]).to(like)
+        if rows is not None and self._source is not None and self._source() is x and self._version == x._version:
+            kind = (like.dtype, like.device, x.requires_grad and torch.is_grad_enabled())
+            if (rows.dtype, rows.device, rows.requires_grad) == kind:
+                return rows
+        rows = x.reshape(-1, x.shape[-1]).to(like)
         self._source, self._version, self._rows = weakref.ref(x), x._version, rows
         return rows
 
@@ -105,6 +105,7 @@ class LoraModule:
         """alpha/rank, without the network's multiplier."""
         return self.alpha / self.rank
 
+    @torch.no_grad()
     def delta_weight(self) -> Tensor:
         """The change of the weight at multiplier 1, in the weight's shape: alpha/rank · up · down."""
         return (self.up.flatten(1) @ self.down.flatten(1)).mul(self.scale).view(self.target.shape)
@@ -120,28 +121,27 @@ class LoraModule:
             self._handle = None
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """``y`` plus the change that the input ``x`` causes; may write into ``y``."""
+        """``y`` plus the change that the input ``x`` causes."""
         control = self.control
         if not control.active or self._skipped():
             return y
         scale = self.scale * control.multiplier
-        if control.drops or self.down.dim() == 4:
-            return self._add_plain(y, x, scale)
-        out: Tensor = _AddLowRank.apply(y, x, control.inputs.rows(x, y), self.down, self.up, scale)
-        return out
+        down, up = self.down.to(y), self.up.to(y)  # the small weights are cast, never the input to fp32
+        if down.dim() == 4:
+            inner = _convolve(x.to(y), down, self.target.module)
+            if control.drops:
+                inner = inner * self._mask(inner)
+            return y + F.conv2d(inner, up * scale)
+        rows = control.inputs.rows(x, y)
+        inner = torch.mm(rows, down.t())
+        if control.drops:
+            inner = inner.view(*x.shape[:-1], self.rank)
+            inner = (inner * self._mask(inner)).view(rows.shape[0], self.rank)
+        # Scale, product and sum in one operation; nothing of y's size is saved or kept beside it.
+        return torch.addmm(y.reshape(-1, y.shape[-1]), inner, up.t(), alpha=scale).view(y.shape)
 
     def _hook(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         return self.add_to(output, args[0])
-
-    def _add_plain(self, y: Tensor, x: Tensor, scale: float) -> Tensor:
-        """In ordinary operations: convolutions, dropout, and what the fused path is tested against."""
-        x, down, up = x.to(y), self.down.to(y), self.up.to(y)
-        inner = _convolve(x, down, self.target.module) if down.dim() == 4 else F.linear(x, down)
-        if self.control.drops:
-            inner = inner * self._mask(inner)
-        change = F.conv2d(inner, up) if up.dim() == 4 else F.linear(inner, up)
-        # In place on a view, autograd would copy the whole gradient in the backward pass.
-        return torch.add(y, change, alpha=scale) if y._base is not None else y.add_(change, alpha=scale)
 
     def _skipped(self) -> bool:
         """Module dropout: whether this layer sits the step out."""
@@ -186,42 +186,6 @@ class LoraModule:
         if self.control.step_key is None:
             raise RuntimeError("LoraNetwork.begin_step must be called before a step with dropout.")
         return torch_generator(*self.control.step_key, "dropout", self.key, *key)
-
-
-class _AddLowRank(torch.autograd.Function):
-    """y + scale · (x downᵀ) upᵀ for the output y of a frozen linear, in one pass over y.
-
-    Saves the input in the compute type and the [N, rank] inner activations, nothing of y's size; casts the fp32 LoRA
-    weights to the compute type instead of the input to fp32. ``rows`` is ``x`` as [N, in] in y's type.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, rows: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
-        inner = rows @ down.to(y).t()
-        if y._base is None and y.is_contiguous():
-            ctx.mark_dirty(y)
-            out = y
-        else:  # in place on a view, autograd would copy the whole gradient in the backward pass
-            out = y.clone(memory_format=torch.contiguous_format)
-        out.view(-1, out.shape[-1]).addmm_(inner, up.to(y).t(), alpha=scale)
-        ctx.save_for_backward(rows, inner, down, up)
-        ctx.scale, ctx.input_shape, ctx.input_type = scale, x.shape, x.dtype
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, inner, down, up = ctx.saved_tensors
-        flat = gradient.reshape(-1, gradient.shape[-1])
-        inner_gradient = (flat @ up.to(flat)).mul_(ctx.scale)
-        grad_x = grad_down = grad_up = None
-        if ctx.needs_input_grad[1]:
-            grad_x = (inner_gradient @ down.to(flat)).view(ctx.input_shape).to(ctx.input_type)
-        if ctx.needs_input_grad[3]:
-            grad_down = (inner_gradient.t() @ rows).to(down)
-        if ctx.needs_input_grad[4]:
-            grad_up = (flat.t() @ inner).mul_(ctx.scale).to(up)
-        return gradient, grad_x, None, grad_down, grad_up, None
 
 
 def _convolve(x: Tensor, down: Tensor, module: nn.Module) -> Tensor:

@@ -108,7 +108,7 @@ def test_output_is_the_models_own_bit_for_bit(kind: str, state: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["linear", "bias"])
-def test_fused_gradients_equal_those_of_ordinary_operations(kind: str) -> None:
+def test_gradients_equal_those_of_the_formula(kind: str) -> None:
     module, x = layer(kind)
     made = lora(module, multiplier=0.7)
     weight = torch.randn(3, 5, 10, generator=torch.Generator().manual_seed(9))
