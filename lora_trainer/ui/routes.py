@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 SERVED = (".png", ".jpg", ".webp", ".html", ".json", ".jsonl", ".css", ".js")
 PAGE_KEY = secrets.token_urlsafe(18)  # lets our own page in where a password guards the API; new with every process
 KEY_HEADER = "x-lora-trainer-key"
+KEY_COOKIE = "lora_trainer_key"  # so that a report's own pictures come, too
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -64,7 +65,10 @@ def guarded(handler: Handler, auth: Mapping[str, str] | None) -> Handler:
         if auth is not None and not allowed(request, auth):
             return _error(401, "Incorrect username or password.", {"WWW-Authenticate": "Basic"})
         try:
-            return await handler(request)
+            answer = await handler(request)
+            if auth is not None and _is_page_key(request.query_params.get("key")):
+                answer.set_cookie(KEY_COOKIE, PAGE_KEY, path=ROUTE, httponly=True, samesite="strict")
+            return answer
         except HostBusyError as error:
             return _error(409, str(error))
         except FileError as error:
@@ -80,8 +84,8 @@ def guarded(handler: Handler, auth: Mapping[str, str] | None) -> Handler:
 
 def allowed(request: Request, auth: Mapping[str, str]) -> bool:
     """Whether the request carries a user's password (HTTP Basic) or our own page's key."""
-    key = request.headers.get(KEY_HEADER) or request.query_params.get("key") or ""
-    if secrets.compare_digest(key.encode(), PAGE_KEY.encode()):
+    given = (request.headers.get(KEY_HEADER), request.query_params.get("key"), request.cookies.get(KEY_COOKIE))
+    if any(_is_page_key(key) for key in given):
         return True
     scheme, _, coded = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "basic":
@@ -91,6 +95,10 @@ def allowed(request: Request, auth: Mapping[str, str]) -> bool:
     except (binascii.Error, UnicodeDecodeError):
         return False
     return secrets.compare_digest(password.encode(), auth.get(user, "").encode()) and user in auth
+
+
+def _is_page_key(key: str | None) -> bool:
+    return key is not None and secrets.compare_digest(key.encode(), PAGE_KEY.encode())
 
 
 class _Routes:

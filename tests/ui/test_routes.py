@@ -119,7 +119,12 @@ def test_passwords(job: FakeJob) -> None:
         assert answer.status_code == 401 and "Basic" in answer.headers["WWW-Authenticate"]
         assert web.get(path, headers=basic("ann:pass:word")).status_code == 200
         assert web.get(path, headers={"X-Lora-Trainer-Key": routes.PAGE_KEY}).status_code == 200
-        assert web.get(f"{path}?key={routes.PAGE_KEY}").status_code == 200
+        assert client(job, {}).get(f"{path}?key={routes.PAGE_KEY}").status_code == 200
+    with client(job, {"ann": "x"}) as page:
+        assert page.get(f"/lora-trainer/report/zork/report.html?key={routes.PAGE_KEY}").status_code == 200
+        assert page.get("/lora-trainer/report/zork/samples/a%20b.png").status_code == 200, "by its cookie"
+        assert "strict" in page.get(f"/lora-trainer/status?key={routes.PAGE_KEY}").headers["set-cookie"].lower()
+    assert "set-cookie" not in client(job).get(f"/lora-trainer/status?key={routes.PAGE_KEY}").headers
     wrong: list[dict[str, str | bytes]] = [
         basic("ann:pass"), basic("eve:"), basic("ann"), {"Authorization": "Basic %%%"}, {"Authorization": "Bearer x"},
         {"X-Lora-Trainer-Key": ""}, {"X-Lora-Trainer-Key": "é".encode()},
