@@ -18,6 +18,7 @@ from lora_trainer.kohya import load_config
 from lora_trainer.training.events import CancelToken
 
 NAME = "zorbo"  # of the LoRA
+CFG_SCALE = 4.0  # the tiny checkpoint was made for less guidance than large ones: at 7 it exaggerates
 
 
 def run_demo(args: argparse.Namespace) -> None:
@@ -39,8 +40,10 @@ def run_demo(args: argparse.Namespace) -> None:
 def demo_plan(lora: Path) -> TestPlan:
     """The concept with words that the dataset hasn't put together, and known things that must stay what they are."""
     prompts = (*INTEGRATION_PROMPTS[:2], *KNOWN_PROMPTS[:2])
+    plan = default_plan(lora)
     return replace(
-        default_plan(lora),
+        plan,
+        request=replace(plan.request, cfg_scale=CFG_SCALE),
         strength_prompt=Prompt(f"{{lora}} {STRENGTH_PROMPT}"),
         integration=tuple(Prompt(f"{{lora}} {prompt}") for prompt in prompts),
     )
