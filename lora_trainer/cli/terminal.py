@@ -91,13 +91,22 @@ class Progress:
         say(text)
 
 
+ECHO = 5.0  # seconds in which the launcher of several processes passes on a Ctrl-C that they had from the terminal
+
+
 @contextmanager
 def stop_on_signals(token: CancelToken) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) asks for a tidy end, the second one aborts."""
+    asked = 0.0
+    echo = ECHO if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
         if token.cancelled:
+            if time.monotonic() - asked < echo:
+                return
             raise KeyboardInterrupt
+        asked = time.monotonic()
         token.cancel()
         if is_first_process():  # not through sys.stdout, which may be in the middle of a line
             os.write(2, b"\nStopping after this step, then saving. Ctrl-C again aborts without saving.\n")

@@ -132,13 +132,15 @@ def find_places(args: argparse.Namespace, fields: dict[str, Any]) -> Places:
 
 
 def open_host(places: Places, config: RunConfig) -> DiffusersHost:
-    """The stand-alone host, set to make pictures as the settings train."""
+    """The stand-alone host on this process's device, set to make pictures as the settings train."""
     from lora_trainer.hosts.standalone.host import DiffusersHost
+    from lora_trainer.training.processes import Processes
 
     v_prediction = config.loss.v_parameterization
     return DiffusersHost(
         places.checkpoint,
         places.lora_dir,
+        device=Processes().device,
         vae=places.vae,
         prediction_type=None if v_prediction is None else "v_prediction" if v_prediction else "epsilon",
         clip_skip=config.caption.clip_skip,
