@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +48,11 @@ def test_the_library_reads_what_was_written(tmp_path: Path, dtype: torch.dtype) 
     assert torch.equal(ours.modules[KEY].down, tensors[f"{KEY}.lora_down.weight"].float())
 
 
-def test_equal_input_gives_equal_bytes_in_any_order_and_process(tmp_path: Path) -> None:
+def test_equal_input_gives_equal_bytes_in_any_order(tmp_path: Path) -> None:
     tensors = {**lora(key=KEY), **lora(key="lora_te_text_model_encoder_layers_0_mlp_fc1", seed=1)}
     write_lora(tmp_path / "a.safetensors", tensors, METADATA)
     write_lora(tmp_path / "b.safetensors", dict(reversed(tensors.items())), dict(reversed(METADATA.items())))
-    first = (tmp_path / "a.safetensors").read_bytes()
-    assert (tmp_path / "b.safetensors").read_bytes() == first
-    script = (
-        "import sys, torch; from pathlib import Path; from lora_trainer.network import write_lora;"
-        "from safetensors.torch import load_file; import json;"
-        "write_lora(Path(sys.argv[2]), load_file(sys.argv[1]), json.loads(sys.argv[3]))"
-    )
-    arguments = [str(tmp_path / "a.safetensors"), str(tmp_path / "c.safetensors"), json.dumps(METADATA)]
-    subprocess.run([sys.executable, "-c", script, *arguments], check=True, env={**os.environ, "PYTHONHASHSEED": "77"})
-    assert (tmp_path / "c.safetensors").read_bytes() == first
+    assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
 
 
 def test_hashes_are_those_of_sd_scripts(tmp_path: Path) -> None:

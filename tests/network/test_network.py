@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lora_trainer.config import RunConfig
 from lora_trainer.errors import ConfigError, FileError
@@ -298,6 +299,19 @@ def test_attaching_twice_is_refused_and_failing_to_attach_leaves_nothing(
         assert torch.equal(model.predict(), plain)
 
 
+def recomputed(forward: Callable[..., Tensor], runs: list[str]) -> Callable[..., Tensor]:
+    """A block's forward under non-reentrant checkpointing; notes every run."""
+
+    def noted(*args: Any, **kwargs: Any) -> Tensor:
+        runs.append("run")
+        return forward(*args, **kwargs)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Tensor:
+        return checkpoint(noted, *args, use_reentrant=False, **kwargs)
+
+    return wrapped
+
+
 @pytest.mark.parametrize("option", ["plain", "network_dropout", "rank_dropout", "module_dropout"])
 def test_gradients_with_recomputed_blocks_are_equal(tiny: Make, models: Any, option: str) -> None:
     model = tiny("sd1")
@@ -314,10 +328,12 @@ def test_gradients_with_recomputed_blocks_are_equal(tiny: Make, models: Any, opt
         return found
 
     plain = gradients()
-    recompute = torch.utils.checkpoint.checkpoint
-    model.unet.enable_gradient_checkpointing(lambda f, *args: recompute(f, *args, use_reentrant=False))
-    model.unet.train()
+    runs: list[str] = []
+    for block in model.unet.modules():
+        if type(block).__name__ in ("BasicTransformerBlock", "ResnetBlock2D"):
+            block.forward = recomputed(block.forward, runs)
     again = gradients()
+    assert len(runs) == 2 * (16 + 22)
     assert sum(gradient is not None for gradient in plain) > 100
     for ours, theirs in zip(again, plain, strict=True):
         assert (ours is None) == (theirs is None)
