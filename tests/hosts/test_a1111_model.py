@@ -238,6 +238,34 @@ def test_refusals(webui: WebUI, host: Any, change: Callable[[WebUI], Any], word:
     assert not webui.call_queue.queue_lock._lock.locked()
 
 
+def test_forge_is_refused(webui: WebUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lora_trainer.hosts.a1111.host import A1111Host
+
+    (tmp_path / "forge" / "modules_forge").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path / "forge")
+    with pytest.raises(UnsupportedModelError, match="Forge"):
+        A1111Host()
+
+
+@pytest.mark.parametrize("where", ["describe", "restore_base"])
+def test_a_failure_while_taking_leaves_nothing_held(
+    webui: WebUI, host: Any, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lora_trainer.hosts.a1111 import checkpoint, loras
+
+    def fail(*anything: Any) -> None:
+        raise ZeroDivisionError
+
+    before = state_of(webui)
+    monkeypatch.setattr({"describe": checkpoint, "restore_base": loras}[where], where, fail)
+    with pytest.raises(ZeroDivisionError), host.working("task(x)", CancelToken()), host.take("no"):
+        pass
+    monkeypatch.undo()
+    assert_equal(state_of(webui), before)
+    assert not webui.call_queue.queue_lock._lock.locked() and not vars(webui.shared.state).get("request_restart")
+    assert webui.sd_models.reload_model_weights.__name__ == "reload_model_weights"
+
+
 def test_weights_in_fp16_need_a_precision(webui: WebUI, host: Any) -> None:
     webui.model.half()
     with host.working("task(x)", CancelToken()):

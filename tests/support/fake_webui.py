@@ -242,7 +242,7 @@ class WebUI:
                     filename=f"/models/{opts.data['sd_model_checkpoint']}.safetensors",
                 ),
                 model_data=SimpleNamespace(sd_model=self.model),
-                apply_token_merging=lambda model, ratio: setattr(model, "applied_token_merged_ratio", ratio),
+                apply_token_merging=merge_tokens,
             ),
             "sd_vae": SimpleNamespace(loaded_vae_file=None, unspecified=object(), reload_vae_weights=lambda *a: None),
             "sd_hijack": sd_hijack,
@@ -291,6 +291,11 @@ class WebUI:
     def _unet(self, option: str | None) -> None:
         self.applied.append(option)
         self.sd_unet.current_unet_option = None if option == "None" else SimpleNamespace(label=option)
+
+
+def merge_tokens(model: Any, ratio: float) -> None:
+    if getattr(model, "applied_token_merged_ratio", 0) != ratio:
+        model.applied_token_merged_ratio = ratio
 
 
 class Tasks:

@@ -77,8 +77,10 @@ class A1111Host:
                 self._pin = Pin(self._model)
                 yield
             finally:
-                self._leave()
-                shift.end()
+                try:
+                    self._leave()
+                finally:
+                    shift.end()
         finally:
             self._shift = None
 

@@ -32,11 +32,15 @@ class A1111Model:
         self._neutral: ExitStack | None = None
         self._parked: set[Part] = set()
         self.device = torch.device(devices.device)
-        self.open()
-        self.info = checkpoint.describe(model)
         self.unet: nn.Module = model.model.diffusion_model
         self.text_encoders = checkpoint.encoders(model)
         self.alphas_cumprod = model.alphas_cumprod_original.detach().float().cpu()
+        self.open()
+        try:
+            self.info = checkpoint.describe(model)
+        except BaseException:
+            self.close()
+            raise
 
     def open(self) -> None:
         """Take the model: what the WebUI did to it is undone, parts that were parked are sent away again."""

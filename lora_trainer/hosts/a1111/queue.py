@@ -30,8 +30,13 @@ class Shift:
         """Wait in the queue, then begin."""
         progress.add_task_to_queue(self.job)
         call_queue.queue_lock.acquire()
-        vars(shared.state)["request_restart"] = self._restart_quietly
-        self._begin_task()
+        try:
+            vars(shared.state)["request_restart"] = self._restart_quietly
+            self._begin_task()
+        except BaseException:
+            vars(shared.state).pop("request_restart", None)
+            call_queue.queue_lock.release()
+            raise
 
     def end(self) -> None:
         """Let the next one begin."""
