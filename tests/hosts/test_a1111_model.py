@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from tests.support.fake_webui import Model, WebUI, installed
 
 pytest.importorskip("ldm", reason="needs the package stable-diffusion-sdkit, which make test installs")
 
 from lora_trainer.config import RunConfig
-from lora_trainer.errors import ConfigError, HostBusyError, UnsupportedModelError
+from lora_trainer.errors import ConfigError, HostBusyError
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.checkpointing import checkpoint_blocks
@@ -41,31 +39,6 @@ def host(webui: WebUI) -> Any:
 def taken(host: Any) -> Iterator[Any]:
     with host.working("task(x)", CancelToken()), host.take("no") as model:
         yield model
-
-
-def state_of(webui: WebUI) -> dict[str, Any]:
-    model = webui.model
-    return {
-        "weights": {name: tensor.clone() for name, tensor in model.state_dict().items()},
-        "requires_grad": [p.requires_grad for p in model.parameters()],
-        "training": [module.training for module in model.modules()],
-        "own": [sorted(vars(module)) for module in model.modules()],
-        "padding": [getattr(module, "padding_mode", None) for module in model.modules()],
-        "parallel": webui.shared.parallel_processing_allowed,
-        "hypernetworks": webui.shared.loaded_hypernetworks,
-        "merging": getattr(model, "applied_token_merged_ratio", 0),
-        "unet": webui.sd_unet.current_unet_option and webui.sd_unet.current_unet_option.label,
-        "attention": webui.sd_hijack.current_optimizer.name,
-        "rng": torch.get_rng_state(),
-    }
-
-
-def assert_equal(now: dict[str, Any], before: dict[str, Any]) -> None:
-    for name, tensor in before.pop("weights").items():
-        assert torch.equal(now["weights"][name], tensor), name
-    now.pop("weights")
-    assert torch.equal(now.pop("rng"), before.pop("rng"))
-    assert now == before
 
 
 def captured(taken: Any) -> Any:
@@ -166,129 +139,6 @@ def test_gradients_with_and_without_recomputation(webui: WebUI, taken: Any) -> N
     for one, other in zip(plain, recomputed, strict=True):
         assert torch.allclose(one, other, atol=1e-6)
     assert all(p.grad is None for p in webui.model.parameters())
-
-
-@pytest.mark.parametrize("how", ["end", "exception"])
-def test_everything_is_put_back(webui: WebUI, host: Any, how: str) -> None:
-    networks = [object()]
-    webui.shared.loaded_hypernetworks = networks
-    webui.sd_hijack.model_hijack.apply_circular(True)
-    webui.sd_unet.current_unet_option = SimpleNamespace(label="engine")
-    webui.model.applied_token_merged_ratio = 0.5
-    webui.model.model.diffusion_model.out[0].training = True
-    before = state_of(webui)
-    try:
-        with host.working("task(x)", CancelToken()), host.take("no") as taken:
-            assert webui.shared.loaded_hypernetworks == [] and not webui.shared.parallel_processing_allowed
-            assert webui.sd_unet.current_unet_option is None and webui.model.applied_token_merged_ratio == 0
-            assert not any(p.requires_grad for p in webui.model.parameters())
-            assert not any(getattr(m, "padding_mode", "") == "circular" for m in webui.model.modules())
-            assert not any(m.training for m in webui.model.modules())
-            taken.generate(GenerateRequest("x", width=64, height=64, steps=1))
-            if how == "exception":
-                raise RuntimeError("in the middle")
-    except RuntimeError:
-        assert how == "exception"
-    assert_equal(state_of(webui), before)
-    assert webui.shared.loaded_hypernetworks is networks
-    assert not webui.call_queue.queue_lock._lock.locked() and webui.progress.finished == ["task(x)"]
-
-
-def test_attention_without_gradients_is_replaced(webui: WebUI, host: Any) -> None:
-    unet = webui.model.model.diffusion_model
-    attention: list[nn.Module] = [m for m in unet.modules() if hasattr(m, "to_q")]
-    for module in attention:
-        plain = module.forward
-        module.forward = lambda *a, _plain=plain, **k: _plain(*a, **k).detach()
-    webui.sd_hijack.current_optimizer = SimpleNamespace(name="xformers", title=lambda: "xformers")
-    with host.working("task(x)", CancelToken()), host.take("no"):
-        assert webui.sd_hijack.current_optimizer.name == "sdp"
-    assert webui.applied == ["sdp - scaled dot product", "xformers"]
-
-
-def test_attention_with_gradients_stays(webui: WebUI, taken: Any) -> None:
-    assert webui.applied == []
-
-
-def spoil(change: Callable[[WebUI], Any]) -> Callable[[WebUI], Any]:
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        (spoil(lambda w: setattr(w.shared.cmd_opts, "lowvram", True)), "--medvram"),
-        (spoil(lambda w: setattr(w.model, "is_sd3", True)), "SD 3"),
-        (spoil(lambda w: setattr(w.model, "is_ssd", True)), "SSD-1B"),
-        (spoil(lambda w: setattr(w.model, "cond_stage_key", "edit")), "edit"),
-        (spoil(lambda w: setattr(w.model, "is_sdxl_inpaint", True)), "inpainting"),
-        (spoil(lambda w: setattr(w.model.model, "conditioning_key", "hybrid")), "depth"),
-        (spoil(lambda w: setattr(w.devices, "fp8", True)), "FP8"),
-        (spoil(lambda w: setattr(w.model.cond_stage_model, "wrapped", nn.Linear(1, 1))), "text encoders"),
-        (spoil(lambda w: setattr(w.model, "forge_objects", 1)), "Forge"),
-        (spoil(lambda w: w.choose_model(None)), "No checkpoint"),
-        (spoil(lambda w: w.model.to("meta")), "unloaded"),
-    ],
-)
-def test_refusals(webui: WebUI, host: Any, change: Callable[[WebUI], Any], word: str) -> None:
-    change(webui)
-    with pytest.raises(UnsupportedModelError, match=word) as error, host.working("task(x)", CancelToken()):
-        raise AssertionError("not refused")
-    assert str(error.value).count(". ") == 0 and str(error.value).endswith(".")
-    assert not webui.call_queue.queue_lock._lock.locked()
-
-
-def test_forge_is_refused(webui: WebUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lora_trainer.hosts.a1111.host import A1111Host
-
-    (tmp_path / "forge" / "modules_forge").mkdir(parents=True)
-    monkeypatch.syspath_prepend(tmp_path / "forge")
-    with pytest.raises(UnsupportedModelError, match="Forge"):
-        A1111Host()
-
-
-@pytest.mark.parametrize("where", ["describe", "restore_base"])
-def test_a_failure_while_taking_leaves_nothing_held(
-    webui: WebUI, host: Any, where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lora_trainer.hosts.a1111 import checkpoint, loras
-
-    def fail(*anything: Any) -> None:
-        raise ZeroDivisionError
-
-    before = state_of(webui)
-    monkeypatch.setattr({"describe": checkpoint, "restore_base": loras}[where], where, fail)
-    with pytest.raises(ZeroDivisionError), host.working("task(x)", CancelToken()), host.take("no"):
-        pass
-    monkeypatch.undo()
-    assert_equal(state_of(webui), before)
-    assert not webui.call_queue.queue_lock._lock.locked() and not vars(webui.shared.state).get("request_restart")
-    assert webui.sd_models.reload_model_weights.__name__ == "reload_model_weights"
-
-
-def test_weights_in_fp16_need_a_precision(webui: WebUI, host: Any) -> None:
-    webui.model.half()
-    with host.working("task(x)", CancelToken()):
-        with pytest.raises(ConfigError, match="--no-half"), host.take("no"):
-            pass
-        assert host.defaults()["mixed_precision"] == "fp16"
-    assert webui.shared.parallel_processing_allowed
-
-
-def test_medvram_trains_the_unet_only(webui: WebUI, host: Any) -> None:
-    webui.model.lowvram = True
-    brought: list[nn.Module] = []
-    for module in (webui.model.model, webui.model.first_stage_model, webui.model.cond_stage_model):
-        module.register_forward_pre_hook(lambda module, _: brought.append(module))
-    with host.working("task(x)", CancelToken()), host.take("no") as taken:
-        assert brought[-1] is webui.model.model
-        taken.encode_images(torch.zeros(1, 3, 64, 64))
-        assert brought[-1] is webui.model.first_stage_model, "the hook that moves the VAE ran"
-        with torch.no_grad():
-            taken.encode_captions(["x"], 75, 1)
-        assert brought[-1] is webui.model.cond_stage_model
-        with pytest.raises(UnsupportedModelError, match="network_train_unet_only"):
-            taken.encode_captions(["x"], 75, 1)
 
 
 def test_a_model_that_goes_away(webui: WebUI, host: Any) -> None:
