@@ -90,7 +90,10 @@ Event = Preparing | Started | StepDone | Saved | Sampled | Notice | Finished
 
 @dataclass
 class CancelToken:
-    """Asks the loop to save and end; checked at every micro-step. Safe to set from any thread or signal handler."""
+    """Asks the loop to save and end; checked at every optimiser step and every encoded image.
+
+    Safe to set from any thread or signal handler.
+    """
 
     _flag: Flag = field(default_factory=Flag)
 
