@@ -30,7 +30,8 @@ def create_app(checkpoint: Path, lora_dir: Path, output: Path, test_after: bool 
     add_routes(app, job)
 
     async def asset(name: str) -> Response:
-        return FileResponse(ASSETS[name]) if name in ASSETS else Response(status_code=404)
+        known = name in ASSETS and ASSETS[name].is_file()
+        return FileResponse(ASSETS[name]) if known else Response(status_code=404)
 
     app.add_api_route(f"{ROUTE}/assets/{{name}}", asset, methods=["GET"], response_model=None)
     tab = create_tab(job, webui=False)
