@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from lora_trainer.config import RunConfig
 from lora_trainer.kohya import load_kohya
 from tests.support.kohya_form import FORM, STARTER, form, notices, refused
@@ -53,6 +55,13 @@ def test_empty_values_are_the_trainers_defaults() -> None:
     empty_extension = load_kohya({**FORM, "caption_extension": ""})
     assert empty_extension.config.caption.caption_extension == ".caption"
     assert any("caption_extension" in line for line in empty_extension.notices)
+
+
+@pytest.mark.parametrize("zero", ["0", 0, 0.0])
+def test_replaced_zero_is_told(zero: object) -> None:
+    loaded = load_kohya({**FORM, "huber_c": zero, "vae_batch_size": 0, "clip_skip": 0, "loraplus_lr_ratio": 0})
+    assert loaded.config.loss.huber_c == 0.1
+    assert loaded.notices == [f"huber_c {zero} counts as not set, as in kohya; 0.1 is used."]
 
 
 def test_null_says_nothing() -> None:

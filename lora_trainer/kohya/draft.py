@@ -26,6 +26,8 @@ ZERO_IS_UNSET = (
     "huber_scale", "loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio",
 )  # fmt: skip
 
+ZERO_IS_ONE = ("gradient_accumulation_steps", "clip_skip", "vae_batch_size")  # of those: 0 is how "off" is written
+
 NETWORK_ARGS = (
     "conv_dim", "conv_alpha", "block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas", "down_lr_weight",
     "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold", "rank_dropout", "module_dropout", "loraplus_lr_ratio",
@@ -84,7 +86,9 @@ class Draft:
         elif value == "" and SD_DEFAULTS.get(option):
             value = SD_DEFAULTS[option]
         elif option in ZERO_IS_UNSET and same(value, 0):
-            value = sd_default(option)
+            zero, value = value, sd_default(option)
+            if value is not None and option not in ZERO_IS_ONE:
+                self.notices.append(f"{name} {zero} counts as not set, as in kohya; {value} is used.")
         if option.endswith("_lr_weight") and isinstance(value, str) and "," in value:
             value = ",".join(part.strip() or "0" for part in value.split(","))  # an empty place counts 0 in kohya
         self.values[option] = self._read(name, value, row.type, _constraints(option))
