@@ -71,23 +71,22 @@ def count_batches(samples: Iterable[int], batch_size: int) -> int:
     return sum(ceil(n / batch_size) for n in samples)
 
 
-def steps_per_epoch(batches: int, accumulation: int = 1, processes: int = 1) -> int:
+def steps_per_epoch(batches: int, accumulation: int = 1) -> int:
     """Optimiser steps of one epoch; what is left of a group of accumulated batches at its end is a step too.
 
     Args:
-        batches: of one epoch. If they hold the images of all processes, as those of :func:`plan_epoch` do, leave
-            ``processes`` at 1; if they are one process's batches, as sd-scripts counts them, give the number.
+        batches: of one epoch, each with the images of all processes, as those of :func:`plan_epoch`.
     """
-    return ceil(ceil(batches / processes) / accumulation)
+    return ceil(batches / accumulation)
 
 
-def total_steps(config: OptimizerConfig, batches: int, processes: int = 1) -> int:
+def total_steps(config: OptimizerConfig, batches: int) -> int:
     """Optimiser steps of the run: ``max_train_steps``, or ``max_train_epochs`` whole epochs if that is 0."""
     if config.max_train_steps:
         return config.max_train_steps
-    return config.max_train_epochs * steps_per_epoch(batches, config.gradient_accumulation_steps, processes)
+    return config.max_train_epochs * steps_per_epoch(batches, config.gradient_accumulation_steps)
 
 
-def total_epochs(steps: int, batches: int, accumulation: int = 1, processes: int = 1) -> int:
+def total_epochs(steps: int, batches: int, accumulation: int = 1) -> int:
     """Epochs that this many steps begin; the last one may be cut short."""
-    return ceil(steps / steps_per_epoch(batches, accumulation, processes))
+    return ceil(steps / steps_per_epoch(batches, accumulation))

@@ -1,4 +1,4 @@
-"""What there is to say of a dataset: for the check, the notices and the LoRA file's metadata."""
+"""What there is to say of a dataset: for the check, the page and the LoRA file's metadata."""
 
 from __future__ import annotations
 
@@ -84,32 +84,6 @@ def describe(facts: DatasetSummary) -> list[str]:
     if facts.skipped:
         lines.append(f"{len(facts.skipped)} files skipped")
     return [*lines, *facts.skipped, *facts.notices]
-
-
-def metadata(facts: DatasetSummary) -> dict[str, str]:
-    """The dataset's part of a LoRA file's metadata, as kohya writes it: every value is text, most of it JSON."""
-    frequency: dict[str, dict[str, int]] = {}
-    for folder in facts.folders:
-        tags = frequency.setdefault(folder.name, {})
-        for tag, count in folder.tags.items():
-            tags[tag] = tags.get(tag, 0) + count
-    buckets = {str(n): {"resolution": list(size), "count": uses} for n, (size, uses) in enumerate(facts.buckets)}
-    return {
-        "ss_num_train_images": str(facts.samples),
-        "ss_num_reg_images": str(facts.reg_samples),
-        "ss_dataset_dirs": json.dumps(_dirs(facts, False)),
-        "ss_reg_dataset_dirs": json.dumps(_dirs(facts, True)),
-        "ss_tag_frequency": json.dumps(frequency),
-        "ss_bucket_info": json.dumps({"buckets": buckets, "mean_img_ar_error": facts.mean_aspect_error}),
-    }
-
-
-def _dirs(facts: DatasetSummary, is_reg: bool) -> dict[str, dict[str, int]]:
-    return {
-        folder.name: {"n_repeats": folder.repeats, "img_count": folder.images}
-        for folder in facts.folders
-        if folder.is_reg == is_reg
-    }
 
 
 def _folder(dataset: Dataset, folder: Folder) -> FolderSummary:

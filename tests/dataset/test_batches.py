@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from itertools import pairwise
-from math import ceil
 from pathlib import Path
 
 import pytest
@@ -129,19 +128,16 @@ def test_batches_per_epoch_is_the_sum_over_buckets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batches", "accumulation", "processes", "steps"),
+    ("batches", "accumulation", "steps"),
     [
-        (100, 1, 1, 100),
-        (100, 3, 1, 34),  # 33 whole groups and a rest of one batch, which is a step too
-        (100, 1, 2, 50),
-        (101, 1, 2, 51),
-        (101, 4, 2, 13),  # ceil(101 / 2 / 4)
-        (1, 8, 4, 1),
+        (100, 1, 100),
+        (100, 3, 34),  # 33 whole groups and a rest of one batch, which is a step too
+        (101, 4, 26),
+        (1, 8, 1),
     ],
 )
-def test_steps_per_epoch(batches: int, accumulation: int, processes: int, steps: int) -> None:
-    assert steps_per_epoch(batches, accumulation, processes) == steps
-    assert steps == ceil(batches / processes / accumulation)
+def test_steps_per_epoch(batches: int, accumulation: int, steps: int) -> None:
+    assert steps_per_epoch(batches, accumulation) == steps
 
 
 def test_total_steps_of_worked_examples() -> None:
@@ -152,7 +148,8 @@ def test_total_steps_of_worked_examples() -> None:
     batches = count_batches([97, 63, 40], 2)
     assert total_steps(OptimizerConfig(max_train_epochs=10), batches) == 1010
     assert total_steps(OptimizerConfig(max_train_epochs=10, gradient_accumulation_steps=4), batches) == 260
-    assert total_steps(OptimizerConfig(max_train_epochs=10, gradient_accumulation_steps=4), batches, processes=2) == 130
+    # two processes: batches of 4 over both, and each bucket's last one is shared too: 25 + 16 + 10
+    assert total_steps(OptimizerConfig(max_train_epochs=10), count_batches([97, 63, 40], 2 * 2)) == 510
     assert total_steps(OptimizerConfig(max_train_steps=1600, max_train_epochs=10), batches) == 1600
 
 

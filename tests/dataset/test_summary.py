@@ -1,4 +1,4 @@
-"""What is said of a dataset: counts, lines and metadata."""
+"""What is said of a dataset: counts and lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lora_trainer.dataset.items import Dataset
-from lora_trainer.dataset.summary import describe, metadata, summary, to_json
+from lora_trainer.dataset.summary import describe, summary, to_json
 
 
 @pytest.fixture
@@ -51,26 +51,3 @@ def test_json_and_lines(data: Dataset) -> None:
     assert "576x384: 20 uses" in text
     for line in (*data.notices, *map(str, data.skipped)):
         assert line in lines
-
-
-def test_metadata_is_what_kohya_writes_and_the_webui_reads(data: Dataset) -> None:
-    values = metadata(summary(data))
-    assert all(isinstance(value, str) for value in values.values())
-    assert values["ss_num_train_images"] == "32"
-    assert values["ss_num_reg_images"] == "32"
-    assert json.loads(values["ss_dataset_dirs"]) == {
-        "10_ohwx dog": {"n_repeats": 10, "img_count": 3},
-        "2_mug": {"n_repeats": 2, "img_count": 1},
-    }
-    assert json.loads(values["ss_reg_dataset_dirs"]) == {"1_dog": {"n_repeats": 1, "img_count": 3}}
-    assert json.loads(values["ss_tag_frequency"]) == {
-        "10_ohwx dog": {"ohwx dog": 3, "sitting": 1},
-        "2_mug": {"mug": 1},
-        "1_dog": {"dog": 3},
-    }
-    info = json.loads(values["ss_bucket_info"])
-    assert info["buckets"] == {
-        "0": {"resolution": [512, 512], "count": 44},
-        "1": {"resolution": [576, 384], "count": 20},
-    }
-    assert info["mean_img_ar_error"] == 0.0
