@@ -31,7 +31,7 @@ OUTSIDE = (
     "v2", "sdxl", "v_parameterization",
 )  # fmt: skip
 
-# read by rules of their own, in gui.py and arguments.py
+# read by rules of their own, in form.py and arguments.py
 RULES = (
     "LoRA_type", "additional_parameters", "epoch", "locon", "lr_warmup", "masked_loss", "network_args",
     "network_module", "network_train", "noise_offset_type", "save_model_as", "use_8bit_adam", "use_lion_optimizer",
