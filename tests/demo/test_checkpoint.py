@@ -12,8 +12,6 @@ from safetensors import safe_open
 from lora_trainer.demo import CHECKPOINT, CONFIG, TOKENIZER
 from lora_trainer.demo.install import install
 
-pytestmark = pytest.mark.skipif(not CHECKPOINT.exists(), reason="the embedded checkpoint is not there")
-
 
 def shapes() -> dict[str, tuple[int, ...]]:
     with safe_open(CHECKPOINT, "pt") as file:
