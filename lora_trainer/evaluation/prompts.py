@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lora_trainer.errors import FileError
+from lora_trainer.errors import ConfigError, FileError
 
 DEFAULT_STRENGTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.2)
 DEFAULT_STRENGTH = 0.8  # the usual starting point; the middle of the 0.7-0.9 that a well-trained LoRA works best at
 LORA, TRIGGER = "{lora}", "{trigger}"
+WEIGHT = r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))"
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,22 @@ def parse_prompt(line: str, name: str, trigger: str) -> Prompt:
 
     The LoRA's own tag ``<lora:NAME:0.7>`` sets place and strength; ``{lora}`` sets the place only; without either the
     tag is put first. ``{trigger}`` becomes the trigger. Tags of other LoRAs stay as they are.
+
+    Raises:
+        ConfigError: quotes a line whose tag has more than one plain weight, or that asks for the LoRA twice.
     """
-    own = re.search(rf"<lora:{re.escape(name)}(?::([\d.]+)[^>]*)?>", line)
+    own = re.findall(rf"<(?:lora|lyco):{re.escape(name)}(?::[^>]*)?>", line)
+    if len(own) + line.count(LORA) > 1:
+        raise ConfigError(f"The prompt {line!r} has this LoRA twice; write <lora:{name}:weight> or {LORA} once.")
     strength = DEFAULT_STRENGTH
     if own:
-        strength = float(own.group(1) or 1.0)
-        line = line.replace(own.group(0), LORA, 1)
+        found = re.fullmatch(rf"<\w+:{re.escape(name)}(?::{WEIGHT})?>", own[0])
+        if found is None:
+            raise ConfigError(
+                f"{own[0]} in the prompt {line!r} can't be tested; write <lora:{name}:weight> with one number."
+            )
+        strength = float(found[1] or 1.0)
+        line = line.replace(own[0], LORA)
     elif LORA not in line:
         line = f"{LORA} {line}"
     return Prompt(line.replace(TRIGGER, trigger), strength)
@@ -77,6 +88,7 @@ def read_prompts(path: Path, name: str, trigger: str) -> tuple[Prompt, ...]:
 
     Raises:
         FileError: if the file can't be read, isn't text or holds no prompt.
+        ConfigError: if a line's tag for this LoRA can't be tested.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_trainer.errors import FileError
+from lora_trainer.errors import ConfigError, FileError
 from lora_trainer.evaluation.prompts import (
     Prompt,
     integration_prompts,
@@ -36,6 +36,8 @@ def test_caption_is_used_with_the_trigger() -> None:
         ("{trigger} at sea", Prompt("{lora} foxy at sea", 0.8)),
         ("oil painting of {trigger}, {lora}", Prompt("oil painting of foxy, {lora}", 0.8)),
         ("a {trigger}, <lora:fox:0.65>", Prompt("a foxy, {lora}", 0.65)),
+        ("<lora:fox:-0.5> foxy", Prompt("{lora} foxy", -0.5)),
+        ("<lora:fox:.5> foxy", Prompt("{lora} foxy", 0.5)),
         ("<lora:fox> foxy", Prompt("{lora} foxy", 1.0)),
         ("<lora:style:0.5> foxy", Prompt("{lora} <lora:style:0.5> foxy", 0.8)),
         ("<lora:foxes:0.5> foxy", Prompt("{lora} <lora:foxes:0.5> foxy", 0.8)),
@@ -43,6 +45,25 @@ def test_caption_is_used_with_the_trigger() -> None:
 )
 def test_line_of_a_prompts_file(line: str, expected: Prompt) -> None:
     assert parse_prompt(line, "fox", "foxy") == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "<lora:fox:0.5:1> foxy",
+        "<lora:fox:te=0.5:unet=1> foxy",
+        "<lora:fox:1.0.0> foxy",
+        "<lora:fox:> foxy",
+        "<lora:fox:nan> foxy",
+        "<lora:fox:0.5> foxy <lora:fox:0.6>",
+        "{lora} <lora:fox:0.5> foxy",
+        "{lora} foxy {lora}",
+    ],
+)
+def test_tag_that_cannot_be_tested_is_refused_with_its_line(line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_prompt(line, "fox", "foxy")
+    assert line in str(caught.value) and "<lora:fox:weight>" in str(caught.value)
 
 
 def test_prompts_file(tmp_path: Path) -> None:
