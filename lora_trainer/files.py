@@ -24,11 +24,11 @@ def replaced(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise FileError(_refusal(path, error.strerror or str(error))) from error
     except Exception as error:
-        if type(error).__name__ == "SafetensorError" or "PytorchStreamWriter" in str(error):  # their words for OSError
+        if type(error).__name__ == "SafetensorError":  # its word for OSError
             raise FileError(_refusal(path, str(error))) from error
         raise
     finally:
@@ -38,6 +38,21 @@ def replaced(path: Path) -> Iterator[Path]:
 
 def _refusal(path: Path, reason: str) -> str:
     return f"Can't write {path}: {reason}. Free space on the disk or choose another folder."
+
+
+def check_writable(folder: Path, what: str) -> None:
+    """Make a folder and try to write there, so that it is found out now and not after an hour.
+
+    Raises:
+        FileError: names the folder; ``what`` says which one it is.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise FileError(f"The {what} {folder} can't be written ({error.strerror}). Choose another one.") from error
 
 
 def write_text(path: Path, text: str) -> None:

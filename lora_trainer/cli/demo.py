@@ -31,9 +31,10 @@ def run_demo(args: argparse.Namespace) -> None:
     with stop_on_signals(token):
         host = open_host(places, config)
         reader = train_and_tell(host, places, config, token, overwrite=True)
-        if reader.finished is None or token.cancelled:
+        lora = reader.finished.path if reader.finished else None
+        if lora is None or token.cancelled:
             return
-        finished = test_and_tell(host, reader.finished.path, args.output / NAME, token, demo_plan(reader.finished.path))
+        finished = test_and_tell(host, lora, args.output / NAME, token, demo_plan(lora))
     say(f"All of it took {duration(time.monotonic() - started)}. Open {finished.page} in a browser.")
 
 

@@ -86,6 +86,9 @@ class Reader:
         if self.started is None or self.finished is None:
             return
         end = self.finished
+        if end.path is None:
+            say("Stopped before the first step; nothing was written.")
+            return
         steps = end.step - self.first_step
         if end.stopped:
             say(f"Stopped at step {end.step} of {end.steps}, everything is saved; --resume goes on from there.")
@@ -156,10 +159,11 @@ def run_train(args: argparse.Namespace) -> None:
     with stop_on_signals(token):
         host = open_host(places, config)
         reader = train_and_tell(host, places, config, token, args.resume, args.overwrite, notices)
-        if args.test and reader.finished and not token.cancelled and is_first_process():
+        lora = reader.finished.path if reader.finished else None
+        if args.test and lora and not token.cancelled and is_first_process():
             from lora_trainer.cli.evaluate import test_and_tell
 
-            test_and_tell(host, reader.finished.path, places.output / places.name, token)
+            test_and_tell(host, lora, places.output / places.name, token)
 
 
 def train_and_tell(
@@ -189,7 +193,7 @@ def train_and_tell(
             raise RunFailedError(str(error)) from error
         raise
     reader.summary(time.monotonic() - started)
-    if reader.finished is not None and is_first_process():
+    if reader.finished is not None and reader.finished.path and is_first_process():
         for notice in publish_card(reader.finished.path, host.info().family, sample=reader.sample).notices:
             say(f"Note: {notice}")
         say(f"Log and state: {places.output / places.name}")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import interpolate
 
 from lora_trainer.config import RunConfig
-from lora_trainer.errors import TrainingDivergedError
+from lora_trainer.errors import LoraTrainerError, TrainingDivergedError
 from lora_trainer.hosts.base import Conditioning, SizeConditioning, TakenModel
-from lora_trainer.training.events import Event, Preparing
+from lora_trainer.training.events import Event, Notice, Preparing
 from lora_trainer.training.processes import Processes
 from lora_trainer.training.store import TensorStore
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 CAPTIONS_AT_ONCE = 8  # per call of the text encoder; one by one when there are few, so that grouping can't change bits
 FEW_CAPTIONS = 64
+LARGEST_IN_MEMORY = 2 << 30  # bytes of encoded captions; more than this goes to the disk
 
 
 def digest(*parts: object) -> str:
@@ -44,12 +46,13 @@ class EncodedImage:
 class LatentCache:
     """Encodes images, at most once each if ``cached``."""
 
-    def __init__(self, model: TakenModel, store: TensorStore | None) -> None:
-        self.model, self.store = model, store
+    def __init__(self, model: TakenModel, store: TensorStore | None, precision: str) -> None:
+        self.model, self.store, self.precision = model, store, precision
 
     def key(self, content: str, *how: object) -> str:
         """Key of an image: its bytes, how it is resized, cropped and flipped, and the VAE that encodes it."""
-        return digest("latents 1", self.model.info.vae_fingerprint, content, *how)
+        where = (self.precision, self.model.device.type)
+        return digest("latents 2", self.model.info.vae_fingerprint, *where, content, *how)
 
     def fill(self, wanted: dict[str, LoadLater], batch_size: int, processes: Processes) -> Iterator[Event]:
         """Encode what is missing, equal sizes together; ``wanted`` maps keys to images that can be loaded."""
@@ -61,9 +64,9 @@ class LatentCache:
             if processes.is_main:
                 yield Preparing("Encoding images", start * processes.world, len(missing))
             for key, image in zip(keys, self.encode([wanted[key].load() for key in keys]), strict=True):
-                made.append((key, _pack(image)))
-        for key, tensors in processes.gather(made):
-            self.store[key] = tensors
+                self.store[key] = _pack(image)
+                made.append((key, self.store[key]) if processes.world > 1 else (key, {}))
+        _share(self.store, made, processes)
         if processes.is_main:
             yield Preparing("Encoding images", len(missing), len(missing))
 
@@ -74,7 +77,10 @@ class LatentCache:
             TrainingDivergedError: if the VAE gives NaN or Inf for one of them; names it.
         """
         pixels = torch.stack([image.pixels for image in images]).to(self.model.device)
-        mean, std = (part.float().cpu() for part in self.model.encode_images(pixels))
+        try:
+            mean, std = (part.float().cpu() for part in self.model.encode_images(pixels))
+        except LoraTrainerError as error:
+            raise TrainingDivergedError(f"{', '.join(image.path.name for image in images)}: {error}") from error
         for image, one in zip(images, mean, strict=True):
             if not torch.isfinite(one).all():
                 raise TrainingDivergedError(
@@ -112,16 +118,19 @@ class CaptionCache:
     def __init__(self, model: TakenModel, store: TensorStore, config: RunConfig) -> None:
         self.model, self.store = model, store
         self.length, self.clip_skip = config.caption.max_token_length, config.caption.clip_skip
+        self.precision = config.memory.mixed_precision
 
     def key(self, text: str) -> str:
         """Key of a caption: its text, how it is encoded, and the text encoders that encode it."""
-        return digest("captions 1", self.model.info.text_fingerprint, self.length, self.clip_skip, text)
+        where = (self.precision, self.model.device.type)
+        return digest("captions 2", self.model.info.text_fingerprint, *where, self.length, self.clip_skip, text)
 
-    def fill(self, texts: Iterable[str], processes: Processes) -> Iterator[Event]:
-        """Encode the distinct texts that are missing."""
-        missing = [text for text in dict.fromkeys(texts) if self.key(text) not in self.store]
+    def fill(self, texts: Iterable[str], processes: Processes, spill: Path) -> Iterator[Event]:
+        """Encode the distinct texts that are missing; ``spill`` is the folder for what memory shouldn't hold."""
+        wanted = list(dict.fromkeys(texts))
+        missing = [text for text in wanted if self.key(text) not in self.store]
         mine = missing[processes.rank :: processes.world]
-        at_once = 1 if len(missing) <= FEW_CAPTIONS else CAPTIONS_AT_ONCE
+        at_once = 1 if len(wanted) <= FEW_CAPTIONS else CAPTIONS_AT_ONCE
         made: list[tuple[str, dict[str, Tensor]]] = []
         for start in range(0, len(mine), at_once):
             if processes.is_main:
@@ -133,11 +142,21 @@ class CaptionCache:
                 entry = {"context": encoded.context[index].cpu()}
                 if encoded.pooled is not None:
                     entry["pooled"] = encoded.pooled[index].cpu()
-                made.append((self.key(text), entry))
-        for key, entry in processes.gather(made):
-            self.store[key] = entry
+                self.store[self.key(text)] = entry
+                made.append((self.key(text), entry if processes.world > 1 else {}))
+            if start == 0 and self._too_many(len(wanted), encoded):
+                yield Notice(
+                    f"{len(wanted)} different captions need more than {LARGEST_IN_MEMORY >> 30} GiB; they are kept in "
+                    f"{spill}, which may be deleted after the run."
+                )
+                self.store.move_to(spill)
+        _share(self.store, made, processes)
         if processes.is_main:
             yield Preparing("Encoding captions", len(missing), len(missing))
+
+    def _too_many(self, texts: int, encoded: Conditioning) -> bool:
+        entry = encoded.context[0].nbytes + (0 if encoded.pooled is None else encoded.pooled[0].nbytes)
+        return self.store.directory is None and texts * entry > LARGEST_IN_MEMORY
 
     def batch(self, texts: Sequence[str]) -> Conditioning:
         """The conditioning of a batch, from the cache, on the model's device."""
@@ -156,6 +175,13 @@ def _runs(keys: Sequence[str], of: object, most: int) -> Iterator[tuple[int, lis
             end += 1
         yield start, list(keys[start:end])
         start = end
+
+
+def _share(store: TensorStore, made: list[tuple[str, dict[str, Tensor]]], processes: Processes) -> None:
+    """Give every process what the others made."""
+    for key, tensors in processes.gather(made):
+        if key not in store:
+            store[key] = tensors
 
 
 def _pack(image: EncodedImage) -> dict[str, Tensor]:

@@ -76,9 +76,9 @@ class Notice:
 
 @dataclass(frozen=True)
 class Finished:
-    """The run ended; ``stopped`` if it was cancelled before its last step."""
+    """The run ended; ``stopped`` if it was cancelled before its last step. No path if that was before the first."""
 
-    path: Path
+    path: Path | None
     step: int
     steps: int
     stopped: bool

@@ -47,7 +47,8 @@ class Feed:
         fixed = not (data.color_aug or data.random_crop)  # these change the pixels at every use
         self.latents_cached = memory.cache_latents and fixed
         self.captions_cached = memory.cache_text_encoder_outputs and not config.trains_text_encoder
-        self.latents = LatentCache(model, self._store("latents", memory.cache_latents_to_disk) if fixed else None)
+        latents = self._store("latents", memory.cache_latents_to_disk) if fixed else None
+        self.latents = LatentCache(model, latents, memory.mixed_precision)
         captions = self._store("captions", memory.cache_text_encoder_outputs_to_disk)
         self.captions = CaptionCache(model, captions, config)
 
@@ -60,7 +61,7 @@ class Feed:
             yield from self.latents.fill(wanted, self.config.memory.vae_batch_size, self.processes)
             self.model.park("vae")
         if self.captions_cached:
-            yield from self.captions.fill(self._all_texts(), self.processes)
+            yield from self.captions.fill(self._all_texts(), self.processes, self._folder.cache / "captions")
             self.model.park("text_encoders")
 
     def inputs(self, samples: Batch, epoch: int, step: int) -> StepInputs:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
+import logging
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lora_trainer.errors import FileError
-from lora_trainer.files import write_json
+from lora_trainer.files import check_writable, write_json, write_text
 from lora_trainer.training.events import StepDone
+
+log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -30,29 +33,21 @@ class RunFolder:
         Raises:
             FileError: in one sentence.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise FileError(
-                f"The output folder {self.path} can't be written ({error.strerror}). Choose another one."
-            ) from error
+        check_writable(self.path, "output folder")
 
     def start_log(self, step: int) -> None:
         """Keep the log's lines up to ``step``: a crash may have logged steps that the state doesn't know."""
         lines = self.log.read_text(encoding="utf-8").splitlines() if step and self.log.is_file() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        self.log.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_text(self.log, "".join(line + "\n" for line in lines if _step_of(line) <= step))
 
     def append_log(self, done: StepDone) -> None:
-        """Add one line for a step."""
+        """Add one line for a step. A line that can't be written is left out: the run is worth more."""
+        values = {name: _finite(value) for name, value in asdict(done).items()}
         try:
             with self.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(done)) + "\n")
+                file.write(json.dumps(values) + "\n")
         except OSError as error:
-            raise FileError(f"Can't write {self.log}: {error.strerror}. Free disk space, then resume.") from error
+            log.warning("Step %d isn't in %s: %s", done.step, self.log, error.strerror)
 
     def read_run(self) -> dict[str, Any]:
         """What :meth:`write_run` recorded.
@@ -68,3 +63,16 @@ class RunFolder:
     def write_run(self, facts: dict[str, Any]) -> None:
         """Record the full configuration, versions, seeds and the base model."""
         write_json(self.run, facts)
+
+
+def _step_of(line: str) -> float:
+    """The step of a log line; infinite for one that was torn by a crash."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity; the gradient norm of an fp16 step that overflowed is one."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lora_trainer.dataset.batches import plan_epoch
-from lora_trainer.errors import TrainingDivergedError
+from lora_trainer.dataset.batches import Batch, plan_epoch
+from lora_trainer.errors import LoraTrainerError, TrainingDivergedError
 from lora_trainer.training.events import CancelToken, Event, Started
 from lora_trainer.training.precision import clip_gradients
 from lora_trainer.training.step import training_step
@@ -24,16 +24,25 @@ def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
     """Train until the last step or until the token is cancelled; at every event the model is the host's.
 
     The LoRA's hooks and the recomputation are on only while a step is computed. Whoever reads the events may therefore
-    pause, generate with the model, or close this generator between any two of them.
+    pause, generate with the model, or close this generator between any two of them. Whatever ends it before its time
+    (NaN, memory, an image that vanished, a reader that gives up), what was trained so far is saved.
 
     Raises:
-        TrainingDivergedError: loss or gradients are NaN or infinite; the state before that step is saved.
+        TrainingDivergedError: loss or gradients are NaN or infinite; they weren't applied.
     """
+    try:
+        yield from _steps(run, token)
+    except (LoraTrainerError, RuntimeError, OSError, GeneratorExit):
+        run.rescue()
+        raise
+
+
+def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
     at, config, processes = run.position, run.config, run.processes
     trained = sum(parameter.numel() for parameter in run.parameters)
     skipped = len(run.dataset.skipped)
     yield Started(at.step, run.steps, run.epochs, run.images, len(run.network.modules), trained, skipped)
-    if at.step == 0:
+    if at.step == 0 and not token.cancelled:
         yield from run.sample(first=True)
     stopped = False
     while at.step < run.steps and not stopped:
@@ -75,9 +84,7 @@ def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
     yield from run.finish(stopped)
 
 
-def _diverged(run: Session, group: list, what: str) -> TrainingDivergedError:
-    run.optimizer.zero_grad(set_to_none=True)
-    run.save_everything()
+def _diverged(run: Session, group: list[Batch], what: str) -> TrainingDivergedError:
     names = ", ".join(dict.fromkeys(run.dataset.items[sample.item].path.name for batch in group for sample in batch))
     return TrainingDivergedError(
         f"The {what} became NaN or infinite in step {run.position.step + 1} with {names}; everything up to step "

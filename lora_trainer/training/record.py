@@ -38,10 +38,11 @@ def metadata_of(
         reg_folders={f.name: {"n_repeats": f.repeats, "img_count": f.images} for f in facts.folders if f.is_reg},
         tag_frequency={f.name: f.tags for f in facts.folders if not f.is_reg},
         buckets=facts.buckets,
+        mean_aspect_error=facts.mean_aspect_error,
     )
 
     def metadata(stem: str, at: Position) -> dict[str, str]:
-        progress = Progress(at.epoch, epochs, at.step, steps, processes)
+        progress = Progress(min(at.epoch, epochs), epochs, at.step, steps, processes)
         return build_metadata(stem, config, info, about, progress, seed=config.optimizer.seed)
 
     return metadata

@@ -12,6 +12,7 @@ from lora_trainer.dataset.batches import batches_per_epoch, total_epochs, total_
 from lora_trainer.dataset.folders import scan
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.errors import ConfigError
+from lora_trainer.files import check_writable
 from lora_trainer.hosts.base import Host, TakenModel
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.diffusion import NoiseSchedule
@@ -58,13 +59,17 @@ def train(host: Host, request: RunRequest, token: CancelToken | None = None) -> 
     check_name(request, host.lora_dir)
     folder = RunFolder(request.output, request.name)
     folder.prepare()
+    check_writable(host.lora_dir, "LoRA folder")
     dataset = scan(request.dataset, request.config.dataset, request.config.caption)
     if processes.is_main:
         yield from (Notice(text) for text in [*dataset.notices, *map(str, dataset.skipped)])
     with host.take(request.config.memory.mixed_precision) as model:
         session = _open(host, request, model, dataset, folder, processes)
         written: list[Path] = []
-        yield from session.feed.fill()
+        for event in session.feed.fill():
+            yield event
+            if token.cancelled and processes.world == 1:  # several must agree, which they do before the first step
+                break
         for event in training_loop(session, token):
             if isinstance(event, Saved):
                 written.append(event.path)

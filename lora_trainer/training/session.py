@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from torch import nn
 from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import Batch
 from lora_trainer.dataset.items import Dataset
+from lora_trainer.errors import FileError, LoraTrainerError
 from lora_trainer.hosts.base import PredictionType, TakenModel
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.checkpointing import checkpoint_blocks
@@ -33,6 +35,9 @@ from lora_trainer.training.step import StepInputs
 
 if TYPE_CHECKING:
     from torch.amp import GradScaler
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -60,6 +65,7 @@ class Session:
     identity: dict[str, Any]
     position: Position = field(default_factory=Position)
     notices: list[str] = field(default_factory=list)
+    finished: bool = False
     state_written: float = field(default_factory=time.monotonic)
 
     @property
@@ -120,6 +126,7 @@ class Session:
         at, every = self.position, self.config.save
         last = at.step >= self.steps
         saved: Path | None = None
+        notices = len(self.notices)
         if not last and epoch_ended and every.save_every_n_epochs and at.epoch % every.save_every_n_epochs == 0:
             saved = self._write(self.saver.epoch)
         if not last and every.save_every_n_steps and at.step % every.save_every_n_steps == 0:
@@ -127,8 +134,9 @@ class Session:
         minutes = every.save_state_every_n_minutes
         if saved or (not last and minutes and time.monotonic() - self.state_written > 60 * minutes):
             self.save_state(epoch_ended)
-        if saved is not None and self.processes.is_main:
+        if self.processes.is_main:
             yield from self.saver.events()
+            yield from map(Notice, self.notices[notices:])
         yield from self.sample(epoch_ended=epoch_ended)
 
     def sample(self, *, first: bool = False, epoch_ended: bool = False) -> Iterator[Event]:
@@ -143,28 +151,48 @@ class Session:
         self.processes.wait()
 
     def save_state(self, epoch_ended: bool = False) -> None:
-        """Write the resume state. At the end of an epoch it points to the start of the next one."""
+        """Write the resume state; at the end of an epoch it points to the start of the next one.
+
+        It is several times larger than the LoRA. Where the disk can't hold it, the run goes on without.
+        """
         self.state_written = time.monotonic()
         if not self.processes.is_main:
             return
         at = self.position
         if epoch_ended:
             at = Position(at.epoch + 1, 0, at.step, list(at.losses), list(at.saved))
-        save_state(self.folder.state, self.network, self.parts(), at, self.identity)
+        try:
+            save_state(self.folder.state, self.network, self.parts(), at, self.identity)
+        except FileError as error:
+            self.notices.append(f"{error} The run can't be resumed from here.")
 
     def save_everything(self) -> Path:
         """The LoRA as it is now, under its final name, and the state."""
-        at_end = self.position.group >= self.feed.groups_per_epoch
-        self.save_state(epoch_ended=at_end)
-        return self._write(self.saver.final)
+        path = self._write(self.saver.final)
+        self.save_state(epoch_ended=self.position.group >= self.feed.groups_per_epoch)
+        return path
 
     def _write(self, save: Callable[[LoraNetwork, Position], Path]) -> Path:
         with averaged_weights(self.optimizer):
             return save(self.network, self.position)
 
+    def rescue(self) -> None:
+        """Save what was trained so far, if anything; the reason for it is told by somebody else."""
+        if self.finished or self.position.step == 0:
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            self.save_everything()
+        except (LoraTrainerError, RuntimeError, OSError) as error:
+            log.warning("Saving at step %d failed too: %s", self.position.step, error)
+
     def finish(self, stopped: bool) -> Iterator[Event]:
-        """The last save and the closing event."""
+        """The last save and the closing event. Before the first step there is nothing to save, and a file to lose."""
+        if self.position.step == 0:
+            yield Finished(None, 0, self.steps, stopped, tuple(self.notices))
+            return
         path = self.save_everything()
+        self.finished = True
         if self.processes.is_main:
             yield from self.saver.events()
         yield Finished(path, self.position.step, self.steps, stopped, tuple(self.notices))

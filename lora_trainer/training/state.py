@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from lora_trainer.network.network import LoraNetwork
 
 FORMAT = 1
-# Options that may differ between a run and its continuation: they change no number that was already computed.
+# Options that may differ between a run and its continuation: what was computed already stays valid.
 FREE_ON_RESUME = frozenset({
     "max_train_epochs", "max_train_steps", "save_precision", "save_every_n_epochs", "save_every_n_steps",
     "save_last_n_epochs", "save_last_n_steps", "save_state_every_n_minutes", "sample_prompts", "sample_every_n_epochs",
     "sample_every_n_steps", "sample_at_first", "sample_sampler", "training_comment", "metadata_title",
     "metadata_author", "metadata_description", "metadata_license", "metadata_tags", "vae_batch_size",
     "cache_latents_to_disk", "cache_text_encoder_outputs_to_disk",
+    "learning_rate", "unet_lr", "text_encoder_lr", "max_grad_norm", "mixed_precision",  # the remedies for NaN
 })  # fmt: skip
 
 
@@ -75,7 +76,10 @@ def save_state(
         "identity": json.dumps(identity),
     }
     with replaced(path) as temporary:
-        torch.save(state, temporary)
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # its word for a disk that is full
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def load_state(path: Path, network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any]) -> Position:
@@ -97,9 +101,22 @@ def load_state(path: Path, network: LoraNetwork, parts: dict[str, Any], identity
         raise FileError(f"The state {path} is damaged ({type(error).__name__}); start without --resume.") from error
     _check_identity(before, json.loads(json.dumps(identity)))
     network.load_state_dict(state["network"])
+    rates = [float(group["lr"]) for group in parts["optimizer"].param_groups]
+    bases = list(parts["scheduler"].base_lrs)
     for name, part in parts.items():
-        part.load_state_dict(state["parts"][name])
+        if state["parts"][name]:  # a gradient scaler that was off has none
+            part.load_state_dict(state["parts"][name])
+    _apply_rates(parts["optimizer"], parts["scheduler"], rates, bases)
     return position
+
+
+def _apply_rates(optimizer: Any, scheduler: Any, rates: list[float], bases: list[float]) -> None:
+    """Where a rate was changed for the continuation: the schedule goes on in proportion to the new one."""
+    for index, (group, new) in enumerate(zip(optimizer.param_groups, bases, strict=True)):
+        old = scheduler.base_lrs[index]
+        if new != old:
+            group["lr"] = group["lr"] * new / old if old else rates[index]
+            group["initial_lr"] = scheduler.base_lrs[index] = new
 
 
 def _check_identity(before: dict[str, Any], now: dict[str, Any]) -> None:

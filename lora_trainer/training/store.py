@@ -21,11 +21,10 @@ class TensorStore:
 
     Args:
         directory: where to keep entries; ``None`` for memory only.
-        in_memory: whether entries stay in memory; off for caches that would not fit.
     """
 
-    def __init__(self, directory: Path | None = None, in_memory: bool = True) -> None:
-        self.directory, self.in_memory = directory, in_memory or directory is None
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory, self.in_memory = directory, True
         self._entries: dict[str, dict[str, Tensor]] = {}
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
@@ -58,6 +57,14 @@ class TensorStore:
                 save_file(tensors, temporary)
         if self.in_memory:
             self._entries[key] = tensors
+
+    def move_to(self, directory: Path) -> None:
+        """Keep everything on disk only, from now on."""
+        directory.mkdir(parents=True, exist_ok=True)
+        entries, self._entries = self._entries, {}
+        self.directory, self.in_memory = directory, False
+        for key, tensors in entries.items():
+            self[key] = tensors
 
     def _path(self, key: str) -> Path:
         assert self.directory is not None

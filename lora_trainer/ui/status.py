@@ -186,7 +186,8 @@ class Record:
 
     def _finished(self, event: Finished) -> None:
         how = f"Stopped after step {event.step} of {event.steps}" if event.stopped else f"{event.steps} steps done"
-        self.message = f"{how}: {event.path.name} is saved."
+        saved = f"{event.path.name} is saved" if event.path else "nothing was trained yet"
+        self.message = f"{how}: {saved}."
 
     def _tested_image(self, event: Any) -> None:
         self.state, self.what, self.done, self.total = "testing", "test picture", event.done, event.total

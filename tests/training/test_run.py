@@ -78,9 +78,7 @@ def test_neither_vae_nor_text_encoder_runs_in_the_loop(tmp_path: Path) -> None:
 
 def test_uncached_gives_the_same_file(tmp_path: Path) -> None:
     run(tmp_path, "cached", shuffle_caption=True)
-    host, _ = run(
-        tmp_path, "live", shuffle_caption=True, cache_latents=False, cache_text_encoder_outputs=False
-    )
+    host, _ = run(tmp_path, "live", shuffle_caption=True, cache_latents=False, cache_text_encoder_outputs=False)
     assert host.model.images_encoded > 5
     cached, live = (tensors(tmp_path / f"loras/{name}.safetensors") for name in ("cached", "live"))
     for key in cached:
@@ -110,7 +108,13 @@ def test_same_seed_same_bytes_other_seed_other_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("optimizer", "stop_at"),
-    [("AdamW", 3), ("AdamW", 10), ("Lion", 13), ("Prodigy", 3), ("Adafactor", 13)],  # in an epoch, at its end, in the next
+    [
+        ("AdamW", 3),
+        ("AdamW", 10),
+        ("Lion", 13),
+        ("Prodigy", 3),
+        ("Adafactor", 13),
+    ],  # in an epoch, at its end, in the next
 )
 def test_resumed_equals_uninterrupted(tmp_path: Path, optimizer: str, stop_at: int) -> None:
     options = {
@@ -204,6 +208,88 @@ def test_nan_stops_with_everything_saved(tmp_path: Path) -> None:
     assert resumed == whole
 
 
+def test_whatever_ends_a_run_saves_what_was_trained(tmp_path: Path) -> None:
+    host = TinyHost(tmp_path / "loras")
+    encode, calls = host.model.encode_images, []
+
+    def failing(pixels: torch.Tensor) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("CUDA out of memory")
+        return encode(pixels)
+
+    host.model.encode_images = failing  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(tmp_path, host=host, cache_latents=False)
+    assert (tmp_path / "loras/zork.safetensors").is_file() and not host.taken
+    _, events = run(tmp_path, resume=True, cache_latents=False)
+    assert of(events, Started)[0].step == 3
+
+
+def test_stopped_before_the_first_step_a_lora_of_that_name_stays(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = (tmp_path / "loras/zork.safetensors").read_bytes()
+    token, host = CancelToken(), TinyHost(tmp_path / "loras")
+    request = RunRequest("zork", tmp_path / "data", RunConfig().replace(**SMALL), tmp_path / "out", overwrite=True)
+    events = []
+    for event in train(host, request, token):
+        events.append(event)
+        token.cancel()
+    assert host.model.images_encoded <= 1 and of(events, Finished)[0].path is None
+    assert (tmp_path / "loras/zork.safetensors").read_bytes() == before
+
+
+def test_the_remedy_for_nan_can_be_applied_on_resuming(tmp_path: Path) -> None:
+    run(tmp_path, stop_at=5)
+    _, events = run(tmp_path, resume=True, learning_rate=1e-3)
+    rates = [step.lr["unet"] for step in of(events, StepDone)]
+    _, whole = run(tmp_path / "whole")
+    usual = [step.lr["unet"] for step in of(whole, StepDone)][5:]
+    assert rates == pytest.approx([rate / 10 for rate in usual])
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    run(tmp_path)
+    before = (tmp_path / "loras/zork.safetensors").read_bytes()
+    run(tmp_path, resume=True)
+    assert (tmp_path / "loras/zork.safetensors").read_bytes() == before
+
+
+def test_a_torn_log_line_does_not_block_resuming(tmp_path: Path) -> None:
+    run(tmp_path, stop_at=5)
+    log = tmp_path / "out/zork/log.jsonl"
+    log.write_text(log.read_text() + '{"step": 6, "lr": {"unet": 0.1}')
+    run(tmp_path, resume=True)
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(1, 21))
+
+
+def test_a_disk_too_small_for_the_state_still_gets_the_lora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr("lora_trainer.training.state.torch.save", full)
+    host, events = run(tmp_path)
+    finished = of(events, Finished)[0]
+    assert finished.path == host.lora_dir / "zork.safetensors" and finished.path.is_file()
+    assert any("state.pt" in notice and "can't be resumed" in notice for notice in finished.notices)
+
+
+def test_many_varied_captions_go_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path / "memory", shuffle_caption=True)
+    monkeypatch.setattr("lora_trainer.training.cache.LARGEST_IN_MEMORY", 1000)
+    run(tmp_path / "disk", shuffle_caption=True)
+    assert list((tmp_path / "disk/out/cache/captions").glob("*.safetensors"))
+    memory, disk = ((tmp_path / place / "loras/zork.safetensors").read_bytes() for place in ("memory", "disk"))
+    assert memory == disk
+
+
+def test_a_lora_folder_that_cannot_be_written_is_found_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "loras").write_text("a file in the way")
+    with pytest.raises(FileError, match=r"LoRA folder .* can't be written"):
+        run(tmp_path)
+
+
 def test_nan_latents_name_the_image(tmp_path: Path) -> None:
     with pytest.raises(TrainingDivergedError, match=r"VAE gives NaN for 0\.png"):
         run(tmp_path, host=TinyHost(tmp_path / "loras", TinyModel(poison=True)))
@@ -257,7 +343,7 @@ def test_an_existing_lora_is_not_overwritten_unasked(tmp_path: Path) -> None:
 
 def test_unwritable_output_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file in the way")
-    with pytest.raises(FileError, match="output folder .* can't be written"):
+    with pytest.raises(FileError, match=r"output folder .* can't be written"):
         run(tmp_path)
 
 
@@ -268,7 +354,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lora_trainer.files.os.replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(FileError, match="No space left on device"):
         run(tmp_path, resume=True)
     assert (tmp_path / "loras/zork.safetensors").read_bytes() == before
