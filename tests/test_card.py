@@ -122,7 +122,7 @@ def test_full_disk_is_an_error_and_leaves_nothing(lora: Path, monkeypatch: pytes
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lora_trainer.files.os.replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(FileError, match=r"fox\.json.*No space left"):
         write(lora)
     assert [path.name for path in lora.parent.iterdir()] == ["fox.safetensors"]

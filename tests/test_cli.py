@@ -188,14 +188,14 @@ def test_taken_name_is_refused_unless_overwriting(place: Path, capsys: pytest.Ca
 def test_full_disk_is_a_failure(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    replace = os.replace
+    replace = Path.replace
 
-    def full(source: Any, target: Any) -> None:
+    def full(source: Path, target: Any) -> Path:
         if str(target).endswith(".safetensors"):
             raise OSError(28, "No space left on device")
-        replace(source, target)
+        return replace(source, target)
 
-    monkeypatch.setattr("lora_trainer.files.os.replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     assert train() == 1
     assert "No space left on device" in one_line(capsys.readouterr().err)
     assert not list((place / "output/lora").glob("*"))

@@ -123,7 +123,7 @@ class TakenModel(Protocol):
     alphas_cumprod: Tensor  # [1000] float32 on the CPU, as the checkpoint defines it (before any zero-SNR rescale)
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the scaled latents, each [B, 4, H/8, W/8] float32; pixels [B, 3, H, W] in -1…1.
+        """Mean and deviation of the scaled latents, each [B, 4, H/8, W/8] float32; pixels [B, 3, H, W] in -1…1.
 
         Sampling is ``mean + std * noise``. Runs without gradients, in the precision that gives finite latents.
         """
@@ -164,6 +164,13 @@ class Host(Protocol):
 
     def generate(self, request: GenerateRequest) -> GeneratedImage:
         """Make a picture outside training, resolving ``<lora:NAME:weight>`` from ``lora_dir``."""
+
+    def check(self, request: GenerateRequest) -> None:
+        """Refuse a picture that :meth:`generate` would refuse, as far as that can be told beforehand.
+
+        Raises:
+            LoraTrainerError: in one sentence: an unknown sampler, a LoRA that isn't there, an impossible size.
+        """
 
     def refresh_loras(self, changed: Sequence[Path] = ()) -> None:
         """Make new or rewritten files in ``lora_dir`` known, so that the next generation uses their present weights."""

@@ -31,8 +31,8 @@ def tiny_unet(seed: int = 0) -> UNet2DConditionModel:
 def tiny_text_encoder() -> CLIPTextModel:
     torch.manual_seed(1)
     config = CLIPTextConfig(
-        vocab_size=256, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, bos_token_id=0,
-        eos_token_id=1, pad_token_id=1,
+        vocab_size=256, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     return CLIPTextModel(config).eval().requires_grad_(False)
 
@@ -106,6 +106,9 @@ class TinyHost:
 
     def generate(self, request: GenerateRequest) -> GeneratedImage:
         return self.model.generate(request)
+
+    def check(self, request: GenerateRequest) -> None:
+        pass
 
     def refresh_loras(self, changed: Sequence[Path] = ()) -> None:
         self.refreshed += changed
