@@ -7,7 +7,7 @@
     const RUNNING = ["preparing", "training", "paused", "testing"];
     const TICK = 1000; // ms between two questions while a job runs
     const IDLE_TICK = 4000;
-    const SVG = {width: 640, height: 220, left: 46, right: 12, top: 12, bottom: 26};
+    const PLOT = {height: 220, left: 46, right: 12, top: 12, bottom: 26}; // px
 
     let status = null;
     let report = null; // of the run that the status names
@@ -194,6 +194,7 @@
     }
 
     function lossHtml() {
+        const width = Math.max(240, part("live").clientWidth - 34); // of the panel inside its padding
         const steps = status.losses.map((point) => point[0]);
         const raw = status.losses.map((point) => point[1]);
         const mean = smoothed(raw);
@@ -204,21 +205,21 @@
         const margin = (high - low || Math.abs(high) || 1) * 0.06;
         low = Math.max(0, low - margin);
         high += margin;
-        const x = (step) => SVG.left + (SVG.width - SVG.left - SVG.right) * step / last;
+        const x = (step) => PLOT.left + (width - PLOT.left - PLOT.right) * step / last;
         const y = (value) => {
             const share = (Math.min(high, Math.max(low, value)) - low) / (high - low);
-            return SVG.height - SVG.bottom - (SVG.height - SVG.top - SVG.bottom) * share;
+            return PLOT.height - PLOT.bottom - (PLOT.height - PLOT.top - PLOT.bottom) * share;
         };
         const line = (values) => values.map((value, n) => `${x(steps[n]).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
         const digits = high - low < 0.02 ? 4 : high - low < 0.2 ? 3 : 2;
-        const rows = ticks(low, high, 4).map((value) => `<line x1="${SVG.left}" x2="${SVG.width - SVG.right}"
-            y1="${y(value).toFixed(1)}" y2="${y(value).toFixed(1)}"/><text x="${SVG.left - 6}" y="${(y(value) + 3.5).toFixed(1)}"
+        const rows = ticks(low, high, 4).map((value) => `<line x1="${PLOT.left}" x2="${width - PLOT.right}"
+            y1="${y(value).toFixed(1)}" y2="${y(value).toFixed(1)}"/><text x="${PLOT.left - 6}" y="${(y(value) + 3.5).toFixed(1)}"
             text-anchor="end">${value.toFixed(digits)}</text>`).join("");
-        const columns = ticks(0, last, 6).filter((step) => Number.isInteger(step)).map((step) =>
-            `<text x="${x(step).toFixed(1)}" y="${SVG.height - 8}" text-anchor="middle">${step}</text>`).join("");
+        const columns = ticks(0, last, width < 450 ? 3 : 6).filter((step) => Number.isInteger(step)).map((step) =>
+            `<text x="${x(step).toFixed(1)}" y="${PLOT.height - 8}" text-anchor="middle">${step}</text>`).join("");
         const tip = "Mostly the noise that was drawn: it jumps, and even a good LoRA lowers it only a little. Trust the pictures.";
         return `<div class="lt-panel"><div class="lt-title"><h3>Loss</h3><small title="${tip}">${tip}</small></div>
-            <svg class="lt-curve" viewBox="0 0 ${SVG.width} ${SVG.height}" role="img" aria-label="Loss by step">
+            <svg class="lt-curve" width="${width}" height="${PLOT.height}" viewBox="0 0 ${width} ${PLOT.height}" role="img" aria-label="Loss by step">
             <g class="lt-grid">${rows}${columns}</g><polyline class="lt-raw" points="${line(raw)}"/>
             <polyline class="lt-mean" points="${line(mean)}"/>
             <circle class="lt-now" cx="${x(steps[steps.length - 1]).toFixed(1)}" cy="${y(mean[mean.length - 1]).toFixed(1)}" r="4"/>
@@ -418,7 +419,14 @@
         } else if (button.id === "lora_trainer_start" || button.id === "lora_trainer_test") {
             part("message").textContent = "";
             [300, 900, 1800].forEach((wait) => setTimeout(refresh, wait));
+            setTimeout(bringIntoView, 2500);
         }
+    }
+
+    /** In a narrow window the progress lies far below the button. */
+    function bringIntoView() {
+        const running = status && RUNNING.includes(status.state);
+        if (running && part("live").offsetTop > part("form").offsetTop + 50) part("live").scrollIntoView({behavior: "smooth"});
     }
 
     /** Ctrl+Enter, Alt+Enter and Esc mean Generate, Skip and Interrupt to the WebUI, which has no such buttons here. */

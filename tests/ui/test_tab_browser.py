@@ -1,0 +1,340 @@
+"""The tab in a real Chromium, stand-alone: from a folder of pictures to a finished LoRA."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from tests.support.browser import Browser, Page, chromium, fill, opened, value_of
+
+gradio = pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
+pytest.importorskip("fastapi", reason="needs fastapi, which gradio brings")
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(chromium() is None, reason="needs Chromium and playwright")
+
+
+class Served:
+    """A page that is served by a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.loras, self.output, self.log = folder / "lora", folder / "output", folder / "log.txt"
+        command = [
+            sys.executable,
+            "-m",
+            "lora_trainer",
+            "ui",
+            "--lora-dir",
+            str(self.loras),
+            "--output",
+            str(self.output),
+        ]
+        with self.log.open("wb") as log:
+            environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder)
+        self.url = self._address()
+
+    def _address(self) -> str:
+        end = time.monotonic() + 300
+        while time.monotonic() < end:
+            found = re.search(r"http://127\.0\.0\.1:\d+/", self.log.read_text("utf-8", "replace"))
+            if found:
+                return found.group()
+            assert self.process.poll() is None, self.log.read_text("utf-8", "replace")[-3000:]
+            time.sleep(0.1)
+        raise AssertionError("the page isn't served: " + self.log.read_text("utf-8", "replace")[-3000:])
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(15)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    found = Served(tmp_path_factory.mktemp("ui"))
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with opened() as found:
+        yield found
+
+
+@pytest.fixture
+def page(served: Served, browser: Browser) -> Iterator[Page]:
+    """The page as it looks at first: nothing of an earlier test in its inputs."""
+    (served.output / "last-settings.json").unlink(missing_ok=True)
+    found = browser.page(served.url)
+    planned(found)
+    yield found
+    assert found.errors == [], "errors in the page's scripts"
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six loose pictures of 64 px, two of them with captions."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(6):
+        image = Image.new("RGB", (64, 64), (40 * number, 90, 220 - 30 * number))
+        ImageDraw.Draw(image).ellipse((10, 10, 30 + 5 * number, 50), fill=(255, 40 * number, 0))
+        image.save(folder / f"{number}.png")
+    for number in range(2):
+        (folder / f"{number}.txt").write_text(f"zwx, a ball, number {number}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("set") / "2_zwx"
+    folder.mkdir()
+    for path in pictures.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder.parent
+
+
+def planned(page: Page) -> None:
+    page.wait_for_selector("#lora_trainer_plan .lt-plan")
+
+
+def check(page: Page, folder: Path | str) -> str:
+    """Type a folder, press Check, wait for what it says."""
+    fill(page, "dataset", str(folder))
+    page.click("#lora_trainer_check")
+    page.wait_for_selector("#lora_trainer_check_answer :is(.lt-check, .lt-problem)")
+    return str(page.inner_text("#lora_trainer_check_answer"))
+
+
+def set_options(page: Page, **values: Any) -> None:
+    """Open Advanced and change options."""
+    opening = "#lora_trainer_advanced > :is(.label-wrap, button)"
+    if not page.is_visible("#lora_trainer_reset"):
+        page.click(opening)
+    for name, value in values.items():
+        where = f"#lora_trainer_option_{name}"
+        if not page.is_visible(where):
+            group = page.evaluate(f"document.querySelector('{where}').closest('[id^=lora_trainer_group_]').id")
+            page.click(f"#{group} > :is(.label-wrap, button)")
+        fill(page, f"option_{name}", str(value))
+
+
+def state(page: Page, *states: str, timeout: float = 300_000) -> None:
+    """Wait for one of these states."""
+    page.wait_for_selector(", ".join(f".lt-head[data-state={one}]" for one in states), timeout=timeout)
+
+
+def press(page: Page, button: str) -> None:
+    page.click(f"#lora_trainer_{button}")
+
+
+def test_the_page_as_it_looks_at_first(page: Page) -> None:
+    for name in (
+        "dataset", "check", "name", "trigger", "preset", "start", "stop", "pause", "progress", "loss", "samples",
+        "test", "report",
+    ):  # fmt: skip
+        assert page.locator(f"#lora_trainer_{name}").count() == 1, name
+    cards = page.locator("#lora_trainer_preset label")
+    assert cards.count() >= 6 and "Practice" in cards.first.inner_text()
+    assert page.locator("#lora_trainer_preset input:checked").count() == 1
+    assert "tiny-world" in page.inner_text("#lora_trainer_plan")
+    assert "not measured" in page.inner_text("#lora_trainer_plan"), "no invented figures"
+    for button in ("stop", "pause", "resume"):
+        assert not page.is_visible(f"#lora_trainer_{button}"), "nothing to stop yet"
+    ids = page.evaluate("[...document.querySelectorAll('#lora_trainer [id]')].map(one => one.id)")
+    ours = [one for one in ids if one.startswith("lora_trainer")]
+    assert [one for one in ours if ours.count(one) > 1] == []
+    assert not [one for one in ours if re.search("_(generate|interrupt|skip)$", one)], "they mean something to a WebUI"
+    labels = [text.strip() for text in page.locator("#lora_trainer_form [data-testid=block-info]").all_inner_texts()]
+    assert len(labels) > 50 and len(labels) == len(set(labels)), "every label is another"
+
+
+@pytest.mark.parametrize("width", [1600, 420])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_runs_out_of_the_page(page: Page, dataset: Path, width: int, theme: str) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
+    check(page, dataset)
+    set_options(page, network_dim=4)
+    beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert beyond <= 0, f"{beyond} px wider than {width}"
+    ink, paper = page.evaluate(
+        "['color', 'backgroundColor'].map(what => getComputedStyle(document.querySelector("
+        "what === 'color' ? '#lora_trainer .lt-step h3' : '#lora_trainer .lt-panel'))[what])"
+    )
+    lightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, paper)]
+    assert abs(lightness[0] - lightness[1]) > 300, f"{ink} on {paper} can't be read in {theme}"
+
+
+def test_check_shows_what_is_there_and_what_is_wrong(page: Page, dataset: Path, pictures: Path, tmp_path: Path) -> None:
+    text = check(page, dataset)
+    assert (
+        re.search(r"6\s+images", text) and re.search(r"12\s+uses per epoch", text) and "4 of 6 images have no" in text
+    )
+    assert page.locator("#lora_trainer_check_answer .lt-thumbs img").count() == 6
+    page.wait_for_function("document.querySelector('#lora_trainer_trigger :is(input, textarea)').value === 'zwx'")
+    assert value_of(page, "name") == "zwx"
+    broken = tmp_path / "broken" / "3_x"
+    broken.mkdir(parents=True)
+    (broken / "good.png").write_bytes((pictures / "0.png").read_bytes())
+    (broken / "bad.png").write_bytes((pictures / "0.png").read_bytes()[:80])
+    text = check(page, broken.parent)
+    page.wait_for_selector("#lora_trainer_check_answer >> text=bad.png")
+    text = check(page, "/no/such/folder")
+    page.wait_for_selector("#lora_trainer_check_answer >> text=doesn't exist")
+    check(page, pictures)
+    page.wait_for_selector("#lora_trainer_check_answer >> text=holds images, but its name")
+
+
+def test_photos_become_a_dataset(page: Page, served: Served, pictures: Path) -> None:
+    fill(page, "trigger", "qqball")
+    page.click("#lora_trainer_photos > :is(.label-wrap, button)")
+    page.set_input_files("#lora_trainer_files_in input[type=file]", [str(path) for path in sorted(pictures.iterdir())])
+    page.wait_for_selector("#lora_trainer_files_in >> text=0.png")
+    page.wait_for_timeout(500)
+    fill(page, "repeats", "3")
+    press(page, "copy")
+    page.wait_for_selector("#lora_trainer_check_answer >> text=6 photos were copied")
+    folder = served.output / "datasets" / "qqball" / "3_qqball"
+    assert len(list(folder.glob("*.png"))) == 6 and (folder / "5.txt").read_text() == "qqball"
+    assert (folder / "1.txt").read_text() == "zwx, a ball, number 1"
+    assert value_of(page, "dataset") == str(folder.parent)
+
+
+def test_bad_values_give_sentences(page: Page, dataset: Path) -> None:
+    press(page, "start")
+    page.wait_for_selector("#lora_trainer_message >> text=Which images?")
+    check(page, dataset)
+    page.wait_for_function("document.querySelector('#lora_trainer_name :is(input, textarea)').value !== ''")
+    fill(page, "name", "a/b")
+    press(page, "start")
+    page.wait_for_selector("#lora_trainer_message >> text=can't be used in it")
+    fill(page, "name", "fine")
+    set_options(page, network_dim="-3")
+    press(page, "start")
+    page.wait_for_selector("#lora_trainer_message >> text=network_dim can't be -3")
+    page.wait_for_selector("#lora_trainer_plan >> text=network_dim can't be -3")
+    assert page.locator(".lt-head").count() == 0, "nothing was started"
+
+
+def test_from_a_folder_to_a_tested_lora(page: Page, served: Served, browser: Browser, dataset: Path) -> None:
+    """The whole way, with a pause, and with the browser closed and opened again in between."""
+    check(page, dataset)
+    page.wait_for_function("document.querySelector('#lora_trainer_name :is(input, textarea)').value !== ''")
+    fill(page, "name", "whole")
+    set_options(
+        page, max_train_epochs=0, max_train_steps=24, train_batch_size=1, sample_every_n_steps=12, network_dim=4
+    )
+    page.wait_for_selector("#lora_trainer_plan >> text=24 in 2 epochs")
+    press(page, "start")
+    state(page, "training")
+    press(page, "pause")
+    state(page, "paused", "testing", "done")
+    if page.locator(".lt-head[data-state=paused]").count():
+        step = page.inner_text("#lora_trainer_progress .lt-tiles")
+        page.wait_for_timeout(2500)
+        assert page.inner_text("#lora_trainer_progress .lt-tiles") == step, "it stands still"
+        assert page.is_visible("#lora_trainer_resume") and not page.is_visible("#lora_trainer_pause")
+    page.close()
+    again = browser.page(served.url)
+    again.wait_for_selector(".lt-head:not([data-state=idle])")
+    assert "whole" in again.inner_text("#lora_trainer_progress"), "a new browser finds the run"
+    assert value_of(again, "name") == "whole" and value_of(again, "dataset") == str(dataset)
+    if again.is_visible("#lora_trainer_resume"):
+        press(again, "resume")
+    again.wait_for_selector("#lora_trainer_samples td img")
+    state(again, "done", "failed")
+    assert again.locator(".lt-head[data-state=done]").count() == 1, again.inner_text("#lora_trainer_progress")
+    again.wait_for_selector("#lora_trainer_report .lt-verdict")
+    assert (served.loras / "whole.safetensors").is_file() and (served.loras / "whole.json").is_file()
+    result = again.inner_text("#lora_trainer_report")
+    assert "whole.safetensors" in result and "<lora:whole:0.8> zwx" in result
+    report = json.loads((served.output / "whole" / "report.json").read_text())
+    assert report["verdict"] in result and report["recommended"]["why"] in result
+    assert again.locator("#lora_trainer_report .lt-picture").count() == len(report["images"])
+    assert again.locator("#lora_trainer_samples th").all_inner_texts()[0] == "before", "the baseline comes first"
+    broken = (
+        "[...document.querySelectorAll('#lora_trainer_live img')].filter(i => i.complete && !i.naturalWidth).length"
+    )
+    assert again.evaluate(broken) == 0
+    assert again.locator("#lora_trainer_loss polyline.lt-mean").count() == 1
+    again.locator("#lora_trainer_report .lt-picture").nth(4).click()
+    assert "Seed: 1" in again.inner_text("#lora_trainer_large pre") and again.is_visible("#lora_trainer_large .lt-send")
+    again.keyboard.press("Escape")
+    assert again.locator("#lora_trainer_large").count() == 0
+    again.set_viewport_size({"width": 420, "height": 900})
+    assert again.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    assert again.errors == []
+    again.close()
+
+
+def test_stop_saves(page: Page, served: Served, dataset: Path) -> None:
+    check(page, dataset)
+    page.wait_for_function("document.querySelector('#lora_trainer_name :is(input, textarea)').value !== ''")
+    fill(page, "name", "stopped")
+    set_options(page, max_train_epochs=0, max_train_steps=5000, train_batch_size=1, network_dim=4)
+    press(page, "start")
+    page.wait_for_selector("#lora_trainer_loss polyline.lt-mean")
+    assert page.is_disabled("#lora_trainer_start")
+    started = time.monotonic()
+    answered = page.evaluate("fetch('./lora-trainer/status').then(answer => answer.json()).then(found => found.state)")
+    assert answered == "training" and time.monotonic() - started < 5
+    press(page, "stop")
+    state(page, "stopped")
+    assert (served.loras / "stopped.safetensors").is_file()
+    assert not page.is_disabled("#lora_trainer_start")
+    press(page, "start")
+    page.wait_for_selector("#lora_trainer_message >> text=exists already")
+
+
+def test_settings_come_back_and_kohyas_are_read(page: Page, served: Served, dataset: Path, tmp_path: Path) -> None:
+    set_options(page, network_dim=7)
+    page.wait_for_timeout(2500)
+    page.reload()
+    planned(page)
+    page.wait_for_function(
+        "document.querySelector('#lora_trainer_option_network_dim :is(input, textarea)').value === '7'"
+    )
+    kohya = {"LoRA_type": "Standard", "network_dim": 24, "learning_rate": "3e-05", "output_name": "from_kohya",
+             "train_data_dir": str(dataset), "epoch": 3, "max_resolution": "64,64", "xformers": True}  # fmt: skip
+    file = tmp_path / "kohya.json"
+    file.write_text(json.dumps(kohya))
+    if not page.is_visible("#lora_trainer_reset"):
+        page.click("#lora_trainer_advanced > :is(.label-wrap, button)")
+    page.click("#lora_trainer_files > :is(.label-wrap, button)")
+    fill(page, "json_path", str(file))
+    press(page, "json_load")
+    page.wait_for_selector("#lora_trainer_json_answer >> text=kohya's settings were read")
+    page.wait_for_function(
+        "document.querySelector('#lora_trainer_option_network_dim :is(input, textarea)').value === '24'"
+    )
+    assert value_of(page, "name") == "from_kohya" and value_of(page, "dataset") == str(dataset)
+    assert value_of(page, "option_learning_rate") == "3e-05"
+    target = tmp_path / "out.json"
+    fill(page, "json_path", str(target))
+    press(page, "json_save_kohya")
+    page.wait_for_selector("#lora_trainer_json_answer >> text=Saved as")
+    assert json.loads(target.read_text())["network_dim"] == 24
+    press(page, "reset")
+    page.wait_for_function(
+        "document.querySelector('#lora_trainer_option_network_dim :is(input, textarea)').value === '16'"
+    )
+    assert value_of(page, "name") == ""
