@@ -112,6 +112,8 @@ def _weights(path: Path, key: str, parts: Mapping[str, Tensor]) -> LoraWeights:
     down, up = (parts[name].to(torch.float32, copy=True) for name in ("down", "up"))
     if down.dim() not in (2, 4) or up.dim() != down.dim() or up.shape[1] != down.shape[0] or down.shape[0] == 0:
         raise FileError(f"{path} is no plain LoRA: {key} has shapes {tuple(down.shape)} and {tuple(up.shape)}.")
+    if "alpha" in parts and parts["alpha"].numel() != 1:
+        raise FileError(f"{path} is no plain LoRA: the alpha of {key} isn't one number.")
     alpha = float(parts["alpha"]) if "alpha" in parts else float(down.shape[0])
     if not (torch.isfinite(down).all() and torch.isfinite(up).all() and torch.isfinite(torch.tensor(alpha))):
         raise FileError(

@@ -66,6 +66,8 @@ def unet_targets(unet: nn.Module, info: ModelInfo, convolutions: bool) -> list[T
         place = keys.parse(path, info.naming, shape)
         if place is None or (place.kind != "attention" and not convolutions):
             continue
+        if not module.state_dict():  # ldm has an identity where a shortcut isn't needed
+            continue
         projection = place.kind == "attention" and place.leaf in ("proj_in", "proj_out")
         key = keys.kohya_unet_key(place, info.family, shape)
         found.append(

@@ -234,6 +234,20 @@ def test_an_input_changed_in_place_isnt_mistaken_for_the_last_one() -> None:
     torch.testing.assert_close(module(x), merged(made, module, 1.0)(x), rtol=1e-5, atol=1e-5)
 
 
+def test_an_input_first_seen_without_gradients_gets_its_gradient() -> None:
+    module, x = layer("linear")
+    made = lora(module)
+    x.requires_grad_(True)
+    made.attach()
+    with torch.no_grad():
+        module(x)
+    for _ in range(2):  # and again, after the first graph is gone
+        x.grad = None
+        module(x).sum().backward()
+        expected = torch.ones(10) @ (module.weight + made.delta_weight())  # type: ignore[operator]
+        torch.testing.assert_close(x.grad, expected.expand(3, 5, 6), rtol=1e-5, atol=1e-5)
+
+
 def test_initialisation_depends_on_seed_and_key_only() -> None:
     module, _ = layer("conv3")
     torch.manual_seed(1)

@@ -150,6 +150,7 @@ OTHERS = [
     ({f"{KEY}.lora_down.weight": torch.zeros(4, 4)}, f"incomplete: {KEY} lacks its up weight"),
     ({f"{KEY}.lora_down.weight": torch.zeros(4, 4), f"{KEY}.lora_up.weight": torch.zeros(4, 5)}, "no plain LoRA"),
     ({**lora(), f"{KEY}.lora_up.weight": torch.full((10, 4), float("nan"))}, f"NaN or infinite .*{KEY}"),
+    ({**lora(), f"{KEY}.alpha": torch.ones(4)}, f"the alpha of {KEY} isn't one number"),
     ({}, "holds no weights"),
 ]
 

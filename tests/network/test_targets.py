@@ -173,8 +173,13 @@ class Linear(nn.Module):
 
 
 def test_layers_are_found_by_path_and_shape_not_by_class(models: Any) -> None:
-    tree = {"input_blocks.1.1.transformer_blocks.0.attn1.to_q": Linear(6, 4), "input_blocks.1.1.proj_in": Linear(4, 4)}
-    found = unet_targets(Renamed({**tree, "input_blocks.3.0.op": Linear(4, 4)}), models.info("sd1", "ldm"), False)
+    tree: dict[str, nn.Module] = {
+        "input_blocks.1.1.transformer_blocks.0.attn1.to_q": Linear(6, 4),
+        "input_blocks.1.1.proj_in": Linear(4, 4),
+    }
+    tree |= {"input_blocks.3.0.op": Linear(4, 4), "input_blocks.1.0.skip_connection": nn.Identity()}
+    assert len(unet_targets(Renamed(tree), models.info("sd1", "ldm"), True)) == 3
+    found = unet_targets(Renamed(tree), models.info("sd1", "ldm"), False)
     assert [(t.key, t.shape, t.block, t.conv_in_file) for t in found] == [
         ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q", (6, 4), 1, False),
         ("lora_unet_down_blocks_0_attentions_0_proj_in", (4, 4), 1, True),
