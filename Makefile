@@ -3,7 +3,9 @@
 #
 #   make demo              train on the embedded checkpoint, test the result, write the pages
 #   make test              all tests on today's releases
-#   make test-webui-pins   the same tests on the versions that A1111 1.10.1 pins
+#   make test-webui-pins   the same tests on the versions that A1111 1.10.1 pins, and the page in Chromium (if there is one)
+#   make test-gradio4      the page in Chromium on Forge's gradio 4.40
+#   make ui                the Train LoRA page without a WebUI, on the embedded checkpoint
 #   make lint              ruff and mypy
 #
 # PyPI's torch for Linux brings several GB of CUDA. To do without, on a machine that has no GPU:
@@ -16,7 +18,10 @@ TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest ein
 LDM_PACKAGE ?= --no-deps stable-diffusion-sdkit==2.1.5
 LINT_PACKAGES ?= ruff mypy
 WEBUI_PACKAGES ?= transformers==4.30.2 accelerate==0.21.0 safetensors==0.4.2 pillow==9.5.0 numpy==1.26.2 psutil==5.9.5 \
-	diffusers==0.29.2 'huggingface-hub<0.26' einops==0.4.1 omegaconf==2.2.3 fastapi==0.94.0 httpx==0.24.1 pytest
+	diffusers==0.29.2 'huggingface-hub<0.26' einops==0.4.1 omegaconf==2.2.3 fastapi==0.94.0 httpx==0.24.1 \
+	gradio==3.41.2 playwright pytest
+# Forge's page, laid over the same environment. With later releases of its parts gradio 4.40 doesn't start.
+GRADIO4_PACKAGES ?= gradio==4.40.0 fastapi==0.104.1 pydantic==2.8.2 'huggingface-hub<0.26' numpy==1.26.2 pillow==9.5.0
 PYTEST_ARGS ?=
 
 # The first that runs: a name on the PATH may be a shim without a Python behind it.
@@ -26,11 +31,14 @@ WEBUI_PYTHON ?= $(call works,python3.11 python3.10 python3,(3 , 10) <= sys.versi
 
 VENV := .venv
 WEBUI_VENV := .venv-webui
+GRADIO4 := $(WEBUI_VENV)/gradio4
+PAGE_TESTS := tests/ui/test_tab_browser.py
 PIP := -m pip install --disable-pip-version-check --quiet
 
 export HF_HUB_OFFLINE := 1
+export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: demo test test-webui-pins lint format clean
+.PHONY: demo test test-webui-pins test-gradio4 ui lint format clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/python -m lora_trainer demo
@@ -40,6 +48,13 @@ test: $(VENV)/.test
 
 test-webui-pins: $(WEBUI_VENV)/.test
 	$(WEBUI_VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(WEBUI_VENV)/bin/python -m pytest --slow $(PYTEST_ARGS) $(PAGE_TESTS)
+
+test-gradio4: $(GRADIO4)/.installed
+	PYTHONPATH=$(GRADIO4) $(WEBUI_VENV)/bin/python -m pytest --slow $(PYTEST_ARGS) $(PAGE_TESTS)
+
+ui: $(WEBUI_VENV)/.test
+	$(WEBUI_VENV)/bin/python -m lora_trainer ui
 
 lint: $(VENV)/.test $(VENV)/.lint
 	$(VENV)/bin/ruff check .
@@ -87,4 +102,9 @@ $(WEBUI_VENV)/.torch: | $(WEBUI_VENV)/.created
 $(WEBUI_VENV)/.test: Makefile | $(WEBUI_VENV)/.torch
 	$(WEBUI_VENV)/bin/python $(PIP) $(WEBUI_PACKAGES)
 	$(WEBUI_VENV)/bin/python $(PIP) $(LDM_PACKAGE)
+	touch $@
+
+$(GRADIO4)/.installed: Makefile $(WEBUI_VENV)/.test
+	rm -rf $(GRADIO4)
+	$(WEBUI_VENV)/bin/python $(PIP) --target $(GRADIO4) $(GRADIO4_PACKAGES)
 	touch $@

@@ -17,11 +17,15 @@ from PIL import Image, ImageDraw
 
 from tests.support.browser import Browser, Page, chromium, fill, opened, value_of
 
-gradio = pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
-pytest.importorskip("fastapi", reason="needs fastapi, which gradio brings")
+pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.skipif(chromium() is None, reason="needs Chromium and playwright")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
+    ),
+]
 
 
 class Served:
