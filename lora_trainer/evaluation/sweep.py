@@ -11,6 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_trainer.errors import ConfigError
 from lora_trainer.evaluation.lora_file import SavedPoint, find_lora, saved_points
 from lora_trainer.evaluation.prompts import (
     DEFAULT_STRENGTH,
@@ -111,7 +112,7 @@ def plan_shots(lora: Path, plan: TestPlan, points: Sequence[SavedPoint]) -> list
             for seed in plan.seeds
         ]
     for number, prompt in enumerate(plan.integration, 1):
-        for strength in (0.0, prompt.strength):
+        for strength in dict.fromkeys((0.0, prompt.strength)):
             text = strength_text(strength)
             shots += [
                 Shot("integration", lora, strength, seed, prompt, text, f"integration{number}-{text}_seed{seed}")
@@ -137,6 +138,8 @@ def test_lora(
 
     Raises:
         FileError: if the LoRA or the output folder can't be used.
+        ConfigError: if a picture can't be made with these settings; told before the first one.
+        LoraTrainerError: if one fails all the same; grids and pages of those made before are written first.
     """
     from lora_trainer.evaluation.report import write_report
 
@@ -148,22 +151,42 @@ def test_lora(
     if not plan.trigger:
         yield Notice(f"{path.name} names no trigger word; the prompts are made without one.")
     shots = plan_shots(path, plan, points)
+    check_all(host, [group[0].request(plan.request) for group in alike(shots)])
     made: list[TestedImage] = []
-    for group in alike(shots):
-        if token is not None and token.cancelled:
-            break
-        for shot, generated in zip(
-            group, generate_all(host, [shot.request(plan.request) for shot in group]), strict=True
-        ):
-            target = output / "images" / f"{shot.stem}.png"
-            save_picture(generated, target)
-            done, prompt = len(made) + 1, generated.request.prompt
-            made.append(TestedImage(done, len(shots), shot, generated.image, generated.infotext, prompt, target))
-            yield made[-1]
+    try:
+        for group in alike(shots):
+            if token is not None and token.cancelled:
+                break
+            for shot, generated in zip(
+                group, generate_all(host, [shot.request(plan.request) for shot in group]), strict=True
+            ):
+                target = output / "images" / f"{shot.stem}.png"
+                save_picture(generated, target)
+                done, prompt = len(made) + 1, generated.request.prompt
+                made.append(TestedImage(done, len(shots), shot, generated.image, generated.infotext, prompt, target))
+                yield made[-1]
+    except Exception:
+        if made:
+            page = write_report(path, info, plan, made, points, output, stopped=True).page
+            yield Notice(f"The test failed after {len(made)} of {len(shots)} pictures; {page} shows those.")
+        raise
     yield write_report(path, info, plan, made, points, output, stopped=len(made) < len(shots))
 
 
 test_lora.__test__ = False  # type: ignore[attr-defined]  # it isn't one of pytest's
+
+
+def check_all(host: Host, requests: Sequence[GenerateRequest]) -> None:
+    """Refuse what can't be made before anything is: nobody wants to learn of a misspelt sampler after an hour.
+
+    Raises:
+        LoraTrainerError: in one sentence.
+    """
+    for request in requests:
+        for side, pixels in (("width", request.width), ("height", request.height)):
+            if pixels < 64 or pixels % 8:
+                raise ConfigError(f"The test pictures' {side} can't be {pixels}; choose a multiple of 8 from 64 on.")
+        host.check(request)
 
 
 def alike(shots: Sequence[Shot]) -> list[list[Shot]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lora_trainer.errors import FileError
+from lora_trainer.errors import ConfigError, FileError, LoraTrainerError
 from lora_trainer.evaluation import sweep
 from lora_trainer.evaluation.prompts import Prompt
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, ModelInfo
@@ -35,6 +35,7 @@ class DrawingHost:
     effect: float = 100.0
     size: int = 64
     name: str = "drawing"
+    fails_after: int = 1000
     requests: list[GenerateRequest] = dataclasses.field(default_factory=list)
     refreshed: list[Path] = dataclasses.field(default_factory=list)
 
@@ -42,12 +43,19 @@ class DrawingHost:
         return ModelInfo("sd1", "epsilon", "diffusers", "tiny.safetensors", "ab", "", "", "v", "t", self.size)
 
     def generate(self, request: GenerateRequest) -> GeneratedImage:
+        if len(self.requests) == self.fails_after:
+            raise LoraTrainerError("The picture isn't finite.")
         self.requests.append(request)
         tag = re.search(r"<lora:([^:>]+):([\d.]+)>", request.prompt)
         assert tag and (self.lora_dir / f"{tag[1]}.safetensors").is_file(), request.prompt
         colour = (round(float(tag[2]) * self.effect), request.seed, 128)
         image = Image.new("RGB", (request.width, request.height), colour)
         return GeneratedImage(image, request, f"{request.prompt}\nSteps: {request.steps}, Seed: {request.seed}")
+
+    def check(self, request: GenerateRequest) -> None:
+        assert not self.requests
+        if request.sampler not in ("euler_a", "ddim"):
+            raise ConfigError(f"There is no sampler {request.sampler!r}.")
 
     def refresh_loras(self, changed: tuple[Path, ...] = ()) -> None:
         self.refreshed += changed
@@ -149,6 +157,42 @@ def test_stopped_test_reports_what_there_is(host: DrawingHost, tmp_path: Path) -
     assert report["stopped"] and len(report["images"]) == 4
     assert "was stopped" in finished.page.read_text()
     assert [grid.name for grid in finished.grids] == ["strength.png"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"integration": (Prompt("{lora} foxy"), Prompt("{lora} foxy --ss nonsense"))}, "nonsense"),
+        ({"integration": (Prompt("{lora} foxy --s many"),)}, "many"),
+        ({"request": GenerateRequest("", width=64, height=100)}, "height can't be 100"),
+        ({"request": GenerateRequest("", width=32, height=64)}, "width can't be 32"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_the_first_picture(
+    host: DrawingHost, tmp_path: Path, changes: dict[str, object], word: str
+) -> None:
+    with pytest.raises(ConfigError, match=word):
+        run(host, tmp_path / "out", **changes)
+    assert not host.requests and not (tmp_path / "out").exists()
+
+
+def test_failure_in_the_middle_leaves_a_report_of_what_there_is(host: DrawingHost, tmp_path: Path) -> None:
+    host.fails_after = 3
+    events: list[sweep.TestEvent] = []
+    with pytest.raises(LoraTrainerError, match="isn't finite"):
+        for event in sweep.test_lora(host, "fox", sweep.TestPlan("foxy", seeds=(1, 2)), tmp_path / "out"):
+            events.append(event)  # noqa: PERF402  # those before the failure are looked at
+    assert isinstance(events[-1], Notice) and "report.html" in events[-1].text
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["stopped"] and len(report["images"]) == 3
+    assert (tmp_path / "out" / "report.html").is_file() and (tmp_path / "out" / "strength.png").is_file()
+
+
+def test_failure_at_the_first_picture_leaves_nothing(host: DrawingHost, tmp_path: Path) -> None:
+    host.fails_after = 0
+    with pytest.raises(LoraTrainerError, match="isn't finite"):
+        list(sweep.test_lora(host, "fox", sweep.TestPlan("foxy"), tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_lora_outside_the_folder_or_missing_is_refused(host: DrawingHost, tmp_path: Path) -> None:

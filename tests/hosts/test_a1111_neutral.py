@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from tests.support.fake_webui import WebUI, installed
 
 pytest.importorskip("ldm", reason="needs the package stable-diffusion-sdkit, which make test installs")
 
-from lora_trainer.errors import ConfigError, UnsupportedModelError
+from lora_trainer.errors import ConfigError, FileError, UnsupportedModelError
 from lora_trainer.hosts.base import GenerateRequest
 from lora_trainer.training.events import CancelToken
 
@@ -185,3 +186,15 @@ def test_medvram_trains_the_unet_only(webui: WebUI, host: Any) -> None:
         assert brought[-1] is webui.model.cond_stage_model
         with pytest.raises(UnsupportedModelError, match="network_train_unet_only"):
             taken.encode_captions(["x"], 75, 1)
+
+
+def test_pictures_that_cannot_be_made_are_refused_beforehand(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = SimpleNamespace(
+        network_apply_weights=None, available_networks={"file": 1}, available_network_aliases={"file": 1, "alias": 1}
+    )
+    monkeypatch.setitem(sys.modules, "networks", known)
+    host.check(GenerateRequest("a <lora:file:0.5> <lora:alias:1:0.5> <hypernet:other:1>", sampler="k_euler_a"))
+    with pytest.raises(ConfigError, match="no sampler 'nonsense'"):
+        host.check(GenerateRequest("a", sampler="nonsense"))
+    with pytest.raises(FileError, match="'other'"):
+        host.check(GenerateRequest("a <lora:file:0.5> <lora:other:1>"))

@@ -193,8 +193,10 @@ def test_rewritten_lora_is_read_anew(host: DiffusersHost) -> None:
 def test_unknown_lora_names_the_nearest(host: DiffusersHost) -> None:
     with pytest.raises(FileError, match=r"no LoRA 'stile' in .*did you mean style\?"):
         host.generate(request("a cat<lora:stile:1>"))
-    with pytest.raises(FileError, match=r"no LoRA 'zzzzzz'"):
-        host.generate(request("a cat<lora:zzzzzz:0>"))
+    for refuse in (host.check, host.generate):
+        with pytest.raises(FileError, match=r"no LoRA 'zzzzzz'"):
+            refuse(request("a cat<lora:style:1><lora:zzzzzz:0>"))
+    host.check(request("a cat<lora:style:1>"))
     with pytest.raises(ConfigError, match=r"<lora:style:strong>.*0\.8"):
         host.generate(request("a cat<lora:style:strong>"))
 
@@ -247,5 +249,6 @@ def test_sdxl_uses_zeros_for_no_negative(tiny_checkpoint: Checkpoint, tmp_path: 
     ],
 )
 def test_impossible_requests(host: DiffusersHost, changes: dict[str, object], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        host.generate(request(**changes))
+    for refuse in (host.check, host.generate):
+        with pytest.raises(ConfigError, match=words):
+            refuse(request(**changes))

@@ -13,7 +13,7 @@ from modules import sd_models, shared
 from lora_trainer.errors import ConfigError, HostBusyError
 from lora_trainer.hosts.a1111 import checkpoint, loras
 from lora_trainer.hosts.a1111.model import A1111Model
-from lora_trainer.hosts.a1111.pictures import make_picture
+from lora_trainer.hosts.a1111.pictures import make_picture, sampler_name
 from lora_trainer.hosts.a1111.pin import Pin
 from lora_trainer.hosts.a1111.queue import Shift
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, Progress
@@ -122,6 +122,15 @@ class A1111Host:
     def generate(self, request: GenerateRequest) -> GeneratedImage:
         """Make a picture as a user makes it, with ``<lora:NAME:weight>`` in the prompt."""
         return self._picture(request, extra_networks=True)
+
+    def check(self, request: GenerateRequest) -> None:
+        """Refuse a sampler or a LoRA that the WebUI doesn't know.
+
+        Raises:
+            ConfigError, FileError: in one sentence.
+        """
+        sampler_name(request.sampler)
+        loras.refuse_unknown(request.prompt)
 
     def refresh_loras(self, changed: Sequence[Path] = ()) -> None:
         """Make new and rewritten files known to the WebUI's Lora extension."""

@@ -6,6 +6,7 @@ the module ``networks``, which it puts into ``sys.modules`` when it is enabled.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from modules import processing
 from torch import nn
+
+from lora_trainer.errors import FileError
 
 PATCHED = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, nn.MultiheadAttention)
 
@@ -62,6 +65,20 @@ def forget_conditioning() -> None:
     processing.StableDiffusionProcessing.cached_uc = [None, None]
     processing.StableDiffusionProcessingTxt2Img.cached_hr_c = [None, None]
     processing.StableDiffusionProcessingTxt2Img.cached_hr_uc = [None, None]
+
+
+def refuse_unknown(prompt: str) -> None:
+    """Look up every ``<lora:NAME:…>`` as the extension will; without the extension they mean nothing.
+
+    Raises:
+        FileError: names the LoRA that isn't there.
+    """
+    networks = extension()
+    if networks is None:
+        return
+    for name in re.findall(r"<(?:lora|lyco):([^:>]+)[^>]*>", prompt):
+        if name not in networks.available_networks and name not in networks.available_network_aliases:
+            raise FileError(f"The WebUI doesn't find the LoRA {name!r} of {prompt!r}; it must lie in its Lora folder.")
 
 
 def applied_modules(path: Path) -> int | None:

@@ -12,10 +12,12 @@ import torch
 from lora_trainer.errors import ConfigError, HostBusyError, LoraTrainerError
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, PredictionType, SoleUser
 from lora_trainer.hosts.standalone.detect import Detected, detect
+from lora_trainer.hosts.standalone.generation import check
 from lora_trainer.hosts.standalone.loras import LoraShelf
 from lora_trainer.hosts.standalone.model import DiffusersModel, PictureSettings
 from lora_trainer.hosts.standalone.parts import Parts, build_parts, file_sha256, fingerprint
 from lora_trainer.hosts.standalone.placement import frozen
+from lora_trainer.hosts.standalone.prompt import find_lora, split_prompt
 from lora_trainer.hosts.standalone.samplers import noise_schedule
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -129,6 +131,16 @@ class DiffusersHost(SoleUser):
         with self._borrowed() as model:
             model.dtype = self._dtype
             return model.generate_many(requests, batch_size)
+
+    def check(self, request: GenerateRequest) -> None:
+        """Refuse sizes, samplers and LoRAs (missing, broken, for another family) that can't be used.
+
+        Raises:
+            ConfigError, FileError: in one sentence.
+        """
+        check(request)
+        for tag in split_prompt(request.prompt)[1]:
+            self.lora_modules(find_lora(tag.name, self.lora_dir))
 
     def refresh_loras(self, changed: Sequence[Path] = ()) -> None:
         """Forget the LoRA files that were read (all, or those in ``changed``)."""
