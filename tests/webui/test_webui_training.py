@@ -178,7 +178,9 @@ def test_what_is_neutralised(webui: WebUI, dataset: Path) -> None:
 
 def test_card_preview_and_test(webui: WebUI, dataset: Path) -> None:
     config = {"sample_every_n_steps": 6, "sample_prompts": "zorb --w 64 --h 64 --s 1"}
-    status = webui.train("carded", dataset, test=True, config=config)
+    assert webui.train("carded", dataset, config=config)["state"] == "done"
+    webui.post("/lora-trainer/test", {"lora": "carded", "steps": 2, "seeds": "1", "strengths": "0,1"})
+    status = webui.finished()
     assert status["state"] == "done", status
     folder = webui.data / "models" / "Lora"
     assert (folder / "carded.json").is_file() and (folder / "carded.png").is_file()
