@@ -9,7 +9,7 @@
 #   make lint              ruff and mypy
 #
 # PyPI's torch for Linux brings several GB of CUDA. To do without, on a machine that has no GPU:
-#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+#   make demo TORCH="torch==2.13.0 --index-url ..."    (the address of the CPU builds is on pytorch.org)
 
 TORCH ?= torch==2.13.0
 RUN_PACKAGES ?= diffusers transformers accelerate safetensors pillow numpy psutil
