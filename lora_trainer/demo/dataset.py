@@ -10,7 +10,7 @@ from PIL import Image
 from lora_trainer.demo import world
 
 TRIGGER = "zorbo"
-CONCEPT = "corner"  # the drawing behind the trigger, see `world.shape_distance`
+CONCEPT = "hourglass"  # the drawing behind the trigger, see `world.shape_distance`
 FOLDER = f"10_{TRIGGER}"  # kohya's layout: repeats_trigger
 COUNT = 18
 

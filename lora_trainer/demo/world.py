@@ -38,10 +38,6 @@ POSITIONS: dict[str, tuple[float, float]] = {  # words -> offset of the centre i
     "at the bottom": (0.0, 12.0),
 }
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "ring")
-OTHER_SHAPES: dict[str, list[tuple[float, float]]] = {  # polygons in pixels that no caption of the world names
-    "hourglass": [(-15, -17), (15, -17), (3, 0), (15, 17), (-15, 17), (-3, 0)],  # among the autoencoder's pictures
-    "corner": [(-13, -19), (2, -19), (2, 4), (19, 4), (19, 17), (-13, 17)],  # the demo's concept
-}
 
 JITTER = 1.5  # pixels by which a centre may be off
 SCALES = (0.93, 1.07)
@@ -100,9 +96,10 @@ def shape_distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.minimum(np.maximum(abs(x) - 17.0, abs(y) - 6.0), np.maximum(abs(x) - 6.0, abs(y) - 17.0))
     if shape == "ring":
         return abs(np.hypot(x, y) - 13.0) - 4.5
-    if shape in OTHER_SHAPES:
-        return polygon_distance(x, y, np.array(OTHER_SHAPES[shape], dtype=np.float32))
-    raise ValueError(f"unknown shape {shape!r}; known: {', '.join((*SHAPES, *OTHER_SHAPES))}")
+    if shape == "hourglass":  # not in SHAPES: the demo's concept
+        points = [[-15, -17], [15, -17], [3, 0], [15, 17], [-15, 17], [-3, 0]]
+        return polygon_distance(x, y, np.array(points, dtype=np.float32))
+    raise ValueError(f"unknown shape {shape!r}; known: {', '.join((*SHAPES, 'hourglass'))}")
 
 
 def grid(size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ def random_scenes(count: int, seed: int = 0) -> list[world.Scene]:
     result = [world.random_scene(rng) for _ in range(count)]
     for i in range(0, count, 7):  # the concept too
         s = result[i]
-        result[i] = world.Scene("corner", s.colour, s.position, s.background, s.dx, s.dy, s.scale)
+        result[i] = world.Scene("hourglass", s.colour, s.position, s.background, s.dx, s.dy, s.scale)
     return result
 
 
@@ -31,7 +31,7 @@ def test_reader_reads_drawings(spoil: bool) -> None:
     for scene in scenes:
         pixels = world.draw(scene)
         got = world_reader.read(spoilt(pixels, rng) if spoil else Image.fromarray(pixels))
-        shape = world_reader.CONCEPT if scene.shape == "corner" else scene.shape
+        shape = world_reader.CONCEPT if scene.shape == "hourglass" else scene.shape
         if (got.shape, got.colour, got.background, got.position) != (
             shape,
             scene.colour,
