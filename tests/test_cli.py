@@ -15,8 +15,10 @@ import pytest
 from support.tiny_host import TinyHost, make_dataset
 
 from lora_trainer.cli import main
+from lora_trainer.cli.settings import notices_on_fields
 from lora_trainer.cli.terminal import Progress, duration
 from lora_trainer.cli.train import Reader
+from lora_trainer.hosts.base import Glance
 from lora_trainer.training.events import Event, StepDone
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,6 +119,25 @@ def test_test_command_reads_its_options(place: Path, capsys: pytest.CaptureFixtu
     for wrong, word in ((["--strengths", "much"], "much"), (["--size", "65"], "65"), (["--steps", "0"], "--steps")):
         assert main([*command, *wrong]) == 2
         assert word in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("assigned", "expected"), [("true", "v_prediction"), ("false", None)])
+def test_test_command_predicts_as_the_lora_was_trained(
+    place: Path, monkeypatch: pytest.MonkeyPatch, assigned: str, expected: str | None
+) -> None:
+    assert (
+        main([*TRAIN, "--name", "zork", "--set", *SMALL, "max_train_epochs=1", f"v_parameterization={assigned}"]) == 0
+    )
+    asked: list[Any] = []
+
+    def opened(checkpoint: Path, lora_dir: Path, **options: Any) -> TinyHost:
+        asked.append(options["prediction_type"])
+        return TinyHost(lora_dir)
+
+    monkeypatch.setattr("lora_trainer.hosts.standalone.host.DiffusersHost", opened)
+    command = ["test", "output/lora/zork.safetensors", "--checkpoint", "base.safetensors", "--strengths", "0"]
+    assert main([*command, "--seeds", "1", "--no-epochs", "--size", "64"]) == 0
+    assert asked == [expected]
 
 
 def test_ctrl_c_saves_ends_with_0_and_resumes(
@@ -242,6 +263,44 @@ def test_config_converts_both_ways(place: Path, capsys: pytest.CaptureFixture[st
     assert (back["network_dim"], back["max_resolution"]) == (4, "64,64")
     assert main(["config", "convert", "back.json", "again.json"]) == 0
     assert json.loads((place / "again.json").read_text()) == ours
+
+
+def test_convert_says_what_our_settings_do_not_hold(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = {"pretrained_model_name_or_path": "base.safetensors", "train_data_dir": "data", "output_name": "fromfile"}
+    (place / "kohya.json").write_text(json.dumps(KOHYA | own))
+    assert main(["config", "convert", "kohya.json", "ours.json"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "not written" in line]
+    assert len(lines) == 1
+    for name, argument in zip(own, ("--checkpoint", "--dataset", "--name"), strict=True):
+        assert f"{name} ({argument})" in lines[0]
+    (place / "kohya.json").write_text(json.dumps(KOHYA))
+    assert main(["config", "convert", "kohya.json", "ours.json"]) == 0
+    assert "not written" not in capsys.readouterr().out
+
+
+def test_fields_of_kohyas_json_that_training_does_not_follow_are_told(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "kohya.json").write_text(json.dumps(KOHYA | {"resume": "old", "logging_dir": "logs", "sdxl": True}))
+    assert main([*TRAIN, "--name", "x", "--config", "kohya.json"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("Note: resume isn't used") == out.count("Note: logging_dir isn't used") == 1
+    assert "is for SDXL, but tiny.safetensors is SD 1.x" in out
+
+
+@pytest.mark.parametrize(
+    ("fields", "family", "said"),
+    [
+        ({"v2": True, "sdxl": False}, "sd2", False),
+        ({"v2": True}, "sd1", True),
+        ({"v2": False, "sdxl": False}, "sdxl", False),  # a configuration of ours, exported: it knows no checkpoint
+        ({"v2": False, "sdxl": False, "pretrained_model_name_or_path": "a"}, "sdxl", True),
+        ({"v2": False, "sdxl": False, "pretrained_model_name_or_path": "a"}, "sd1", False),
+    ],
+)
+def test_family_that_contradicts_the_checkpoint(fields: dict[str, Any], family: Any, said: bool) -> None:
+    assert bool(notices_on_fields(fields, Glance("base", family))) is said
+    assert not notices_on_fields(fields, Glance("base", family, refusal="no")) and not notices_on_fields(fields, None)
 
 
 def test_options_and_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

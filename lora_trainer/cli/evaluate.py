@@ -19,7 +19,7 @@ from lora_trainer.hosts.base import GenerateRequest
 from lora_trainer.training.events import CancelToken, Notice
 
 if TYPE_CHECKING:
-    from lora_trainer.hosts.base import Host
+    from lora_trainer.hosts.base import Host, PredictionType
 
 
 def run_test(args: argparse.Namespace) -> None:
@@ -52,10 +52,17 @@ def run_test(args: argparse.Namespace) -> None:
             args.checkpoint,
             args.lora.parent,
             vae=args.vae,
+            prediction_type=trained_prediction(metadata),
             clip_skip=int(clip_skip) if clip_skip.isdigit() and clip_skip != "0" else 1,
             zero_terminal_snr=True if metadata.get("ss_zero_terminal_snr") == "True" else None,
         )
         test_and_tell(host, args.lora, (args.output or Path("output")) / args.lora.stem, token, plan)
+
+
+def trained_prediction(metadata: dict[str, str]) -> PredictionType | None:
+    """v_prediction for a LoRA that says it was trained so; else None, which asks the checkpoint."""
+    said = metadata.get("modelspec.prediction_type", "").lower()
+    return "v_prediction" if said in ("v", "v_prediction", "v-prediction") else None
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -6,12 +6,27 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_trainer.cli.terminal import say
 from lora_trainer.config import OPTIONS, OptionRow, RunConfig, parse_assignments
 from lora_trainer.errors import ConfigError
 from lora_trainer.files import write_json
+
+if TYPE_CHECKING:
+    from lora_trainer.hosts.base import Glance
+
+
+# what a kohya file has beside options -> where it is said here
+ARGUMENTS = {
+    "pretrained_model_name_or_path": "--checkpoint", "train_data_dir": "--dataset", "output_name": "--name",
+    "output_dir": "--lora-dir", "vae": "--vae",
+}  # fmt: skip
+NOT_USED = {
+    "resume": "--resume goes on with the state of the run of the same name",
+    "logging_dir": "the log is log.jsonl in the run's folder",
+}
+FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL"}
 
 
 def read_settings(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any], list[str]]:
@@ -35,6 +50,20 @@ def read_settings(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any], 
     return config.replace(**parse_assignments(args.set)), fields, list(notices)
 
 
+def notices_on_fields(fields: dict[str, Any], glance: Glance | None) -> list[str]:
+    """What a kohya file says beside its options that a training here doesn't follow, a line each."""
+    lines = [f"{name} isn't used: {reason}." for name, reason in NOT_USED.items() if fields.get(name)]
+    said = "sdxl" if fields.get("sdxl") else "sd2" if fields.get("v2") else ""
+    if not said and {"sdxl", "v2", "pretrained_model_name_or_path"} <= fields.keys():  # a whole form, with both off
+        said = "sd1"
+    if said and glance is not None and not glance.refusal and said != glance.family:
+        found = FAMILIES[glance.family]
+        lines.append(
+            f"The configuration is for {FAMILIES[said]}, but {glance.checkpoint} is {found}; it is trained as {found}."
+        )
+    return lines
+
+
 def run_convert(args: argparse.Namespace) -> None:
     """``config convert``"""
     from lora_trainer.kohya import load_config, save_kohya
@@ -47,6 +76,9 @@ def run_convert(args: argparse.Namespace) -> None:
         write_json(args.target, loaded.config.to_dict())
         notices = loaded.notices
         say(f"{args.target}: our settings; use it with --config")
+        left_out = [f"{name} ({ARGUMENTS[name]})" for name in loaded.fields if name in ARGUMENTS]
+        if left_out:
+            say(f"Our settings hold options only; not written, to be given on the command line: {', '.join(left_out)}.")
     for line in notices:
         say(line)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_trainer.cli.settings import given_or, read_settings
+from lora_trainer.cli.settings import given_or, notices_on_fields, read_settings
 from lora_trainer.cli.terminal import Progress, duration, is_first_process, say, stop_on_signals
 from lora_trainer.errors import ConfigError, LoraTrainerError
 from lora_trainer.training.events import (
@@ -158,6 +158,7 @@ def run_train(args: argparse.Namespace) -> None:
     token = CancelToken()
     with stop_on_signals(token):
         host = open_host(places, config)
+        notices += notices_on_fields(fields, host.glance())
         reader = train_and_tell(host, places, config, token, args.resume, args.overwrite, notices)
         lora = reader.finished.path if reader.finished else None
         if args.test and lora and not token.cancelled and is_first_process():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from lora_trainer.hosts.base import Conditioning, GeneratedImage, GenerateRequest, ModelInfo, TextEncoder
+from lora_trainer.hosts.base import Conditioning, GeneratedImage, GenerateRequest, Glance, ModelInfo, TextEncoder
 
 INFO = ModelInfo("sd1", "epsilon", "diffusers", "tiny.safetensors", "00", "", "", "vae-1", "text-1", 64)
 
@@ -95,6 +95,9 @@ class TinyHost:
 
     def info(self) -> ModelInfo:
         return self.model.info
+
+    def glance(self) -> Glance:
+        return Glance(self.model.info.checkpoint, self.model.info.family, self.model.info.resolution)
 
     @contextlib.contextmanager
     def take(self, mixed_precision: str) -> Iterator[TinyModel]:
