@@ -54,19 +54,17 @@ class InputCache:
     def clear(self) -> None:
         """Let go of the held input."""
         self._source: weakref.ref[Tensor] | None = None
-        self._version = 0
+        self._kind: tuple[object, ...] = ()
         self._rows: Tensor | None = None
 
     def rows(self, x: Tensor, like: Tensor) -> Tensor:
         """``x`` [..., C] as [N, C] in the type and on the device of ``like``; a view where that is possible."""
-        rows = self._rows
-        if rows is not None and self._source is not None and self._source() is x and self._version == x._version:
-            kind = (like.dtype, like.device, x.requires_grad and torch.is_grad_enabled())
-            if (rows.dtype, rows.device, rows.requires_grad) == kind:
-                return rows
-        rows = x.reshape(-1, x.shape[-1]).to(like)
-        self._source, self._version, self._rows = weakref.ref(x), x._version, rows
-        return rows
+        # The version tells of changes in place; rows made without gradients are no use where x has them.
+        kind = (x._version, x.requires_grad and torch.is_grad_enabled(), like.dtype, like.device)
+        if self._rows is None or self._source is None or self._source() is not x or self._kind != kind:
+            self._rows = x.reshape(-1, x.shape[-1]).to(like)
+            self._source, self._kind = weakref.ref(x), kind
+        return self._rows
 
 
 class LoraModule:
