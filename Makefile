@@ -18,7 +18,7 @@ TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest ein
 LDM_PACKAGE ?= --no-deps stable-diffusion-sdkit==2.1.5
 LINT_PACKAGES ?= ruff mypy
 WEBUI_PACKAGES ?= transformers==4.30.2 accelerate==0.21.0 safetensors==0.4.2 pillow==9.5.0 numpy==1.26.2 psutil==5.9.5 \
-	diffusers==0.29.2 'huggingface-hub<0.26' einops==0.4.1 omegaconf==2.2.3 fastapi==0.94.0 httpx==0.24.1 \
+	diffusers==0.31.0 'huggingface-hub<0.26' einops==0.4.1 omegaconf==2.2.3 fastapi==0.94.0 httpx==0.24.1 \
 	gradio==3.41.2 playwright pytest
 # Forge's page, laid over the same environment. With later releases of its parts gradio 4.40 doesn't start.
 GRADIO4_PACKAGES ?= gradio==4.40.0 fastapi==0.104.1 pydantic==2.8.2 'huggingface-hub<0.26' numpy==1.26.2 pillow==9.5.0

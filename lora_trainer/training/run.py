@@ -13,7 +13,7 @@ from lora_trainer.dataset.folders import scan
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.errors import ConfigError
 from lora_trainer.files import check_writable
-from lora_trainer.hosts.base import Host, TakenModel
+from lora_trainer.hosts.base import GenerateRequest, Host, TakenModel
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.diffusion import NoiseSchedule
 from lora_trainer.training.events import CancelToken, Event, Notice, Saved
@@ -136,7 +136,7 @@ def _open(
             metadata_of(config, dataset, info, steps, epochs, processes.world),
             processes.is_main,
         ),
-        sampler=Sampler(sample_requests(config.sample, fallback, seed, info.resolution), folder.samples, config.sample),
+        sampler=Sampler(_samples(host, config, fallback, seed, info.resolution), folder.samples, config.sample),
         steps=steps,
         epochs=epochs,
         identity=identity(config, dataset, info, processes),
@@ -149,6 +149,15 @@ def _open(
         folder.start_log(session.position.step)
         folder.write_run(run_facts(request.name, request.dataset, session))
     return session
+
+
+def _samples(host: Host, config: RunConfig, fallback: str, seed: int, side: int) -> list[GenerateRequest]:
+    """The sample images' requests; what can't be made is refused now and not at every sampling point."""
+    requests = sample_requests(config.sample, fallback, seed, side)
+    if config.sample.sample_every_n_epochs or config.sample.sample_every_n_steps:
+        for request in requests:
+            host.check(request)
+    return requests
 
 
 def _seed(config: RunConfig, folder: RunFolder, resume: bool) -> int:
