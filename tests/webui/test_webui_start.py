@@ -30,7 +30,7 @@ def test_start_up_cost(webui: WebUI) -> None:
     records = webui.get("/internal/profile-startup")["records"]
     ours = {name: seconds for name, seconds in records.items() if "lora_trainer_tab" in name}
     assert len(ours) >= 2, "loading the script, adding the routes"
-    assert sum(ours.values()) < LIMIT * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), ours
+    assert sum(ours.values()) < LIMIT * max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1)), ours
 
 
 def test_no_package_changes(webui: WebUI) -> None:
