@@ -116,11 +116,9 @@
         toggle("resume", status.state === "paused");
         toggle("stop", running);
         toggle("buttons", running);
-        toggle("test_row", !running && Boolean(status.name));
-        const start = part("start");
-        if (start) {
-            start.disabled = running;
-            start.classList.toggle("lt-busy", running);
+        for (const button of [part("start"), part("test")]) {
+            button.disabled = running;
+            button.classList.toggle("lt-busy", running);
         }
     }
 
@@ -417,7 +415,6 @@
         else if (["lora_trainer_stop", "lora_trainer_pause", "lora_trainer_resume"].includes(button.id)) {
             command(button.id.slice("lora_trainer_".length), button);
         } else if (button.id === "lora_trainer_start" || button.id === "lora_trainer_test") {
-            part("message").textContent = "";
             [300, 900, 1800].forEach((wait) => setTimeout(refresh, wait));
             setTimeout(bringIntoView, 2500);
         }

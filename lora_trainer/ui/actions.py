@@ -141,6 +141,8 @@ class Actions:
     def test(self, page: Page) -> Answer:
         """Test the LoRA of that name."""
         try:
+            if not page.name:
+                raise ConfigError("Which LoRA? Give its name in step 4.")
             self.job.test({"lora": page.name, "trigger": page.trigger})
         except LoraTrainerError as error:
             return Answer(message=views.problem(str(error)))

@@ -42,6 +42,7 @@ class Form:
     copy: Any
     plan: Any
     start: Any
+    test: Any
     message: Any
 
 
@@ -58,13 +59,13 @@ def create_tab(job: Job, webui: bool = True) -> gr.Blocks:
                 form = _build_form()
                 advanced = build_advanced()
             with gr.Column(elem_id="lora_trainer_live"):
-                test = _build_live()
+                _build_live()
         with gr.Row(elem_classes=["lt-hidden"]):
             restore = gr.Button("Restore", elem_id="lora_trainer_restore")
             changed = gr.Button("Changed", elem_id="lora_trainer_changed")
             infotext = unsaved(gr.Textbox(label="Infotext to send", elem_id="lora_trainer_infotext"))
             send = gr.Button("Send", elem_id="lora_trainer_send")
-        _bind(Actions(job), form, advanced, test, restore, changed)
+        _bind(Actions(job), form, advanced, restore, changed)
         if webui:
             _connect_txt2img(send, infotext)
     return tab
@@ -137,19 +138,21 @@ def _build_form() -> Form:
             choices=[REFUSE, CONTINUE, REPLACE], value=REFUSE, label="If there is one of that name",
             elem_id="lora_trainer_existing",
         )  # fmt: skip
-        test = gr.Checkbox(
+        test_after = gr.Checkbox(
             value=True, label="Test it afterwards", elem_id="lora_trainer_test_after",
             info="Pictures at several strengths and in other surroundings, with a report.",
         )  # fmt: skip
-        start = gr.Button("Train", variant="primary", size="lg", elem_id="lora_trainer_start")
+        with gr.Row(elem_id="lora_trainer_start_row"):
+            start = gr.Button("Train", variant="primary", size="lg", elem_id="lora_trainer_start")
+            test = gr.Button("Only test it", size="lg", elem_id="lora_trainer_test")
         message = gr.HTML(elem_id="lora_trainer_message")
-    inputs = (dataset, trigger, preset, name, existing, test, repeats)
+    inputs = (dataset, trigger, preset, name, existing, test_after, repeats)
     values = {key: unsaved(component) for key, component in zip(VALUES, inputs, strict=True)}
-    return Form(values, check, check_answer, unsaved(files), copy, plan, start, message)
+    return Form(values, check, check_answer, unsaved(files), copy, plan, start, test, message)
 
 
-def _build_live() -> Any:
-    """What the page's script fills; the button to test again."""
+def _build_live() -> None:
+    """What the page's script fills."""
     with gr.Column(elem_classes=["lt-panel"]):
         gr.HTML('<div class="lt-empty"></div>', elem_id="lora_trainer_progress")
         with gr.Row(elem_id="lora_trainer_buttons"):
@@ -158,14 +161,11 @@ def _build_live() -> Any:
             gr.Button("Stop and save", variant="stop", elem_id="lora_trainer_stop", size="sm")
         gr.HTML('<div class="lt-empty"></div>', elem_id="lora_trainer_notices")
     gr.HTML('<div class="lt-empty"></div>', elem_id="lora_trainer_report")
-    with gr.Row(elem_id="lora_trainer_test_row"):
-        test = gr.Button("Test this LoRA", elem_id="lora_trainer_test", size="sm")
     gr.HTML('<div class="lt-empty"></div>', elem_id="lora_trainer_loss")
     gr.HTML('<div class="lt-empty"></div>', elem_id="lora_trainer_samples")
-    return test
 
 
-def _bind(actions: Actions, form: Form, advanced: Advanced, test: Any, restore: Any, changed: Any) -> None:
+def _bind(actions: Actions, form: Form, advanced: Advanced, restore: Any, changed: Any) -> None:
     options = [advanced.options[name] for name in OPTIONS]
     inputs = [*form.values.values(), *options]
     outputs = [form.message, form.check_answer, form.plan, advanced.answer, *form.values.values(), *options]
@@ -183,7 +183,7 @@ def _bind(actions: Actions, form: Form, advanced: Advanced, test: Any, restore: 
     on(form.values["dataset"].submit, actions.check)
     on(form.values["preset"].input, actions.choose_preset)
     on(form.start.click, actions.start)
-    on(test.click, actions.test)
+    on(form.test.click, actions.test)
     on(form.copy.click, lambda page, files: actions.copy(page, _paths(files)), (form.files,))
     on(
         advanced.load.click,
