@@ -65,7 +65,10 @@ def test_snr_is_taken_after_the_rescale() -> None:
 
 
 def test_snr_is_that_of_diffusers() -> None:
-    utils = pytest.importorskip("diffusers.training_utils")
+    try:
+        utils = pytest.importorskip("diffusers.training_utils")
+    except AttributeError:  # diffusers 0.31 looks there for a part of transformers that 4.30 hasn't got
+        pytest.skip("this diffusers' training_utils can't be imported beside this transformers")
     expected = utils.compute_snr(diffusers_schedule(), STEPS)
     torch.testing.assert_close(NoiseSchedule.from_alphas(ALPHAS).snr(STEPS), expected, rtol=1e-3, atol=0)  # 1-ᾱ in fp32
 
