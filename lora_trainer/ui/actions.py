@@ -104,7 +104,7 @@ class Actions:
     def copy(self, page: Page, files: Sequence[str]) -> Answer:
         """Make a dataset folder of photos: of those that were dropped, else of those in the folder."""
         try:
-            sources = [Path(file) for file in files] or [_existing(page.dataset)]
+            sources = _arrived(files) or [_existing(page.dataset)]
             folder, count, described = copy_photos(
                 sources, self.job.output / DATASETS, page.trigger, page.values.get("repeats")
             )
@@ -271,6 +271,15 @@ def _existing(folder: str) -> Path:
     if not path.is_dir():
         raise DatasetError(f"The folder {path} doesn't exist; check its path.")
     return path
+
+
+def _arrived(files: Sequence[str]) -> list[Path]:
+    """Dropped files; one that is empty is still on its way from the browser, and a copy would be worth nothing."""
+    paths = [Path(file) for file in files]
+    for path in paths:
+        if not path.is_file() or not path.stat().st_size:
+            raise DatasetError(f"{path.name} is empty or hasn't arrived yet: wait a moment and try again.")
+    return paths
 
 
 def _as_name(words: str) -> str:

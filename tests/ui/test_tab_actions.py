@@ -145,6 +145,13 @@ def test_dropped_files_are_copied(tmp_path: Path, photos: Path) -> None:
     assert sorted(path.name for path in (folder / "3_my cat").iterdir()) == ["b.png", "b.txt"]
 
 
+def test_a_file_that_has_not_arrived_is_not_copied(actions: Actions, job: FakeJob, photos: Path) -> None:
+    (photos / "late.txt").touch()
+    answer = actions.copy(page(trigger="zwx"), [str(photos / "b.png"), str(photos / "late.txt")])
+    assert answer.check is not None and "late.txt is empty" in answer.check
+    assert not (job.output / "datasets").exists()
+
+
 @pytest.mark.parametrize(
     ("trigger", "repeats", "sentence"),
     [("", 10, "trigger word is missing"), ("a/b", 10, "/ can't be part"), ("..", 10, "can't have that name"),

@@ -216,7 +216,7 @@ def test_photos_become_a_dataset(page: Page, served: Served, pictures: Path) -> 
     page.click("#lora_trainer_photos > :is(.label-wrap, button)")
     page.set_input_files("#lora_trainer_files_in input[type=file]", [str(path) for path in sorted(pictures.iterdir())])
     page.wait_for_selector("#lora_trainer_files_in >> text=0.png")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(2000)
     fill(page, "repeats", "3")
     press(page, "copy")
     page.wait_for_selector("#lora_trainer_check_answer >> text=6 photos were copied")
