@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.tiny_checkpoints import write_checkpoint
 
 from lora_trainer.bench import measure, steps
 from lora_trainer.bench.memory import peak_memory
@@ -55,6 +58,16 @@ def test_contestants_train_the_same_modules_and_no_base_weight() -> None:
         assert ours == peer and len(ours) == 2 * 192  # as many as in SD 1.5
         assert all(torch.equal(before[name], weight) for name, weight in model.unet.named_parameters())
         assert peft is not None
+
+
+@pytest.mark.slow
+def test_checkpoint_of_sdxl_is_measured_too(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    plan = replace(TINY, checkpoint=write_checkpoint("sdxl", tmp_path))
+    with opened(plan) as model:
+        for make in (steps.forward_step, steps.our_step, steps.peer_step):
+            make(model, plan)(0)
+        assert len(steps.targets(model, plan)) == 722
 
 
 def test_shared_copy_costs_no_second_set_of_weights() -> None:

@@ -84,12 +84,16 @@ class Batch:
     @classmethod
     def make(cls, model: DiffusersModel, plan: BenchPlan) -> Batch:
         """Random latents and context of the model's shapes."""
-        side, width = plan.resolution // 8, int(cast(Any, model.unet).config.cross_attention_dim)
+        config = cast(Any, model.unet).config
+        side, width = plan.resolution // 8, int(config.cross_attention_dim)
 
         def noise(*shape: int) -> Tensor:
             return torch.randn(shape, generator=torch_generator("bench", *shape)).to(model.device)
 
-        pooled = noise(plan.batch, 1280) if model.info.family == "sdxl" else None
+        pooled = None
+        if model.info.family == "sdxl":  # the rest of its input are six embedded sizes
+            wide = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+            pooled = noise(plan.batch, wide)
         square = (plan.resolution, plan.resolution)
         sizes = [SizeConditioning(square, (0, 0), square)] * plan.batch
         return cls(noise(plan.batch, 4, side, side), Conditioning(noise(plan.batch, TOKENS, width), pooled), sizes)
