@@ -57,7 +57,7 @@ def option_component(row: OptionRow) -> Any:
     """An input for one option, with its help; values go in and out as :func:`shown` and the option table have them."""
     common: dict[str, Any] = {
         "label": label(row.name), "info": _info(row), "value": shown(row.name, row.default),
-        "elem_id": f"lora_trainer_option_{row.name}",
+        "elem_id": f"lora_trainer_{row.name}_option",
     }  # fmt: skip
     if row.type == "bool":
         component = gr.Checkbox(**common)

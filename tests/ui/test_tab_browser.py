@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+from lora_trainer.hosts.base import Glance
+from lora_trainer.ui.fitting import presets_for
 from tests.support.browser import Browser, Page, chromium, fill, opened, value_of
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
@@ -134,11 +136,11 @@ def set_options(page: Page, **values: Any) -> None:
     if not page.is_visible("#lora_trainer_reset"):
         page.click(opening)
     for name, value in values.items():
-        where = f"#lora_trainer_option_{name}"
+        where = f"#lora_trainer_{name}_option"
         if not page.is_visible(where):
             group = page.evaluate(f"document.querySelector('{where}').closest('[id^=lora_trainer_group_]').id")
             page.click(f"#{group} > :is(.label-wrap, button)")
-        fill(page, f"option_{name}", str(value))
+        fill(page, f"{name}_option", str(value))
 
 
 def state(page: Page, *states: str, timeout: float = 300_000) -> None:
@@ -318,7 +320,7 @@ def test_settings_come_back_and_kohyas_are_read(page: Page, served: Served, data
     page.reload()
     planned(page)
     page.wait_for_function(
-        "document.querySelector('#lora_trainer_option_network_dim :is(input, textarea)').value === '7'"
+        "document.querySelector('#lora_trainer_network_dim_option :is(input, textarea)').value === '7'"
     )
     kohya = {"LoRA_type": "Standard", "network_dim": 24, "learning_rate": "3e-05", "output_name": "from_kohya",
              "train_data_dir": str(dataset), "epoch": 3, "max_resolution": "64,64", "xformers": True}  # fmt: skip
@@ -331,17 +333,18 @@ def test_settings_come_back_and_kohyas_are_read(page: Page, served: Served, data
     press(page, "json_load")
     page.wait_for_selector("#lora_trainer_json_answer >> text=kohya's settings were read")
     page.wait_for_function(
-        "document.querySelector('#lora_trainer_option_network_dim :is(input, textarea)').value === '24'"
+        "document.querySelector('#lora_trainer_network_dim_option :is(input, textarea)').value === '24'"
     )
     assert value_of(page, "name") == "from_kohya" and value_of(page, "dataset") == str(dataset)
-    assert value_of(page, "option_learning_rate") == "3e-05"
+    assert value_of(page, "learning_rate_option") == "3e-05"
     target = tmp_path / "out.json"
     fill(page, "json_path", str(target))
     press(page, "json_save_kohya")
     page.wait_for_selector("#lora_trainer_json_answer >> text=Saved as")
     assert json.loads(target.read_text())["network_dim"] == 24
     press(page, "reset")
+    first = presets_for(Glance("tiny-world", resolution=64))[0].config().network.network_dim
     page.wait_for_function(
-        "document.querySelector('#lora_trainer_option_network_dim :is(input, textarea)').value === '16'"
+        f"document.querySelector('#lora_trainer_network_dim_option :is(input, textarea)').value === '{first}'"
     )
     assert value_of(page, "name") == ""

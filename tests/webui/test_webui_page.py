@@ -46,7 +46,7 @@ def option(page: Page, group: str, **values: object) -> None:
         page.click("#lora_trainer_advanced > .label-wrap")
     page.click(f"#lora_trainer_group_{group} > .label-wrap")
     for name, value in values.items():
-        fill(page, f"option_{name}", str(value))
+        fill(page, f"{name}_option", str(value))
 
 
 def test_from_a_folder_to_txt2img(page: Page, webui: WebUI, browser: Browser, dataset: Path) -> None:
