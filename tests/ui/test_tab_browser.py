@@ -302,7 +302,7 @@ def test_stop_saves(page: Page, served: Served, dataset: Path) -> None:
     set_options(page, max_train_epochs=0, max_train_steps=5000, train_batch_size=1, network_dim=4)
     press(page, "start")
     page.wait_for_selector("#lora_trainer_loss polyline.lt-mean")
-    assert page.is_disabled("#lora_trainer_start")
+    page.wait_for_selector("#lora_trainer_start:disabled")
     started = time.monotonic()
     answered = page.evaluate("fetch('./lora-trainer/status').then(answer => answer.json()).then(found => found.state)")
     assert answered == "training" and time.monotonic() - started < 5
