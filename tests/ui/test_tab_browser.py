@@ -309,7 +309,7 @@ def test_stop_saves(page: Page, served: Served, dataset: Path) -> None:
     press(page, "stop")
     state(page, "stopped")
     assert (served.loras / "stopped.safetensors").is_file()
-    assert not page.is_disabled("#lora_trainer_start")
+    page.wait_for_selector("#lora_trainer_start:not(:disabled)")
     press(page, "start")
     page.wait_for_selector("#lora_trainer_message >> text=exists already")
 
