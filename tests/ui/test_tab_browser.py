@@ -316,7 +316,10 @@ def test_stop_saves(page: Page, served: Served, dataset: Path) -> None:
 
 def test_settings_come_back_and_kohyas_are_read(page: Page, served: Served, dataset: Path, tmp_path: Path) -> None:
     set_options(page, network_dim=7)
-    page.wait_for_timeout(2500)
+    remembered, end = served.output / "last-settings.json", time.monotonic() + 120
+    while not (remembered.is_file() and json.loads(remembered.read_text())["options"].get("network_dim") == 7):
+        assert time.monotonic() < end, "the change is remembered"
+        page.wait_for_timeout(200)
     page.reload()
     planned(page)
     page.wait_for_function(
