@@ -392,7 +392,11 @@
     function noteChange(event) {
         const form = part("form");
         if (!form || !form.contains(event.target) || !restored) return;
-        if (event.target.closest("#lora_trainer_preset, #lora_trainer_photos input[type=file]")) return;
+        if (event.target.closest("#lora_trainer_photos input[type=file]")) return;
+        if (event.target.closest("#lora_trainer_preset")) {
+            if (event.type === "change") setTimeout(() => part("chosen").click(), 60);
+            return;
+        }
         if (event.target.closest("#lora_trainer_dataset")) {
             if (event.type === "change") part("check").click();
             return;

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from lora_trainer.config import OPTIONS
-from lora_trainer.ui.fields import GROUPS, option_component, unsaved
+from lora_trainer.ui.fields import GROUPS, option_component
 from lora_trainer.ui.views import note
 
 
@@ -49,16 +49,12 @@ def _files() -> tuple[Any, Any, Any, Any, Any, Any]:
         "<p class=\"lt-help\">Load: kohya's JSON, sd-scripts' names, our own, or a run.json. "
         "Save: as kohya's form reads it, or as our command line does.</p>"
     )
-    file = unsaved(
-        gr.File(label="Drop a JSON here", file_count="single", file_types=[".json"], elem_id="lora_trainer_json")
-    )
-    path = unsaved(
-        gr.Textbox(
-            max_lines=1,
-            label="Path of the settings file",
-            info="To load from; to save to (empty: the folder “settings” among the outputs).",
-            elem_id="lora_trainer_json_path",
-        )
+    file = gr.File(label="Drop a JSON here", file_count="single", file_types=[".json"], elem_id="lora_trainer_json")
+    path = gr.Textbox(
+        max_lines=1,
+        label="Path of the settings file",
+        info="To load from; to save to (empty: the folder “settings” among the outputs).",
+        elem_id="lora_trainer_json_path",
     )
     with gr.Row():
         load = gr.Button("Load", elem_id="lora_trainer_json_load", size="sm")

@@ -70,12 +70,6 @@ def option_component(row: OptionRow) -> Any:
     else:
         many = row.name in MANY_LINES
         component = gr.Textbox(lines=3 if many else 1, max_lines=12 if many else 1, **common)
-    return unsaved(component)
-
-
-def unsaved(component: Any) -> Any:
-    """Keep the WebUI from storing the component's default in ui-config.json, where it would outlive our updates."""
-    component.do_not_save_to_config = True
     return component
 
 

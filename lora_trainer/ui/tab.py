@@ -20,7 +20,7 @@ from lora_trainer.presets import PRESETS
 from lora_trainer.ui import views
 from lora_trainer.ui.actions import Actions
 from lora_trainer.ui.advanced import Advanced, build_advanced
-from lora_trainer.ui.fields import read_options, shown, unsaved
+from lora_trainer.ui.fields import read_options, shown
 from lora_trainer.ui.forms import CONTINUE, REFUSE, REPLACE, Answer, Page
 
 if TYPE_CHECKING:
@@ -63,11 +63,14 @@ def create_tab(job: Job, webui: bool = True) -> gr.Blocks:
         with gr.Row(elem_classes=["lt-hidden"]):
             restore = gr.Button("Restore", elem_id="lora_trainer_restore")
             changed = gr.Button("Changed", elem_id="lora_trainer_changed")
-            infotext = unsaved(gr.Textbox(label="Infotext to send", elem_id="lora_trainer_infotext"))
+            chosen = gr.Button("Preset chosen", elem_id="lora_trainer_chosen")  # gradio 4 fires Radio.input by itself
+            infotext = gr.Textbox(label="Infotext to send", elem_id="lora_trainer_infotext")
             send = gr.Button("Send", elem_id="lora_trainer_send")
-        _bind(Actions(job), form, advanced, restore, changed)
+        _bind(Actions(job), form, advanced, restore, changed, chosen)
         if webui:
             _connect_txt2img(send, infotext)
+    for block in tab.blocks.values():  # the WebUI would keep today's defaults in ui-config.json, against our updates
+        block.do_not_save_to_config = True
     return tab
 
 
@@ -147,8 +150,8 @@ def _build_form() -> Form:
             test = gr.Button("Only test it", size="lg", elem_id="lora_trainer_test")
         message = gr.HTML(elem_id="lora_trainer_message")
     inputs = (dataset, trigger, preset, name, existing, test_after, repeats)
-    values = {key: unsaved(component) for key, component in zip(VALUES, inputs, strict=True)}
-    return Form(values, check, check_answer, unsaved(files), copy, plan, start, test, message)
+    values = dict(zip(VALUES, inputs, strict=True))
+    return Form(values, check, check_answer, files, copy, plan, start, test, message)
 
 
 def _build_live() -> None:
@@ -165,7 +168,7 @@ def _build_live() -> None:
     gr.HTML('<div class="lt-empty"></div>', elem_id="lora_trainer_samples")
 
 
-def _bind(actions: Actions, form: Form, advanced: Advanced, restore: Any, changed: Any) -> None:
+def _bind(actions: Actions, form: Form, advanced: Advanced, restore: Any, changed: Any, chosen: Any) -> None:
     options = [advanced.options[name] for name in OPTIONS]
     inputs = [*form.values.values(), *options]
     outputs = [form.message, form.check_answer, form.plan, advanced.answer, *form.values.values(), *options]
@@ -181,7 +184,7 @@ def _bind(actions: Actions, form: Form, advanced: Advanced, restore: Any, change
     on(advanced.reset.click, actions.reset)
     on(form.check.click, actions.check)
     on(form.values["dataset"].submit, actions.check)
-    on(form.values["preset"].input, actions.choose_preset)
+    on(chosen.click, actions.choose_preset)
     on(form.start.click, actions.start)
     on(form.test.click, actions.test)
     on(form.copy.click, lambda page, files: actions.copy(page, _paths(files)), (form.files,))

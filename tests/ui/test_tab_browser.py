@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from lora_trainer.hosts.base import Glance
-from lora_trainer.ui.fitting import presets_for
+from lora_trainer.ui.fitting import PRACTICE, presets_for
 from tests.support.browser import Browser, Page, chromium, fill, opened, value_of
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
@@ -346,8 +346,15 @@ def test_settings_come_back_and_kohyas_are_read(page: Page, served: Served, data
     page.wait_for_selector("#lora_trainer_json_answer >> text=Saved as")
     assert json.loads(target.read_text())["network_dim"] == 24
     press(page, "reset")
-    first = presets_for(Glance("tiny-world", resolution=64))[0].config().network.network_dim
+    presets = {preset.name: preset.config() for preset in presets_for(Glance("tiny-world", resolution=64))}
+    first = presets[PRACTICE].network.network_dim
     page.wait_for_function(
         f"document.querySelector('#lora_trainer_network_dim_option :is(input, textarea)').value === '{first}'"
     )
     assert value_of(page, "name") == ""
+    page.locator("#lora_trainer_preset label", has_text="Quick").click()
+    quick = presets["quick"].network.network_dim
+    assert quick != first
+    page.wait_for_function(
+        f"document.querySelector('#lora_trainer_network_dim_option :is(input, textarea)').value === '{quick}'"
+    )
