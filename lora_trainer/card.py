@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_trainer.families import Family, traits
 from lora_trainer.files import replaced, write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lora_trainer.hosts.base import Family
 
-SD_VERSIONS: dict[str, str] = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
 PREVIEW_ENDINGS = ("png", "jpg", "jpeg", "webp", "gif")
 PREVIEW_WIDTH = 512
 OURS = "lora_trainer"  # key in the JSON, and text chunk in the PNG, that tell our own values from the user's
@@ -59,7 +58,7 @@ def write_card(
     """
     values: dict[str, Any] = {
         "description": description,
-        "sd version": SD_VERSIONS[family],
+        "sd version": traits(family).card,
         "activation text": trigger,
         "preferred weight": preferred_weight,
         "negative text": negative_text,

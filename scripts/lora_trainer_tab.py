@@ -22,9 +22,9 @@ def make_job() -> Any:
 
 def make_host() -> Any:
     """The WebUI's model, reached when the first job starts."""
-    from lora_trainer.hosts.a1111.host import A1111Host
+    from lora_trainer.hosts.webui.which import webui_host
 
-    return A1111Host()
+    return webui_host()
 
 
 def on_tabs() -> list[tuple[Any, str, str]]:

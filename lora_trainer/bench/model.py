@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lora_trainer.bench.plan import BenchPlan
+from lora_trainer.families import SD1, traits
 from lora_trainer.hosts.base import Conditioning, ModelInfo, SizeConditioning
 from lora_trainer.hosts.standalone.host import DTYPES, DiffusersHost, best_device
 from lora_trainer.hosts.standalone.model import DiffusersModel, PictureSettings
@@ -41,7 +42,7 @@ def opened(plan: BenchPlan) -> Iterator[DiffusersModel]:
             yield model
         return
     nothing: Any = nn.Identity()  # no picture or caption is encoded here
-    info = ModelInfo("sd1", "epsilon", "diffusers", f"random {plan.size}", "", "", "", "", "", 512)
+    info = ModelInfo(SD1, "epsilon", "diffusers", f"random {plan.size}", "", "", "", "", "", 512)
     parts = Parts(random_unet(plan.size), nothing, [nothing], "epsilon")
     model = DiffusersModel(
         parts, info, noise_schedule(0.00085, 0.012), best_device(), PictureSettings(), cast(Any, None)
@@ -91,7 +92,7 @@ class Batch:
             return torch.randn(shape, generator=torch_generator("bench", *shape)).to(model.device)
 
         pooled = None
-        if model.info.family == "sdxl":  # the rest of its input are six embedded sizes
+        if traits(model.info.family).sized:  # the rest of its input are six embedded sizes
             wide = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
             pooled = noise(plan.batch, wide)
         square = (plan.resolution, plan.resolution)

@@ -19,7 +19,8 @@ from lora_trainer.hosts.base import GenerateRequest
 from lora_trainer.training.events import CancelToken, Notice
 
 if TYPE_CHECKING:
-    from lora_trainer.hosts.base import Host, PredictionType
+    from lora_trainer.families import PredictionType
+    from lora_trainer.hosts.base import Host
 
 
 def run_test(args: argparse.Namespace) -> None:

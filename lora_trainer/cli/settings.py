@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lora_trainer.cli.terminal import say
 from lora_trainer.config import OPTIONS, OptionRow, RunConfig, parse_assignments
 from lora_trainer.errors import ConfigError
+from lora_trainer.families import family_of_flags, traits
 from lora_trainer.files import write_json
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ NOT_USED = {
     "resume": "--resume goes on with the state of the run of the same name",
     "logging_dir": "the log is log.jsonl in the run's folder",
 }
-FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL"}
 
 
 def read_settings(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any], list[str]]:
@@ -44,7 +44,7 @@ def read_settings(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any], 
         loaded = load_config(args.config)
         config, fields, notices = loaded.config, loaded.fields, loaded.notices
     elif preset:
-        from lora_trainer.presets import preset_config
+        from lora_trainer.config.presets import preset_config
 
         config = preset_config(preset)
     return config.replace(**parse_assignments(args.set)), fields, list(notices)
@@ -53,13 +53,14 @@ def read_settings(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any], 
 def notices_on_fields(fields: dict[str, Any], glance: Glance | None) -> list[str]:
     """What a kohya file says beside its options that a training here doesn't follow, a line each."""
     lines = [f"{name} isn't used: {reason}." for name, reason in NOT_USED.items() if fields.get(name)]
-    said = "sdxl" if fields.get("sdxl") else "sd2" if fields.get("v2") else ""
-    if not said and {"sdxl", "v2", "pretrained_model_name_or_path"} <= fields.keys():  # a whole form, with both off
-        said = "sd1"
-    if said and glance is not None and not glance.refusal and said != glance.family:
-        found = FAMILIES[glance.family]
+    whole_form = {"sdxl", "v2", "pretrained_model_name_or_path"} <= fields.keys()  # says SD 1.x with both off
+    said = family_of_flags(bool(fields.get("sdxl")), bool(fields.get("v2")))
+    tells = whole_form or fields.get("sdxl") or fields.get("v2")
+    if tells and glance is not None and not glance.refusal and said != glance.family:
+        found = traits(glance.family).label
         lines.append(
-            f"The configuration is for {FAMILIES[said]}, but {glance.checkpoint} is {found}; it is trained as {found}."
+            f"The configuration is for {traits(said).label}, but {glance.checkpoint} is {found}; "
+            f"it is trained as {found}."
         )
     return lines
 
@@ -123,7 +124,7 @@ def limits(row: OptionRow) -> str:
 
 def run_presets(args: argparse.Namespace) -> None:
     """``config presets``"""
-    from lora_trainer.presets import PRESETS
+    from lora_trainer.config.presets import PRESETS
 
     if args.json:
         say(json.dumps([asdict(preset) for preset in PRESETS], indent=2, default=str))

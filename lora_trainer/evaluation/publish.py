@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from lora_trainer.evaluation.sweep import TestedImage
-    from lora_trainer.hosts.base import Family
+    from lora_trainer.families import Family
 
 
 def publish_card(

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from lora_trainer.families import SD1, Family, PredictionType
+
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
@@ -20,9 +22,7 @@ if TYPE_CHECKING:
 
     from lora_trainer.training.events import CancelToken
 
-Family = Literal["sd1", "sd2", "sdxl"]
 Naming = Literal["diffusers", "ldm"]  # how the UNet's modules are named: down_blocks… or input_blocks…
-PredictionType = Literal["epsilon", "v_prediction"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Glance:
     """What can be told of the model without waiting, loading or reading weights; ``refusal``: why it can't be used."""
 
     checkpoint: str
-    family: Family = "sd1"
+    family: Family = SD1
     resolution: int = 512
     refusal: str = ""
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lora_trainer.config import OPTIONS, RunConfig
+from lora_trainer.config.values import check_value, convert, unknown_name
 from lora_trainer.errors import ConfigError
 from lora_trainer.kohya.names import FORM_DEFAULTS, NOT_OFFERED, OUTSIDE, RENAMED, RULES, no_effect_reason
-from lora_trainer.options import check_value, convert, unknown_name
 
 # sd-scripts' defaults where they differ from ours; a value that the form leaves empty has these
 SD_DEFAULTS: dict[str, Any] = {

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.config import OPTIONS, RunConfig
+from lora_trainer.config.values import argument_text
 from lora_trainer.files import write_json
 from lora_trainer.kohya.draft import sd_default
 from lora_trainer.kohya.names import OTHER_FAMILIES, OUTSIDE
-from lora_trainer.options import argument_text
 
 # options that the form has under their own name
 FORM_OPTIONS = (

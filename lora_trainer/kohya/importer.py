@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lora_trainer.config import OPTIONS, RunConfig
-from lora_trainer.config_checks import without_warmup
+from lora_trainer.config.checks import without_warmup
 from lora_trainer.errors import ConfigError, FileError
 from lora_trainer.kohya.arguments import read_flat
 from lora_trainer.kohya.draft import Draft, is_off

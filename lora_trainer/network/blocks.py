@@ -10,21 +10,13 @@ from typing import TypeVar
 
 from lora_trainer.config import NetworkConfig
 from lora_trainer.errors import ConfigError
-from lora_trainer.hosts.base import Family
+from lora_trainer.families import Family, Traits, traits
 from lora_trainer.network.targets import Target
 
 logger = logging.getLogger(__name__)
 Number = TypeVar("Number", int, float)
 
 _PRESETS = ("cosine", "sine", "linear", "reverse_linear", "zeros")
-_NAMES = {"sd1": "SD 1", "sd2": "SD 2", "sdxl": "SDXL"}
-_SIDES = {"sd1": (12, 1), "sd2": (12, 1), "sdxl": (9, 3)}  # blocks of the down (and up) side, and of the middle
-
-
-def block_count(family: Family) -> int:
-    """How many numbers a per-block list has: 25 for SD 1 and 2, 23 for SDXL (with its two ends)."""
-    side, middle = _SIDES[family]
-    return 2 * side + middle + (2 if family == "sdxl" else 0)
 
 
 @dataclass(frozen=True)
@@ -44,9 +36,10 @@ class BlockPlan:
         """
         for name in ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas"):
             numbers = getattr(config, name)
-            if numbers and len(numbers) != block_count(family):
+            if numbers and len(numbers) != traits(family).blocks:
                 raise ConfigError(
-                    f"{name} has {len(numbers)} numbers; {_NAMES[family]} needs {block_count(family)}, one a block."
+                    f"{name} has {len(numbers)} numbers; {traits(family).label} needs {traits(family).blocks}, "
+                    "one a block."
                 )
             if min(numbers, default=0) < 0:
                 raise ConfigError(f"{name} can't have {min(numbers)}; use 0 to leave a block out.")
@@ -89,13 +82,18 @@ def lr_weights(config: NetworkConfig, family: Family) -> tuple[float, ...] | Non
     """
     if not (config.down_lr_weight or config.mid_lr_weight or config.up_lr_weight):
         return None
-    side, middle = _SIDES[family]
+    row = traits(family)
     weights: list[float] = []
-    for name, length in (("down_lr_weight", side), ("mid_lr_weight", middle), ("up_lr_weight", side)):
+    for name, length in _sides(row):
         given = _read_weights(name, getattr(config, name), length)
         kept = [weight if weight > config.block_lr_zero_threshold else 0.0 for weight in given]
         weights += kept + [1.0] * (length - len(kept))
-    return (1.0, *weights, 1.0) if family == "sdxl" else tuple(weights)
+    ends = (1.0,) * row.end_blocks
+    return (*ends, *weights, *ends)
+
+
+def _sides(row: Traits) -> tuple[tuple[str, int], ...]:
+    return ("down_lr_weight", row.down_blocks), ("mid_lr_weight", row.middle_blocks), ("up_lr_weight", row.down_blocks)
 
 
 def preset_weights(name: str, length: int, base: float = 0.0) -> list[float]:

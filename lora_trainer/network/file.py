@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lora_trainer.errors import FileError
+from lora_trainer.families import Family
 from lora_trainer.files import replaced
-from lora_trainer.hosts.base import Family
 from lora_trainer.network import formats
 
 LEGACY_START, LEGACY_LENGTH = 0x100000, 0x10000
@@ -45,11 +45,6 @@ class LoraFile:
     modules: dict[str, LoraWeights]
     metadata: dict[str, str]
     family: Family | None
-
-
-def family_name(family: Family) -> str:
-    """The family as users write it."""
-    return {"sd1": "SD 1", "sd2": "SD 2", "sdxl": "SDXL"}[family]
 
 
 def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

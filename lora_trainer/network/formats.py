@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lora_trainer.errors import FileError
-from lora_trainer.hosts.base import Family
+from lora_trainer.families import Family, family_of_base_version, family_of_context, family_of_lora_keys
 
 _PARTS = {
     "lora_down.weight": "down", "lora_A.weight": "down", "lora.down.weight": "down",
@@ -36,7 +36,6 @@ _OTHER_FILES = {
     "diffusion_model.": "for a transformer model (Flux, Wan, …)",
     "emb_params": "an embedding",
 }  # fmt: skip
-_CONTEXT: dict[int, Family] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}  # width of the captions' encoding
 
 
 def group(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, dict[str, Tensor]]:
@@ -71,14 +70,11 @@ def family_of(inputs: Mapping[str, int], metadata: Mapping[str, str]) -> Family 
         metadata: the file's.
     """
     widths = {width for key, width in inputs.items() if key.endswith(("attn2_to_k", "attn2_to_v"))}
-    if len(widths) == 1 and (known := _CONTEXT.get(next(iter(widths)))):
+    if len(widths) == 1 and (known := family_of_context(next(iter(widths)))):
         return known
-    version = metadata.get("ss_base_model_version", "")
-    if version.startswith("sdxl"):
-        return "sdxl"
-    if version.startswith(("sd_v1", "sd_v2")):
-        return "sd1" if version.startswith("sd_v1") else "sd2"
-    return "sdxl" if any(key.startswith("lora_te2_") for key in inputs) else None
+    return family_of_base_version(metadata.get("ss_base_model_version", "")) or family_of_lora_keys(
+        any(key.startswith("lora_te2_") for key in inputs)
+    )
 
 
 def _kohya_key(name: str) -> str | None:

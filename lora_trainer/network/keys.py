@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from lora_trainer.hosts.base import Family, Naming
+from lora_trainer.families import Family, traits
+from lora_trainer.hosts.base import Naming
 
 Side = Literal["down", "mid", "up"]
 Kind = Literal["attention", "resnet", "sampler"]
@@ -104,7 +105,7 @@ def ldm_block(place: Place, shape: Shape) -> int:
 
 def kohya_unet_key(place: Place, family: Family, shape: Shape) -> str:
     """The key of the place's LoRA in a file of kohya's format."""
-    return _join("lora_unet", ldm_path(place, shape) if family == "sdxl" else diffusers_path(place))
+    return _join("lora_unet", ldm_path(place, shape) if traits(family).ldm_keys else diffusers_path(place))
 
 
 def unet_key_spellings(place: Place, shape: Shape) -> tuple[str, str]:
@@ -119,7 +120,7 @@ def kohya_text_key(prefix: str, layer: int, leaf: str) -> str:
 
 def block_index(place: Place, family: Family, shape: Shape) -> int:
     """kohya's number of the place's block: 0-24 for SD 1 and 2, 0-22 for SDXL (the ends are never trained)."""
-    if family == "sdxl":
+    if traits(family).end_blocks:
         return {"down": 1, "mid": 10, "up": 13}[place.side] + ldm_block(place, shape)
     if place.side == "mid":
         return 12

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_trainer.errors import FileError
+from lora_trainer.families import traits
 from lora_trainer.hosts.base import ModelInfo
-from lora_trainer.network.file import LoraFile, LoraWeights, family_name
+from lora_trainer.network.file import LoraFile, LoraWeights
 from lora_trainer.network.lora import LoraModule
 from lora_trainer.network.targets import Target
 
@@ -20,8 +21,8 @@ def match(file: LoraFile, targets: Sequence[Target], info: ModelInfo) -> tuple[d
     """
     if file.family is not None and file.family != info.family:
         raise FileError(
-            f"{file.path} is a LoRA for {family_name(file.family)}, but {info.checkpoint} is "
-            f"{family_name(info.family)}; use a LoRA of the same family."
+            f"{file.path} is a LoRA for {traits(file.family).label}, but {info.checkpoint} is "
+            f"{traits(info.family).label}; use a LoRA of the same family."
         )
     by_spelling = {spelling: target for target in targets for spelling in target.spellings}
     matches, strangers = {}, []

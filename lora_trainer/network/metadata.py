@@ -17,20 +17,11 @@ from typing import Any
 from lora_trainer import __version__
 from lora_trainer.config import RunConfig
 from lora_trainer.errors import FileError
+from lora_trainer.families import SD2, traits
 from lora_trainer.hosts.base import ModelInfo
 from lora_trainer.network.file import LEGACY_LENGTH, LEGACY_START
 from lora_trainer.seeds import derive
 
-_VERSIONS = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
-_ARCHITECTURES = {
-    ("sd1", False): "stable-diffusion-v1",
-    ("sd1", True): "stable-diffusion-v1",
-    ("sd2", False): "stable-diffusion-v2-512",
-    ("sd2", True): "stable-diffusion-v2-768-v",
-    ("sdxl", False): "stable-diffusion-xl-v1-base",
-    ("sdxl", True): "stable-diffusion-xl-v1-base",
-}  # by family and whether v is predicted
-_SGM = "https://github.com/Stability-AI/generative-models"
 _PER_NETWORK = (
     "conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "block_dims", "block_alphas", "conv_block_dims",
     "conv_block_alphas", "down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold",
@@ -197,10 +188,11 @@ def _predicts_v(config: RunConfig, info: ModelInfo) -> bool:
 
 
 def _model_keys(config: RunConfig, info: ModelInfo, checkpoint: Path | None, vae: Path | None) -> dict[str, Any]:
-    v_prediction = _predicts_v(config, info) and info.family != "sdxl"
+    family = traits(info.family)
+    marked = _predicts_v(config, info) and family.marks_v
     keys: dict[str, Any] = {
-        "v2": info.family == "sd2",
-        "base_model_version": _VERSIONS[info.family] + ("_v" if v_prediction else ""),
+        "v2": info.family == SD2,
+        "base_model_version": family.base_version + ("_v" if marked else ""),
         "sd_model_name": info.checkpoint,
         "new_sd_model_hash": info.checkpoint_sha256,
         "vae_name": info.vae,
@@ -253,12 +245,12 @@ def _model_spec(
     at = progress.finished_at if progress.finished_at is not None else progress.started_at
     date = datetime.datetime.fromtimestamp(at, datetime.timezone.utc) if at is not None else None
     whole = loss.min_timestep == 0 and loss.max_timestep == 1000
-    v_prediction = _predicts_v(config, info)
+    family, v_prediction = traits(info.family), _predicts_v(config, info)
     triggers = {name.partition("_")[2] for name in dataset.folders}
     spec = {
         "sai_model_spec": "1.0.1",
-        "architecture": f"{_ARCHITECTURES[info.family, v_prediction]}/lora",
-        "implementation": _SGM if info.family == "sdxl" else "diffusers",
+        "architecture": f"{family.architecture[v_prediction]}/lora",
+        "implementation": family.implementation,
         "implementation_version": f"lora-trainer {__version__}",
         "title": save.metadata_title or output_name,
         "author": save.metadata_author,
@@ -270,7 +262,7 @@ def _model_spec(
         "prediction_type": "v" if v_prediction else "epsilon",
         "date": date.replace(microsecond=0, tzinfo=None).isoformat() if date else "",
         "timestep_range": "" if whole else f"{loss.min_timestep},{loss.max_timestep}",
-        "encoder_layer": str(config.caption.clip_skip) if info.family == "sd1" else "",
+        "encoder_layer": str(config.caption.clip_skip) if family.clip_skip else "",
     }
     return {f"modelspec.{key}": value for key, value in spec.items() if value}
 

@@ -15,7 +15,8 @@ from typing import Literal
 from torch import nn
 
 from lora_trainer.errors import UnsupportedModelError
-from lora_trainer.hosts.base import Family, ModelInfo, TextEncoder
+from lora_trainer.families import Family, traits
+from lora_trainer.hosts.base import ModelInfo, TextEncoder
 from lora_trainer.network import keys
 
 Slot = Literal["", "q", "k", "v", "out"]
@@ -74,7 +75,7 @@ def unet_targets(unet: nn.Module, info: ModelInfo, convolutions: bool) -> list[T
             Target(
                 key, path, module, _weight_shape(module, path), "unet",
                 block=keys.block_index(place, info.family, shape),
-                conv_in_file=projection and info.family != "sdxl",
+                conv_in_file=projection and not traits(info.family).linear_projections,
                 spellings=tuple(dict.fromkeys((key, *keys.unet_key_spellings(place, shape)))),
             )
         )  # fmt: skip
@@ -128,7 +129,7 @@ def _encoder_targets(encoder: TextEncoder, family: Family) -> list[Target]:
 
 def _used_layers(layers: int, encoder: TextEncoder, family: Family) -> int:
     """SD 2 ends at the penultimate layer: open_clip towers have the unused last one, converted ones mostly don't."""
-    if family != "sd2":
+    if not traits(family).skips_last_text_layer:
         return layers
     return layers - 1 if encoder.naming == "open_clip" else min(layers, _SD2_LAYERS)
 

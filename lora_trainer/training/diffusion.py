@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lora_trainer.errors import UnsupportedModelError
-from lora_trainer.hosts.base import PredictionType
+from lora_trainer.families import PredictionType
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lora_trainer.config import LossConfig
 from lora_trainer.errors import ConfigError
-from lora_trainer.hosts.base import PredictionType
+from lora_trainer.families import PredictionType
 from lora_trainer.training.diffusion import NoiseSchedule
 
 SNR_CEILING = 1000.0  # sd-scripts' bound, where the SNR multiplies or divides a loss: t = 0 has an SNR above 1000

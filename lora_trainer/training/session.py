@@ -18,7 +18,8 @@ from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import Batch
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.errors import FileError, LoraTrainerError
-from lora_trainer.hosts.base import PredictionType, TakenModel
+from lora_trainer.families import PredictionType
+from lora_trainer.hosts.base import TakenModel
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.checkpointing import checkpoint_blocks
 from lora_trainer.training.diffusion import NoiseSchedule

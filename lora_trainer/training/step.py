@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from lora_trainer.config import LossConfig
-from lora_trainer.hosts.base import Conditioning, PredictionType, SizeConditioning, TakenModel
+from lora_trainer.families import PredictionType
+from lora_trainer.hosts.base import Conditioning, SizeConditioning, TakenModel
 from lora_trainer.seeds import torch_generator
 from lora_trainer.training.diffusion import NoiseSchedule, sample_timesteps
 from lora_trainer.training.loss import combine

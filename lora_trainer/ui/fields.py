@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from lora_trainer.config import OPTIONS, OptionRow
-from lora_trainer.options import argument_text
+from lora_trainer.config.values import argument_text
 
 GROUPS: dict[str, tuple[str, str]] = {  # title and one line, in the order of the page
     "dataset": ("Images", "Size, batch and how pictures are cut and varied."),

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lora_trainer.config import RunConfig
+from lora_trainer.config.presets import PRESETS, Preset
+from lora_trainer.families import SD1
 from lora_trainer.hosts.base import Glance
-from lora_trainer.presets import PRESETS, Preset
 
 SMALLEST = 256  # px; below it a checkpoint is one to practise on
 PRACTICE = "practice"
@@ -17,7 +18,7 @@ PRACTICE = "practice"
 
 def presets_for(glance: Glance | None) -> tuple[Preset, ...]:
     """The presets to offer for a model, the one to begin with first; those of SD 1.x where nothing is known."""
-    family = glance.family if glance else "sd1"
+    family = glance.family if glance else SD1
     offered = tuple(preset for preset in PRESETS if family in preset.families)
     if glance and glance.resolution < SMALLEST:
         return (_practice(), *offered)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from lora_trainer.config import OPTIONS
-from lora_trainer.presets import PRESETS
+from lora_trainer.config.presets import PRESETS
+from lora_trainer.families import SD1
 from lora_trainer.ui import views
 from lora_trainer.ui.actions import Actions
 from lora_trainer.ui.advanced import Advanced, build_advanced
@@ -124,7 +125,7 @@ def _build_form() -> Form:
         )
     with gr.Column(elem_classes=["lt-panel"]):
         gr.HTML(views.heading(3, "Preset", "Where to start from"))
-        offered = [preset for preset in PRESETS if "sd1" in preset.families]
+        offered = [preset for preset in PRESETS if SD1 in preset.families]
         preset = gr.Radio(
             choices=[(views.card_text(one.label, one.help, None, None), one.name) for one in offered],
             value=offered[0].name, show_label=False, label="Preset", elem_id="lora_trainer_preset",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lora_trainer.families import traits
+
 if TYPE_CHECKING:
     from lora_trainer.dataset.items import Dataset
     from lora_trainer.dataset.summary import DatasetSummary
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 THUMBNAILS = 12
 THUMBNAIL_SIDE = 96
 MOST_LINES = 8
-FAMILIES = {"sd1": "SD 1.x", "sd2": "SD 2.x", "sdxl": "SDXL"}
 
 
 def heading(number: int, title: str, help: str = "") -> str:
@@ -100,7 +101,7 @@ def plan_view(
     """What pressing Train will do, as far as it is known."""
     rows = []
     if glance is not None:
-        rows.append(("Model", f"{glance.checkpoint} · {FAMILIES[glance.family]} · {glance.resolution} px"))
+        rows.append(("Model", f"{glance.checkpoint} · {traits(glance.family).label} · {glance.resolution} px"))
     else:
         rows.append(("Model", "the checkpoint chosen at the top of the page; it isn't loaded yet"))
     if steps:

@@ -122,7 +122,6 @@ def spoil(change: Callable[[WebUI], Any]) -> Callable[[WebUI], Any]:
         (spoil(lambda w: setattr(w.model.model, "conditioning_key", "hybrid")), "depth"),
         (spoil(lambda w: setattr(w.devices, "fp8", True)), "FP8"),
         (spoil(lambda w: setattr(w.model.cond_stage_model, "wrapped", nn.Linear(1, 1))), "text encoders"),
-        (spoil(lambda w: setattr(w.model, "forge_objects", 1)), "Forge"),
         (spoil(lambda w: w.choose_model(None)), "No checkpoint"),
         (spoil(lambda w: w.model.to("meta")), "unloaded"),
     ],
@@ -135,26 +134,37 @@ def test_refusals(webui: WebUI, host: Any, change: Callable[[WebUI], Any], word:
     assert not webui.call_queue.queue_lock._lock.locked()
 
 
-def test_forge_is_refused(webui: WebUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lora_trainer.hosts.a1111.host import A1111Host
+@pytest.mark.parametrize(("package", "name"), [("modules_forge", "Forge Neo"), ("ldm_patched", "reForge")])
+def test_forks_are_refused_before_an_adapter_is_imported(
+    webui: WebUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str
+) -> None:
+    from lora_trainer.hosts.webui.which import webui_host
 
-    (tmp_path / "forge" / "modules_forge").mkdir(parents=True)
+    (tmp_path / "forge" / package).mkdir(parents=True)
     monkeypatch.syspath_prepend(tmp_path / "forge")
-    with pytest.raises(UnsupportedModelError, match="Forge"):
-        A1111Host()
+    monkeypatch.delitem(sys.modules, "modules.sd_hijack")  # Neo has none: importing the adapter would fail
+    with pytest.raises(UnsupportedModelError, match=name):
+        webui_host()
+    assert "lora_trainer.hosts.a1111.host" not in sys.modules
+
+
+def test_the_webui_itself_is_found_out(webui: WebUI) -> None:
+    from lora_trainer.hosts.webui.which import webui_host
+
+    assert webui_host().name == "a1111"
 
 
 @pytest.mark.parametrize("where", ["describe", "restore_base"])
 def test_a_failure_while_taking_leaves_nothing_held(
     webui: WebUI, host: Any, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lora_trainer.hosts.a1111 import checkpoint, loras
+    from lora_trainer.hosts.a1111 import checkpoint, merged
 
     def fail(*anything: Any) -> None:
         raise ZeroDivisionError
 
     before = state_of(webui)
-    monkeypatch.setattr({"describe": checkpoint, "restore_base": loras}[where], where, fail)
+    monkeypatch.setattr({"describe": checkpoint, "restore_base": merged}[where], where, fail)
     with pytest.raises(ZeroDivisionError), host.working("task(x)", CancelToken()), host.take("no"):
         pass
     monkeypatch.undo()

@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from lora_trainer.hosts.base import Family
+from lora_trainer.families import Family
 from lora_trainer.hosts.standalone.architecture import text_layouts, unet_arguments, vae_arguments
 from lora_trainer.hosts.standalone.checkpoint_file import CheckpointFile
 from lora_trainer.hosts.standalone.detect import UNET, VAE, Detected, refused_kind

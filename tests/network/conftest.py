@@ -12,7 +12,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from lora_trainer.config import RunConfig
-from lora_trainer.hosts.base import Family, ModelInfo, Naming, TextEncoder
+from lora_trainer.families import Family
+from lora_trainer.hosts.base import ModelInfo, Naming, TextEncoder
 from lora_trainer.network import LoraNetwork
 
 CROSS, PLAIN, UP_CROSS, UP_PLAIN = "CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"

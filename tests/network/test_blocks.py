@@ -54,7 +54,7 @@ def test_short_lists_are_filled_long_ones_cut_and_small_factors_dropped(caplog: 
         ({"up_lr_weight": "1,x"}, ["up_lr_weight", "'1,x'"]),
         ({"up_lr_weight": "1,-1"}, ["up_lr_weight", "at least 0"]),
         ({"mid_lr_weight": "sine"}, ["mid_lr_weight", "'sine'"]),
-        ({"block_dims": (4, 4)}, ["block_dims", "2 numbers", "SD 1 needs 25"]),
+        ({"block_dims": (4, 4)}, ["block_dims", "2 numbers", "SD 1.x needs 25"]),
         ({"conv_block_dims": (4,) * 23}, ["conv_block_dims", "23 numbers"]),
         ({"block_dims": (4,) * 24 + (-1,)}, ["block_dims", "-1"]),
     ],

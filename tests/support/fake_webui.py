@@ -231,7 +231,9 @@ class Tasks:
 def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebUI]:
     """The fakes as the package ``modules``, and the adapter imported on top of them."""
     webui = WebUI(folder)
-    for name in [name for name in sys.modules if name.startswith("lora_trainer.hosts.a1111")]:
+    for name in [
+        name for name in sys.modules if name.startswith(("lora_trainer.hosts.a1111", "lora_trainer.hosts.webui"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     package = types.ModuleType("modules")
     package.__path__ = []  # type: ignore[attr-defined]
@@ -241,5 +243,7 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebUI]:
         setattr(package, name, module)
     monkeypatch.delitem(sys.modules, "networks", raising=False)
     yield webui
-    for name in [name for name in sys.modules if name.startswith("lora_trainer.hosts.a1111")]:
+    for name in [
+        name for name in sys.modules if name.startswith(("lora_trainer.hosts.a1111", "lora_trainer.hosts.webui"))
+    ]:
         sys.modules.pop(name, None)

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from lora_trainer.config import OPTIONS, RunConfig
+from lora_trainer.config.presets import PRESETS
 from lora_trainer.errors import DatasetError, HostBusyError
 from lora_trainer.hosts.base import Glance
 from lora_trainer.kohya import load_config
-from lora_trainer.presets import PRESETS
 from lora_trainer.ui import fitting, remembered, views
 from lora_trainer.ui.actions import Actions
 from lora_trainer.ui.copies import copy_photos

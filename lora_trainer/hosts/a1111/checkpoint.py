@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,24 +12,12 @@ from modules import devices, sd_models, sd_vae, shared
 from torch import nn
 
 from lora_trainer.errors import UnsupportedModelError
-from lora_trainer.hosts.base import Family, Glance, ModelInfo, TextEncoder
+from lora_trainer.families import USUAL_IMAGE_SIZE, Family, family_of_flags, traits
+from lora_trainer.hosts.base import Glance, ModelInfo, TextEncoder
 
 log = logging.getLogger(__name__)
 
 SAMPLED = 64  # numbers of each weight in a fingerprint
-
-
-def refuse_other_hosts() -> None:
-    """Forge and its kin keep their weights in a form that can't be trained.
-
-    Raises:
-        UnsupportedModelError: if this is one of them.
-    """
-    if importlib.util.find_spec("modules_forge") or importlib.util.find_spec("ldm_patched"):
-        raise UnsupportedModelError(
-            "This is Forge or a relative of it, whose models can't be trained in memory yet; use AUTOMATIC1111's "
-            "WebUI, or the command line: python -m lora_trainer train."
-        )
 
 
 def current_model() -> Any:
@@ -67,8 +54,6 @@ def refuse(model: Any) -> None:
 def _reason(model: Any) -> str:
     name = checkpoint_name(model)
     another = "choose an SD 1.x, SD 2.x or SDXL checkpoint."
-    if hasattr(model, "forge_objects"):
-        return "This is Forge or a relative of it, whose models can't be trained in memory; use AUTOMATIC1111's WebUI."
     if shared.cmd_opts.lowvram:
         return "The WebUI runs with --lowvram, which takes the weights apart; start it with --medvram or without."
     if getattr(model, "is_sd3", False) or not hasattr(getattr(model, "model", None), "diffusion_model"):
@@ -103,26 +88,25 @@ def checkpoint_name(model: Any) -> str:
 
 def family(model: Any) -> Family:
     """Which of the three architectures it is."""
-    if getattr(model, "is_sdxl", False):
-        return "sdxl"
-    return "sd2" if getattr(model, "is_sd2", False) else "sd1"
+    return family_of_flags(bool(getattr(model, "is_sdxl", False)), bool(getattr(model, "is_sd2", False)))
 
 
 def encoders(model: Any) -> list[TextEncoder]:
     """The text encoders inside the WebUI's wrappers; empty if they are of a kind that can't get a LoRA."""
-    if family(model) == "sdxl":
+    row = traits(family(model))
+    if len(row.lora_text) == 2:
         wrapped: list[Any] = [getattr(embedder, "wrapped", None) for embedder in list(model.conditioner.embedders)[:2]]
         if len(wrapped) < 2 or not hasattr(wrapped[0], "transformer") or not hasattr(wrapped[1], "model"):
             return []
         return [
-            TextEncoder(wrapped[0].transformer, "lora_te1", "transformers"),
-            TextEncoder(wrapped[1].model, "lora_te2", "open_clip"),
+            TextEncoder(wrapped[0].transformer, row.lora_text[0], "transformers"),
+            TextEncoder(wrapped[1].model, row.lora_text[1], "open_clip"),
         ]
     wrapped_one: Any = getattr(model.cond_stage_model, "wrapped", None)
-    if family(model) == "sd2" and hasattr(getattr(wrapped_one, "model", None), "transformer"):
-        return [TextEncoder(wrapped_one.model, "lora_te", "open_clip")]
+    if hasattr(getattr(wrapped_one, "model", None), "transformer"):
+        return [TextEncoder(wrapped_one.model, row.lora_text[0], "open_clip")]
     if hasattr(getattr(wrapped_one, "transformer", None), "text_model"):
-        return [TextEncoder(wrapped_one.transformer, "lora_te", "transformers")]
+        return [TextEncoder(wrapped_one.transformer, row.lora_text[0], "transformers")]
     return []
 
 
@@ -160,12 +144,9 @@ def _vae_sha256(file: str | None) -> str:
 
 
 def _resolution(model: Any, kind: Family, v_prediction: bool) -> int:
-    if kind == "sdxl":
-        return 1024
-    if kind == "sd2":
-        return 768 if v_prediction else 512
-    size = getattr(model, "image_size", 64)  # of the latent, from the checkpoint's config
-    return 8 * int(size) if isinstance(size, int) else 512
+    native = traits(kind).native_resolution("v_prediction" if v_prediction else "epsilon")
+    size = getattr(model, "image_size", USUAL_IMAGE_SIZE)  # of the latent, from the checkpoint's config
+    return 8 * size if isinstance(size, int) and size != USUAL_IMAGE_SIZE else native
 
 
 def fingerprint(modules: list[nn.Module], settings: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lora_trainer.errors import HostBusyError, UnsupportedModelError
 from lora_trainer.hosts.a1111 import checkpoint, text, vae
 from lora_trainer.hosts.a1111.neutral import neutral
-from lora_trainer.hosts.base import Conditioning, GeneratedImage, GenerateRequest, SizeConditioning
+from lora_trainer.hosts.base import Conditioning, GeneratedImage, GenerateRequest, SizeConditioning, TextEncoder
 
 Part = Literal["vae", "text_encoders"]
 RECOMPUTED = ("BasicTransformerBlock", "ResBlock")
@@ -33,7 +33,7 @@ class A1111Model:
         self._parked: set[Part] = set()
         self.device = torch.device(devices.device)
         self.unet: nn.Module = model.model.diffusion_model
-        self.text_encoders = checkpoint.encoders(model)
+        self.text_encoders: Sequence[TextEncoder] = checkpoint.encoders(model)
         self.alphas_cumprod = model.alphas_cumprod_original.detach().float().cpu()
         self.open()
         try:

@@ -14,7 +14,7 @@ import torch
 from modules import sd_hijack, sd_models, sd_unet, shared
 from torch import nn
 
-from lora_trainer.hosts.a1111 import loras
+from lora_trainer.hosts.a1111 import merged
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def neutral(model: Any, bring: Callable[[nn.Module], None]) -> Iterator[None]:
         bring: moves a part of the model to the accelerator where the WebUI moves parts about (--medvram).
     """
     with ExitStack() as stack:
-        loras.restore_base(model)
+        merged.restore_base(model)
         for put_on in (
             without_parallel_previews(), without_hypernetworks(), without_alternative_unet(), without_tiling(),
             without_token_merging(model), without_own_checkpointing(model), frozen(model),

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.errors import FileError, UnsupportedModelError
-from lora_trainer.hosts.base import Family
+from lora_trainer.families import Traits, traits
 from lora_trainer.hosts.standalone.checkpoint_file import CheckpointFile, Shapes
-from lora_trainer.hosts.standalone.detect import CLIP, UNET, Detected
+from lora_trainer.hosts.standalone.detect import UNET, Detected
 from lora_trainer.hosts.standalone.ldm_config import TextConfig
 
 HEAD_CHANNELS = 64
@@ -94,7 +94,7 @@ def unet_arguments(found: Detected) -> dict[str, Any]:
         "attention_head_dim": tuple(_heads(found, width, linear) for width in channels),  # diffusers' name for heads
         "use_linear_projection": linear,
     }
-    if found.family == "sdxl":
+    if traits(found.family).sized:
         arguments["addition_embed_type"] = "text_time"
         arguments["addition_time_embed_dim"] = SIZE_EMBEDDING
         arguments["projection_class_embeddings_input_dim"] = shapes[f"{UNET}label_emb.0.0.weight"][1]
@@ -132,7 +132,7 @@ def vae_arguments(found: Detected, file: CheckpointFile, prefix: str) -> dict[st
         raise UnsupportedModelError(
             f"The VAE in {file.path.name} isn't one of Stable Diffusion (4 channels, 8 pixels a latent); use another."
         )
-    scale = found.config.scale_factor or (0.13025 if found.family == "sdxl" else 0.18215)
+    scale = found.config.scale_factor or traits(found.family).latent_scale
     return {
         "down_block_types": ("DownEncoderBlock2D",) * len(blocks),
         "up_block_types": ("UpDecoderBlock2D",) * len(blocks),
@@ -145,12 +145,12 @@ def vae_arguments(found: Detected, file: CheckpointFile, prefix: str) -> dict[st
 
 def text_layouts(found: Detected) -> list[TextLayout]:
     """The text encoders in the order in which their outputs are joined."""
-    prefixes = CLIP[found.family]
+    prefixes = traits(found.family).checkpoint_text
     return [_text_layout(found, prefix, found.config.text_config(i)) for i, prefix in enumerate(prefixes)]
 
 
 def _text_layout(found: Detected, prefix: str, config: TextConfig) -> TextLayout:
-    shapes, family = found.file.shapes, found.family
+    shapes, family = found.file.shapes, traits(found.family)
     open_clip = prefix.endswith("model.")
     names = _open_clip_names(prefix) if open_clip else _clip_names(prefix, shapes)
     try:
@@ -165,12 +165,12 @@ def _text_layout(found: Detected, prefix: str, config: TextConfig) -> TextLayout
     layers = len(_numbers(shapes, names["layer"]))
     heads, activation = _described(found, config, open_clip) or (_text_heads(found, width), "")
     output, final_norm = _output(family, config, open_clip, layers)
-    if family == "sd2" and output != -1:  # built without the last layer, whose output isn't used
+    if family.skips_last_text_layer and output != -1:  # built without the last layer, whose output isn't used
         layers, output = layers - 1, -1
     return TextLayout(
         prefix, open_clip, width, inner, layers, heads, activation or ("gelu" if open_clip else "quick_gelu"),
-        projection=shapes[f"{prefix}text_projection"][1] if family == "sdxl" and open_clip else 0,
-        pad=0 if open_clip else END_TOKEN, output=output, final_norm=final_norm, clip_skip=family == "sd1",
+        projection=shapes[f"{prefix}text_projection"][1] if family.sized and open_clip else 0,
+        pad=0 if open_clip else END_TOKEN, output=output, final_norm=final_norm, clip_skip=family.clip_skip,
     )  # fmt: skip
 
 
@@ -191,11 +191,11 @@ def _open_clip_names(prefix: str) -> dict[str, str]:
     }
 
 
-def _output(family: Family, config: TextConfig, open_clip: bool, layers: int) -> tuple[int, bool]:
+def _output(family: Traits, config: TextConfig, open_clip: bool, layers: int) -> tuple[int, bool]:
     """(hidden state that conditions the UNet, whether the final layer norm is applied to it)."""
-    if family == "sd1":
+    if not family.hidden_text_output:
         return -1, True
-    if family == "sd2":
+    if family.final_norm:
         return (-1 if config.layer == "last" else -2), True
     if not open_clip and config.layer == "hidden" and config.layer_idx is not None:
         return min(config.layer_idx, layers), False

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_trainer.errors import UnsupportedModelError
-from lora_trainer.hosts.base import Family, PredictionType
+from lora_trainer.families import USUAL_IMAGE_SIZE, Family, PredictionType, family_of_unet, traits
 from lora_trainer.hosts.standalone.checkpoint_file import CheckpointFile, Shapes, open_checkpoint
 from lora_trainer.hosts.standalone.ldm_config import LdmConfig, read_config
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
-CLIP = {"sd1": ("cond_stage_model.transformer.",), "sd2": ("cond_stage_model.model.",),
-        "sdxl": ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")}  # fmt: skip
-USUAL_IMAGE_SIZE = 64  # in every published config, whatever the model's true size
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Detected:
         side = self.file.metadata.get("modelspec.resolution", "").partition("x")[0]
         if side.isdigit():
             return int(side)
-        return {"sd1": 512, "sd2": 768 if prediction_type == "v_prediction" else 512, "sdxl": 1024}[self.family]
+        return traits(self.family).native_resolution(prediction_type)
 
 
 def detect(path: Path) -> Detected:
@@ -62,14 +59,13 @@ def detect(path: Path) -> Detected:
 
 
 def _family(shapes: Shapes) -> Family:
-    if f"{UNET}label_emb.0.0.weight" in shapes:
-        return "sdxl"
-    return "sd2" if len(shapes.get(f"{UNET}input_blocks.1.1.proj_in.weight", ())) == 2 else "sd1"
+    linear = len(shapes.get(f"{UNET}input_blocks.1.1.proj_in.weight", ())) == 2
+    return family_of_unet(f"{UNET}label_emb.0.0.weight" in shapes, linear)
 
 
 def _parts(family: Family) -> Iterable[tuple[str, str]]:
     yield "VAE", VAE
-    for prefix in CLIP[family]:
+    for prefix in traits(family).checkpoint_text:
         yield "text encoder", prefix
 
 
@@ -82,7 +78,7 @@ def _prediction_type(file: CheckpointFile, config: LdmConfig, family: Family) ->
         return "v_prediction"
     if "v_pred" in file.shapes:
         return "v_prediction"
-    return "epsilon" if stated == "epsilon" or family != "sd2" else None
+    return None if traits(family).both_predictions and stated != "epsilon" else "epsilon"
 
 
 def refused_kind(shapes: Shapes) -> str | None:

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from lora_trainer.errors import ConfigError, LoraTrainerError
-from lora_trainer.hosts.base import Conditioning, GenerateRequest, PredictionType, SizeConditioning
+from lora_trainer.families import PredictionType
+from lora_trainer.hosts.base import Conditioning, GenerateRequest, SizeConditioning
 from lora_trainer.hosts.standalone.clip import CHUNK, tokenise
 from lora_trainer.hosts.standalone.samplers import Sampler, find_sampler, make_scheduler
 from lora_trainer.seeds import torch_generator

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from lora_trainer.errors import ConfigError, HostBusyError, LoraTrainerError
-from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, PredictionType, SoleUser
+from lora_trainer.families import PredictionType
+from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, SoleUser
 from lora_trainer.hosts.standalone.detect import Detected, detect
 from lora_trainer.hosts.standalone.generation import check
 from lora_trainer.hosts.standalone.loras import LoraShelf

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from lora_trainer.errors import FileError, UnsupportedModelError
-from lora_trainer.hosts.base import PredictionType
+from lora_trainer.families import PredictionType
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_trainer.errors import LoraTrainerError
+from lora_trainer.families import traits
 from lora_trainer.hosts.base import (
     Conditioning,
     GeneratedImage,
@@ -54,16 +55,16 @@ class DiffusersModel:
     ) -> None:
         self.info, self.device, self.alphas_cumprod = info, device, alphas_cumprod
         self.unet: nn.Module = parts.unet
-        prefixes = ("lora_te1", "lora_te2") if info.family == "sdxl" else ("lora_te",)
+        family = traits(info.family)
         self.text_encoders: Sequence[TextEncoder] = [
             TextEncoder(encoder, prefix, "transformers")
-            for encoder, prefix in zip(parts.text_encoders, prefixes, strict=True)
+            for encoder, prefix in zip(parts.text_encoders, family.lora_text, strict=True)
         ]
         self.dtype = torch.float32
         self.parts, self._pictures, self._attach_loras = parts, pictures, attach_loras
         self._placements = {name: [Placement(m) for m in modules] for name, modules in parts.modules.items()}
         self._parked: set[str] = set()
-        self._vae_needs_fp32 = info.family == "sdxl"  # its VAE overflows in fp16
+        self._vae_needs_fp32 = family.vae_overflows
 
     # Where the parts are
 
@@ -198,7 +199,7 @@ class DiffusersModel:
             alphas_cumprod=zero_terminal_snr(alphas) if self._pictures.zero_terminal_snr else alphas,
             prediction_type=self.parts.prediction_type,
             device=self.device,
-            zero_empty_negative=self.info.family == "sdxl",
+            zero_empty_negative=traits(self.info.family).zero_empty_negative,
         )
 
     def _decode(self, latents: Tensor) -> Tensor:

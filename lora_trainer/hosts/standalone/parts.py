@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from lora_trainer.errors import UnsupportedModelError
-from lora_trainer.hosts.base import PredictionType
+from lora_trainer.families import PredictionType
 from lora_trainer.hosts.standalone import ldm_keys
 from lora_trainer.hosts.standalone.architecture import text_layouts, unet_arguments, vae_arguments
 from lora_trainer.hosts.standalone.checkpoint_file import open_checkpoint

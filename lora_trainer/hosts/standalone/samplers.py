@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lora_trainer.errors import ConfigError
-from lora_trainer.hosts.base import PredictionType
+from lora_trainer.families import PredictionType
 
 LEADING = {"timestep_spacing": "leading", "steps_offset": 1}
 LINEAR = {"timestep_spacing": "linspace"}

@@ -10,11 +10,11 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lora_trainer.config import RunConfig
+from lora_trainer.config.run import RunConfig
 from lora_trainer.errors import ConfigError
+from lora_trainer.families import Family
 
 Subject = Literal["person", "style", "object", "character", "concept"]
-Family = Literal["sd1", "sd2", "sdxl"]
 Effort = Literal["quick", "normal", "thorough"]
 
 EVERY_SUBJECT: tuple[Subject, ...] = ("person", "style", "object", "character", "concept")

@@ -9,30 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from lora_trainer.config_checks import check_together
+from lora_trainer.config.checks import check_together
+from lora_trainer.config.settings import Settings
+from lora_trainer.config.values import convert, plain, unknown_name
 from lora_trainer.errors import ConfigError
-from lora_trainer.option_groups import (
-    CaptionConfig,
-    DatasetConfig,
-    Group,
-    LossConfig,
-    MemoryConfig,
-    NetworkConfig,
-    OptimizerConfig,
-    SampleConfig,
-    SaveConfig,
-    ScheduleConfig,
-)
-from lora_trainer.options import convert, plain, unknown_name
-
-__all__ = [
-    "MIGRATIONS", "OPTIONS", "VERSION", "CaptionConfig", "DatasetConfig", "Group", "LossConfig", "MemoryConfig",
-    "NetworkConfig", "OptimizerConfig", "OptionRow", "RunConfig", "SampleConfig", "SaveConfig", "ScheduleConfig",
-    "parse_assignments",
-]  # fmt: skip
 
 VERSION = 1  # of the saved JSON; raise it together with an entry in MIGRATIONS
 # version -> function that turns a dict of that version into one of the next
@@ -40,18 +23,8 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings):
     """Everything a run is made of. Frozen: derive another with :meth:`replace`."""
-
-    dataset: DatasetConfig = field(default_factory=DatasetConfig)
-    caption: CaptionConfig = field(default_factory=CaptionConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    memory: MemoryConfig = field(default_factory=MemoryConfig)
-    save: SaveConfig = field(default_factory=SaveConfig)
-    sample: SampleConfig = field(default_factory=SampleConfig)
 
     def __post_init__(self) -> None:
         check_together(self)
@@ -90,28 +63,6 @@ class RunConfig:
         """The value of an option by its flat name."""
         return getattr(getattr(self, option_row(name).group), name)
 
-    @property
-    def trains_unet(self) -> bool:
-        """Whether the UNet gets a LoRA: not switched off and no zero rate."""
-        return not self.network.network_train_text_encoder_only and self.unet_rate > 0
-
-    @property
-    def trains_text_encoder(self) -> bool:
-        """Whether the text encoders get a LoRA: not switched off and no zero rate."""
-        return not self.network.network_train_unet_only and self.text_encoder_rate > 0
-
-    @property
-    def unet_rate(self) -> float:
-        """The UNet's learning rate."""
-        return self.optimizer.learning_rate if self.optimizer.unet_lr is None else self.optimizer.unet_lr
-
-    @property
-    def text_encoder_rate(self) -> float:
-        """The text encoders' learning rate."""
-        return (
-            self.optimizer.learning_rate if self.optimizer.text_encoder_lr is None else self.optimizer.text_encoder_lr
-        )
-
 
 @dataclass(frozen=True)
 class OptionRow:
@@ -131,7 +82,7 @@ class OptionRow:
 
 def _table() -> dict[str, OptionRow]:
     rows: dict[str, OptionRow] = {}
-    for group in dataclasses.fields(RunConfig):
+    for group in dataclasses.fields(Settings):
         for row in dataclasses.fields(group.default_factory):  # type: ignore[arg-type, misc]
             meta = row.metadata
             default = {} if row.default is dataclasses.MISSING else row.default

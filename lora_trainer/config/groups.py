@@ -1,11 +1,11 @@
-"""The option table, group by group. See :mod:`lora_trainer.config` for what it is bound to."""
+"""The option table, group by group. See :mod:`lora_trainer.config.run` for what it is bound to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from lora_trainer.options import check_group
+from lora_trainer.config.values import check_group
 
 T = TypeVar("T")
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from lora_trainer.config.settings import Settings
 from lora_trainer.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lora_trainer.config import RunConfig
 
 BLOCK_COUNTS = (25, 23)  # UNet blocks as kohya counts them: SD 1/2, SDXL
 LR_WEIGHT_SHAPES = ("cosine", "sine", "linear", "reverse_linear", "zeros")
 WITHOUT_WARMUP = ("constant", "piecewise_constant", "adafactor")  # schedules that know no warm-up
 
 
-def check_together(config: RunConfig) -> None:
+def check_together(config: Settings) -> None:
     """Refuse combinations that contradict each other.
 
     Raises:
@@ -27,7 +24,7 @@ def check_together(config: RunConfig) -> None:
             raise ConfigError(sentence)
 
 
-def without_warmup(config: RunConfig) -> str:
+def without_warmup(config: Settings) -> str:
     """What keeps the run from having a warm-up, in words; "" if it can have one."""
     o, s = config.optimizer, config.schedule
     kind = o.optimizer_type.lower()
@@ -40,7 +37,7 @@ def without_warmup(config: RunConfig) -> str:
     return f"lr_scheduler {s.lr_scheduler}" if s.lr_scheduler in WITHOUT_WARMUP else ""
 
 
-def _dataset(config: RunConfig) -> Iterator[str]:
+def _dataset(config: Settings) -> Iterator[str]:
     d, cached = config.dataset, config.memory.cache_latents
     low, high = d.min_bucket_reso, d.max_bucket_reso
     if d.enable_bucket and not d.bucket_no_upscale:
@@ -61,7 +58,7 @@ def _dataset(config: RunConfig) -> Iterator[str]:
             yield f"{name} changes the images at every use, so cache_latents can't be on; set cache_latents to false."
 
 
-def _network(config: RunConfig) -> Iterator[str]:
+def _network(config: Settings) -> Iterator[str]:
     n = config.network
     if n.network_train_unet_only and n.network_train_text_encoder_only:
         yield "network_train_unet_only and network_train_text_encoder_only exclude each other; set one of them."
@@ -100,7 +97,7 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _rates(config: RunConfig) -> Iterator[str]:
+def _rates(config: Settings) -> Iterator[str]:
     o = config.optimizer
     if not config.trains_unet and not config.trains_text_encoder:
         yield "Nothing would be trained: unet_lr and text_encoder_lr are both 0 or switched off; set one of them."
@@ -112,7 +109,7 @@ def _rates(config: RunConfig) -> Iterator[str]:
                 yield f"{o.optimizer_type} finds one rate for all weights, so {name} can't be used; leave it empty."
 
 
-def _schedule(config: RunConfig) -> Iterator[str]:
+def _schedule(config: Settings) -> Iterator[str]:
     s = config.schedule
     for name in ("lr_warmup_steps", "lr_decay_steps"):
         value = getattr(s, name)
@@ -124,7 +121,7 @@ def _schedule(config: RunConfig) -> Iterator[str]:
         yield f"{what} has no warm-up; set lr_warmup_steps to 0{remedy}."
 
 
-def _loss(config: RunConfig) -> Iterator[str]:
+def _loss(config: Settings) -> Iterator[str]:
     loss = config.loss
     if loss.min_timestep >= loss.max_timestep:
         yield f"min_timestep ({loss.min_timestep}) must be below max_timestep ({loss.max_timestep})."
@@ -132,7 +129,7 @@ def _loss(config: RunConfig) -> Iterator[str]:
         yield "adaptive_noise_scale needs noise_offset; set noise_offset above 0 or adaptive_noise_scale to 0."
 
 
-def _memory(config: RunConfig) -> Iterator[str]:
+def _memory(config: Settings) -> Iterator[str]:
     if config.memory.cache_latents_to_disk and not config.memory.cache_latents:
         yield "cache_latents_to_disk needs cache_latents; switch it on."
     if config.memory.cache_text_encoder_outputs_to_disk and not config.memory.cache_text_encoder_outputs:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from lora_trainer.config import MIGRATIONS, OPTIONS, VERSION, NetworkConfig, RunConfig, parse_assignments
+from lora_trainer.config.documentation import options_table
+from lora_trainer.config.values import argument_text, arguments
 from lora_trainer.errors import ConfigError
-from lora_trainer.options import argument_text, arguments
-from lora_trainer.options_doc import options_table
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def refused(**values: Any) -> str:
@@ -147,7 +147,7 @@ def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     for version in (VERSION + 1, 0, "1", True):
         with pytest.raises(ConfigError, match="version"):
             RunConfig.from_dict({"version": version})
-    monkeypatch.setattr("lora_trainer.config.VERSION", 2)
+    monkeypatch.setattr("lora_trainer.config.run.VERSION", 2)
     monkeypatch.setitem(MIGRATIONS, 1, lambda old: {"network_dim": old["rank"]})
     assert RunConfig.from_dict({"version": 1, "rank": 4}).network.network_dim == 4
 

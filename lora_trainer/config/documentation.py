@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from lora_trainer.config import OPTIONS, OptionRow, RunConfig
-from lora_trainer.options import argument_text
+from lora_trainer.config.run import OPTIONS, OptionRow, RunConfig
+from lora_trainer.config.values import argument_text
 
 
 def options_table() -> str:

@@ -1,0 +1,21 @@
+"""What a run is: one table of typed options, its groups, checks, presets and documentation."""
+
+from lora_trainer.config.groups import (
+    CaptionConfig,
+    DatasetConfig,
+    Group,
+    LossConfig,
+    MemoryConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    SampleConfig,
+    SaveConfig,
+    ScheduleConfig,
+)
+from lora_trainer.config.run import MIGRATIONS, OPTIONS, VERSION, OptionRow, RunConfig, option_row, parse_assignments
+
+__all__ = [
+    "MIGRATIONS", "OPTIONS", "VERSION", "CaptionConfig", "DatasetConfig", "Group", "LossConfig", "MemoryConfig",
+    "NetworkConfig", "OptimizerConfig", "OptionRow", "RunConfig", "SampleConfig", "SaveConfig", "ScheduleConfig",
+    "option_row", "parse_assignments",
+]  # fmt: skip
