@@ -7,12 +7,14 @@
     const RUNNING = ["preparing", "training", "paused", "testing"];
     const TICK = 1000; // ms between two questions while a job runs
     const IDLE_TICK = 4000;
+    const PATIENCE = 30000; // ms for an answer
     const PLOT = {height: 220, left: 46, right: 12, top: 12, bottom: 26}; // px
 
     let status = null;
     let report = null; // of the run that the status names
     let reportUrl = "";
-    let guarded = false; // whether the routes want our key
+    let guarded = false; // whether addresses of pictures need our key, too
+    let asking = false; // one question at a time: a server that hangs must not gather them
     let restored = false;
     let away = true; // whether the tab isn't looked at
     let lastAsked = 0;
@@ -49,21 +51,26 @@
         return local + (local.includes("?") ? "&" : "?") + "key=" + encodeURIComponent(facts().key);
     }
 
-    /** Ask a route; JSON, or null with the sentence told to the user. */
+    /** Ask a route; JSON, or an error with a sentence. The key goes along from the first request on: a browser that is
+     *  refused without one opens its login dialog, and all that the page asks for waits behind that. */
     async function ask(url, method = "GET", body = null) {
-        const headers = {"Content-Type": "application/json"};
-        if (guarded) headers["x-lora-trainer-key"] = facts().key;
-        const answer = await fetch("." + url, {method, headers, body: body && JSON.stringify(body)});
-        if (answer.status === 401 && !guarded) {
-            guarded = true;
-            return ask(url, method, body);
+        const headers = {"Content-Type": "application/json", "x-lora-trainer-key": facts().key || ""};
+        const patience = new AbortController();
+        const timer = setTimeout(() => patience.abort(), PATIENCE);
+        try {
+            const answer = await fetch("." + url, {method, headers, body: body && JSON.stringify(body), signal: patience.signal});
+            const found = await answer.json().catch(() => null);
+            if (!answer.ok || !found) throw new Error((found && found.error) || `${answer.status} ${answer.statusText}`);
+            guarded = answer.headers.get("x-lora-trainer-guarded") === "1";
+            return found;
+        } finally {
+            clearTimeout(timer);
         }
-        const found = await answer.json();
-        if (!answer.ok) throw new Error(found.error || answer.statusText);
-        return found;
     }
 
     async function refresh() {
+        if (asking) return;
+        asking = true;
         lastAsked = Date.now();
         try {
             const found = await ask("/lora-trainer/status");
@@ -78,6 +85,8 @@
             show(null);
         } catch (error) {
             show(error);
+        } finally {
+            asking = false;
         }
     }
 
@@ -468,7 +477,7 @@
         }
         comeBack();
         const running = status && RUNNING.includes(status.state);
-        if (Date.now() - lastAsked >= (running ? TICK : IDLE_TICK) || !status) refresh();
+        if (Date.now() - lastAsked >= (running || !status ? TICK : IDLE_TICK)) refresh();
         else if (part("progress") && !part("progress").querySelector(".lt-filled")) show(null);
     }
 

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 SERVED = (".png", ".jpg", ".webp", ".html", ".json", ".jsonl", ".css", ".js")
 PAGE_KEY = secrets.token_urlsafe(18)  # lets our own page in where a password guards the API; new with every process
 KEY_HEADER = "x-lora-trainer-key"
+GUARDED_HEADER = "x-lora-trainer-guarded"  # tells the page that addresses of pictures need its key, too
 KEY_COOKIE = "lora_trainer_key"  # so that a report's own pictures come, too
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -63,9 +64,11 @@ def guarded(handler: Handler, auth: Mapping[str, str] | None) -> Handler:
         if request.headers.get("sec-fetch-site") == "cross-site" and request.method != "GET":
             return _error(403, "This address answers only to its own page and to programs, not to other web pages.")
         if auth is not None and not allowed(request, auth):
-            return _error(401, "Incorrect username or password.", {"WWW-Authenticate": "Basic"})
+            return _unauthorised(request)
         try:
             answer = await handler(request)
+            if auth is not None:
+                answer.headers[GUARDED_HEADER] = "1"
             if auth is not None and _is_page_key(request.query_params.get("key")):
                 answer.set_cookie(KEY_COOKIE, PAGE_KEY, path=ROUTE, httponly=True, samesite="strict")
             return answer
@@ -95,6 +98,17 @@ def allowed(request: Request, auth: Mapping[str, str]) -> bool:
     except (binascii.Error, UnicodeDecodeError):
         return False
     return secrets.compare_digest(password.encode(), auth.get(user, "").encode()) and user in auth
+
+
+def _unauthorised(request: Request) -> Response:
+    """What a caller without password or key hears. Only somebody who follows a link is asked for a password by the
+    browser: where a page's own request or picture is refused so, the browser holds back all others of the page, too."""
+    given = (request.headers.get(KEY_HEADER), request.query_params.get("key"), request.cookies.get(KEY_COOKIE))
+    if any(given):
+        return _error(401, "This page is from before the WebUI was restarted: reload it.")
+    follows_link = request.headers.get("sec-fetch-mode", "navigate") == "navigate" and "origin" not in request.headers
+    headers = {"WWW-Authenticate": "Basic"} if follows_link else None
+    return _error(401, "Incorrect username or password.", headers)
 
 
 def _is_page_key(key: str | None) -> bool:

@@ -134,6 +134,22 @@ def test_passwords(job: FakeJob) -> None:
     assert client(job, {}).get("/lora-trainer/status").status_code == 401, "a page with a login and no API users"
 
 
+def test_only_who_follows_a_link_is_asked_for_a_password(job: FakeJob) -> None:
+    """A browser that shows its login dialog for a page's own request holds back everything else of that page."""
+    web = client(job, {"ann": "x"})
+    assert "WWW-Authenticate" in web.get("/lora-trainer/status").headers, "programs"
+    assert "WWW-Authenticate" in web.get("/lora-trainer/status", headers={"Sec-Fetch-Mode": "navigate"}).headers
+    pages = ({"X-Lora-Trainer-Key": "old"}, {"Sec-Fetch-Mode": "cors"}, {"Sec-Fetch-Mode": "no-cors"},
+             {"Origin": "http://testserver"})  # fmt: skip
+    for headers in pages:
+        answer = web.get("/lora-trainer/status", headers=headers)
+        assert answer.status_code == 401 and "WWW-Authenticate" not in answer.headers, headers
+    assert "reload" in web.get("/lora-trainer/status?key=old").json()["error"]
+    answered = web.get("/lora-trainer/status", headers={"X-Lora-Trainer-Key": routes.PAGE_KEY})
+    assert answered.headers["x-lora-trainer-guarded"] == "1"
+    assert "x-lora-trainer-guarded" not in client(job).get("/lora-trainer/status").headers
+
+
 @pytest.mark.parametrize(
     "path",
     [
