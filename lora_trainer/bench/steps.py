@@ -13,7 +13,7 @@ from lora_trainer.bench.plan import BenchPlan
 from lora_trainer.errors import ConfigError
 from lora_trainer.hosts.standalone.host import DTYPES
 from lora_trainer.hosts.standalone.model import DiffusersModel
-from lora_trainer.network import LoraNetwork
+from lora_trainer.network.network import LoraNetwork
 from lora_trainer.seeds import torch_generator
 from lora_trainer.training.checkpointing import checkpoint_blocks
 from lora_trainer.training.diffusion import NoiseSchedule

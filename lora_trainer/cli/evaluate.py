@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_trainer.cli.terminal import Progress, duration, say, stop_on_signals
+from lora_trainer.cli.terminal import ProgressBar, duration, say, stop_on_signals
 from lora_trainer.errors import ConfigError
 from lora_trainer.evaluation.lora_file import read_metadata, read_resolution, read_trigger
 from lora_trainer.evaluation.prompts import parse_strengths, read_prompts
@@ -91,7 +91,7 @@ def test_and_tell(
     host: Host, lora: Path, folder: Path, token: CancelToken, plan: TestPlan | None = None
 ) -> TestFinished:
     """Test with progress on the terminal; says where the pages are."""
-    progress, started = Progress(), time.monotonic()
+    progress, started = ProgressBar(), time.monotonic()
     finished: TestFinished | None = None
     pictures: list[TestedImage] = []
     for event in test_lora(host, lora, plan or default_plan(lora), folder, token):

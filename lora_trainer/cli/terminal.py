@@ -47,7 +47,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
 
 
-class Progress:
+class ProgressBar:
     """One bar that is drawn over itself on a terminal; elsewhere a plain line from time to time."""
 
     LINES = 10  # about so many plain lines for a whole bar

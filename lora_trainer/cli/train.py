@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_trainer.cli.settings import given_or, notices_on_fields, read_settings
-from lora_trainer.cli.terminal import Progress, duration, is_first_process, say, stop_on_signals
+from lora_trainer.cli.terminal import ProgressBar, duration, is_first_process, say, stop_on_signals
 from lora_trainer.errors import ConfigError, LoraTrainerError
 from lora_trainer.training.events import (
     CancelToken,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class Reader:
     """Shows a run's events and remembers what the summary needs."""
 
-    progress: Progress = field(default_factory=Progress)
+    progress: ProgressBar = field(default_factory=ProgressBar)
     started: Started | None = None
     finished: Finished | None = None
     saved: list[Path] = field(default_factory=list)

@@ -17,7 +17,7 @@ from lora_trainer.dataset.layout import Listing, find_folders, leftovers, names
 from lora_trainer.dataset.texts import caption_endings, find_caption, read_lines
 from lora_trainer.errors import DatasetError
 
-Progress = Callable[[int, int], None]  # images read so far, images in all
+OnImage = Callable[[int, int], None]  # images read so far, images in all
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _Caption:
     known_encoding: bool = True
 
 
-def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progress: Progress | None = None) -> Dataset:
+def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progress: OnImage | None = None) -> Dataset:
     """Read a dataset in kohya's layout.
 
     Every image is decoded once, in threads, so that a damaged file is found now and not in the middle of a run; a file
@@ -69,7 +69,7 @@ def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progres
 
 
 def _read_all(
-    found: list[tuple[Folder, Listing]], config: DatasetConfig, caption: CaptionConfig, progress: Progress | None
+    found: list[tuple[Folder, Listing]], config: DatasetConfig, caption: CaptionConfig, progress: OnImage | None
 ) -> dict[Folder, list[tuple[ImageItem | Skipped, _Caption]]]:
     """Every image of every folder, in order; decoding runs in threads (Pillow frees the interpreter meanwhile)."""
     endings = caption_endings(caption.caption_extension)

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lora_trainer.network.lora import LoraModule
+from lora_trainer.network.adapter import Adapter
 
-Layers = Mapping[str, LoraModule]  # by slot: q, k, v, out
+Layers = Mapping[str, Adapter]  # by slot: q, k, v, out
 _MISSING: Any = object()
 
 

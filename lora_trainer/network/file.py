@@ -18,23 +18,11 @@ from lora_trainer.errors import FileError
 from lora_trainer.families import Family
 from lora_trainer.files import replaced
 from lora_trainer.network import formats
+from lora_trainer.network.adapter import FileWeights
+from lora_trainer.network.kinds import kind_of
 
 LEGACY_START, LEGACY_LENGTH = 0x100000, 0x10000
 _TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
-
-
-@dataclass(frozen=True)
-class LoraWeights:
-    """One module of a file, in fp32: ``down`` [rank, in(, kh, kw)], ``up`` [out, rank(, 1, 1)]."""
-
-    down: Tensor
-    up: Tensor
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        """Number of rows of ``down``."""
-        return int(self.down.shape[0])
 
 
 @dataclass(frozen=True)
@@ -42,7 +30,7 @@ class LoraFile:
     """A LoRA file in memory; ``modules`` by kohya's names. ``family`` is None where the file doesn't tell."""
 
     path: Path
-    modules: dict[str, LoraWeights]
+    modules: dict[str, FileWeights]
     metadata: dict[str, str]
     family: Family | None
 
@@ -85,9 +73,9 @@ def read_lora(path: Path) -> LoraFile:
     except (SafetensorError, OSError, ValueError) as error:
         raise FileError(f"{path} is damaged or incomplete ({error}); copy or train it again.") from error
     groups = formats.group(path, tensors, metadata)
-    modules = {key: _weights(path, key, parts) for key, parts in groups.items()}
-    shapes = {key: int(weights.down.shape[1]) for key, weights in modules.items()}
-    return LoraFile(path, modules, metadata, formats.family_of(shapes, metadata))
+    modules = {key: kind_of(parts).read(path, key, parts) for key, parts in groups.items()}
+    widths = {key: weights.input_width for key, weights in modules.items()}
+    return LoraFile(path, modules, metadata, formats.family_of(widths, metadata))
 
 
 def legacy_hash(*parts: bytes) -> str:
@@ -99,22 +87,6 @@ def legacy_hash(*parts: bytes) -> str:
             window += part[low:high]
         position += len(part)
     return hashlib.sha256(window).hexdigest()[:8]
-
-
-def _weights(path: Path, key: str, parts: Mapping[str, Tensor]) -> LoraWeights:
-    if "down" not in parts or "up" not in parts:
-        raise FileError(f"{path} is incomplete: {key} lacks its {'up' if 'down' in parts else 'down'} weight.")
-    down, up = (parts[name].to(torch.float32, copy=True) for name in ("down", "up"))
-    if down.dim() not in (2, 4) or up.dim() != down.dim() or up.shape[1] != down.shape[0] or down.shape[0] == 0:
-        raise FileError(f"{path} is no plain LoRA: {key} has shapes {tuple(down.shape)} and {tuple(up.shape)}.")
-    if "alpha" in parts and parts["alpha"].numel() != 1:
-        raise FileError(f"{path} is no plain LoRA: the alpha of {key} isn't one number.")
-    alpha = float(parts["alpha"]) if "alpha" in parts else float(down.shape[0])
-    if not (torch.isfinite(down).all() and torch.isfinite(up).all() and torch.isfinite(torch.tensor(alpha))):
-        raise FileError(
-            f"{path} holds NaN or infinite numbers (first in {key}); its training went wrong, use an earlier save."
-        )
-    return LoraWeights(down, up, alpha)
 
 
 def _bytes(tensor: Tensor) -> bytes:

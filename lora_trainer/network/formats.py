@@ -12,13 +12,9 @@ from torch import Tensor
 
 from lora_trainer.errors import FileError
 from lora_trainer.families import Family, family_of_base_version, family_of_context, family_of_lora_keys
+from lora_trainer.network.kinds import PARTS
 
-_PARTS = {
-    "lora_down.weight": "down", "lora_A.weight": "down", "lora.down.weight": "down",
-    "lora_linear_layer.down.weight": "down", "lora_up.weight": "up", "lora_B.weight": "up", "lora.up.weight": "up",
-    "lora_linear_layer.up.weight": "up", "alpha": "alpha",
-}  # fmt: skip
-_PART = re.compile(rf"(.+?)\.({'|'.join(re.escape(part) for part in _PARTS)})")
+_PART = re.compile(rf"(.+?)\.({'|'.join(re.escape(part) for part in PARTS)})")
 _ROOTS = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 _KOHYA = re.compile(r"lora_(?:unet|te|te1|te2)_[^.]+")
 _OTHER_KINDS = {
@@ -39,7 +35,7 @@ _OTHER_FILES = {
 
 
 def group(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, dict[str, Tensor]]:
-    """The tensors by kohya's module name and part ("down", "up", "alpha").
+    """The tensors by kohya's module name and part, such as "down", "up", "alpha".
 
     Raises:
         FileError: if the file is no LoRA for SD 1, SD 2 or SDXL; says what it is where that can be seen.
@@ -55,7 +51,7 @@ def group(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         key = _kohya_key(match[1]) if match else None
         if match is None or key is None:
             raise FileError(_refusal(path, name, tensors))
-        groups.setdefault(key, {})[_PARTS[match[2]]] = tensor
+        groups.setdefault(key, {})[PARTS[match[2]]] = tensor
         alpha = _peft_alpha(peft, match[1])
         if alpha is not None:
             groups[key].setdefault("alpha", torch.tensor(alpha))

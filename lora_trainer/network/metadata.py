@@ -60,7 +60,7 @@ class DatasetFacts:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Reached:
     """How far the training was when the file was written; times in seconds since 1970, None to leave them out."""
 
     epoch: int
@@ -77,7 +77,7 @@ def build_metadata(
     config: RunConfig,
     info: ModelInfo,
     dataset: DatasetFacts,
-    progress: Progress,
+    progress: Reached,
     *,
     seed: int,
     checkpoint: Path | None = None,
@@ -105,7 +105,7 @@ def build_metadata(
     return {**text, **_model_spec(output_name, config, info, dataset, progress)}
 
 
-def _run_keys(output_name: str, config: RunConfig, progress: Progress, seed: int) -> dict[str, Any]:
+def _run_keys(output_name: str, config: RunConfig, progress: Reached, seed: int) -> dict[str, Any]:
     rates = config.optimizer
     keys = {
         "session_id": derive(seed, json.dumps(config.to_dict(), sort_keys=True)) % 2**32,
@@ -203,7 +203,7 @@ def _model_keys(config: RunConfig, info: ModelInfo, checkpoint: Path | None, vae
     return {key: value for key, value in keys.items() if value != ""}
 
 
-def _dataset_keys(config: RunConfig, dataset: DatasetFacts, progress: Progress) -> dict[str, Any]:
+def _dataset_keys(config: RunConfig, dataset: DatasetFacts, progress: Reached) -> dict[str, Any]:
     options, captions = config.dataset, config.caption
     buckets = {
         str(number): {"resolution": list(size), "count": count} for number, (size, count) in enumerate(dataset.buckets)
@@ -237,7 +237,7 @@ def _dataset_keys(config: RunConfig, dataset: DatasetFacts, progress: Progress) 
 
 
 def _model_spec(
-    output_name: str, config: RunConfig, info: ModelInfo, dataset: DatasetFacts, progress: Progress
+    output_name: str, config: RunConfig, info: ModelInfo, dataset: DatasetFacts, progress: Reached
 ) -> dict[str, str]:
     """https://github.com/Stability-AI/ModelSpec, version 1.0.1."""
     save, loss = config.save, config.loss

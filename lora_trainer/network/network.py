@@ -14,11 +14,12 @@ from lora_trainer.config import RunConfig
 from lora_trainer.errors import ConfigError, FileError
 from lora_trainer.hosts.base import ModelInfo, TextEncoder
 from lora_trainer.network import attention
+from lora_trainer.network.adapter import Adapter, Control, parameters_of
 from lora_trainer.network.blocks import BlockPlan
 from lora_trainer.network.file import LoraFile, read_lora
 from lora_trainer.network.groups import NormReport, limit_norms, parameter_groups
-from lora_trainer.network.lora import Control, LoraModule, parameters_of
-from lora_trainer.network.matching import copy_weights, match
+from lora_trainer.network.lora import LoraModule
+from lora_trainer.network.matching import match
 from lora_trainer.network.targets import Target, text_targets, unet_targets
 
 
@@ -33,12 +34,12 @@ class LoraNetwork:
         notices: lines that the user should read, such as parts of a file that this model doesn't have.
     """
 
-    def __init__(self, modules: Sequence[LoraModule], control: Control) -> None:
+    def __init__(self, modules: Sequence[Adapter], control: Control) -> None:
         self.modules = list(modules)
         self.control = control
         self.notices: list[str] = []
         self._attached = False
-        by_module: dict[int, dict[str, LoraModule]] = {}
+        by_module: dict[int, dict[str, Adapter]] = {}
         for module in self.modules:
             if module.target.slot:
                 by_module.setdefault(id(module.target.module), {})[module.target.slot] = module
@@ -67,13 +68,13 @@ class LoraNetwork:
             module_dropout=options.module_dropout,
         )
         if file is not None and options.dim_from_weights:
-            network = cls._of_file(file, targets, info, control, seed, plan)
+            network = cls._of_file(file, targets, info, control, plan)
         else:
-            modules = []
+            modules: list[Adapter] = []
             for target in targets:
                 rank, alpha = plan.rank_and_alpha(target)
                 if rank:
-                    modules.append(LoraModule(target, rank, alpha, control, seed))
+                    modules.append(LoraModule.create(target, rank, alpha, control, seed))
             network = cls(modules, control)
             if modules and file is not None:
                 network._continue(file, info)
@@ -95,7 +96,7 @@ class LoraNetwork:
             FileError: if the file can't be read or is for another model family.
         """
         targets = text_targets(text_encoders, info) + unet_targets(unet, info, convolutions=True)
-        return cls._of_file(read_lora(path), targets, info, Control(training=False), seed=0)
+        return cls._of_file(read_lora(path), targets, info, Control(training=False))
 
     @classmethod
     def _of_file(
@@ -104,23 +105,20 @@ class LoraNetwork:
         targets: Sequence[Target],
         info: ModelInfo,
         control: Control,
-        seed: int,
         plan: BlockPlan | None = None,
     ) -> LoraNetwork:
         matches, notices = match(file, targets, info)
-        modules = []
-        for target in targets:
-            if target.key in matches and (plan is None or plan.factor(target) > 0):
-                weights = matches[target.key]
-                module = LoraModule(target, weights.rank, weights.alpha, control, seed)
-                copy_weights(module, weights, file.path)
-                modules.append(module)
+        modules = [
+            matches[target.key].adapter(target, control, file.path)
+            for target in targets
+            if target.key in matches and (plan is None or plan.factor(target) > 0)
+        ]
         network = cls(modules, control)
         network.notices = notices
         return network
 
     def _continue(self, file: LoraFile, info: ModelInfo) -> None:
-        """Start from a file's weights; where its alpha isn't the configured one, ``up`` makes up for it."""
+        """Start from a file's weights; where its alpha isn't the configured one, the change is the same."""
         matches, self.notices = match(file, [module.target for module in self.modules], info)
         for module in self.modules:
             weights = matches.get(module.key)
@@ -131,8 +129,7 @@ class LoraNetwork:
                     f"network_weights {file.path} has rank {weights.rank} at {module.key}, the configuration "
                     f"{module.rank}; switch dim_from_weights on or set the same rank."
                 )
-            copy_weights(module, weights, file.path)
-            module.up.data.mul_(weights.alpha / module.alpha)
+            module.copy_from(weights, file.path)
         fresh = sum(module.key not in matches for module in self.modules)
         if fresh:
             self.notices.append(f"{fresh} of {len(self.modules)} modules aren't in {file.path.name} and start anew.")
@@ -191,8 +188,8 @@ class LoraNetwork:
 
         Args:
             key: identifies the step, such as (seed, step).
-            samples: numbers of the batch's images within the whole step, so that an image's dropout doesn't depend on
-                which process trains it.
+            samples: the batch's uses of images, numbered over the whole run, so that an image's dropout doesn't depend
+                on which process trains it.
         """
         self.control.step_key = key
         self.control.samples = tuple(samples)
@@ -209,7 +206,7 @@ class LoraNetwork:
             self.control.inputs.clear()
 
     def parameters(self) -> list[nn.Parameter]:
-        """All weights, in the order of the modules, down before up."""
+        """All weights, in the order of the modules."""
         return parameters_of(self.modules)
 
     def parameter_groups(self, config: RunConfig) -> list[dict[str, Any]]:
@@ -230,12 +227,8 @@ class LoraNetwork:
         """Copies of all weights and alphas on the CPU under kohya's keys and in the file's shapes."""
         tensors: dict[str, Tensor] = {}
         for module in self.modules:
-            for name, weight in (("lora_down", module.down), ("lora_up", module.up)):
-                copy = weight.detach().to("cpu", dtype, copy=True).contiguous()
-                if module.target.conv_in_file and copy.dim() == 2:
-                    copy = copy[:, :, None, None]
-                tensors[f"{module.key}.{name}.weight"] = copy
-            tensors[f"{module.key}.alpha"] = torch.tensor(module.alpha, dtype=dtype)
+            for name, weight in module.file_parts().items():
+                tensors[f"{module.key}.{name}"] = weight.to("cpu", dtype, copy=True).contiguous()
         return tensors
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
@@ -252,7 +245,5 @@ class LoraNetwork:
                 f"The saved state doesn't fit this configuration ({len(odd)} weights differ, first {odd[0]}); "
                 "start anew or restore the configuration."
             )
-        with torch.no_grad():
-            for module in self.modules:
-                module.down.copy_(tensors[f"{module.key}.lora_down.weight"].view(module.down.shape))
-                module.up.copy_(tensors[f"{module.key}.lora_up.weight"].view(module.up.shape))
+        for module in self.modules:
+            module.take_parts({name: tensors[f"{module.key}.{name}"] for name in module.file_parts()})

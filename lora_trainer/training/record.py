@@ -14,7 +14,7 @@ from lora_trainer.dataset.batches import batches_per_epoch
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.dataset.summary import summary
 from lora_trainer.hosts.base import ModelInfo
-from lora_trainer.network.metadata import DatasetFacts, Progress, build_metadata
+from lora_trainer.network.metadata import DatasetFacts, Reached, build_metadata
 from lora_trainer.training.cache import digest
 from lora_trainer.training.state import Position
 
@@ -42,7 +42,7 @@ def metadata_of(
     )
 
     def metadata(stem: str, at: Position) -> dict[str, str]:
-        progress = Progress(min(at.epoch, epochs), epochs, at.step, steps, processes)
+        progress = Reached(min(at.epoch, epochs), epochs, at.step, steps, processes)
         return build_metadata(stem, config, info, about, progress, seed=config.optimizer.seed)
 
     return metadata

@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from lora_trainer.config import RunConfig
 from lora_trainer.families import Family
 from lora_trainer.hosts.base import ModelInfo, Naming, TextEncoder
-from lora_trainer.network import LoraNetwork
+from lora_trainer.network.network import LoraNetwork
 
 CROSS, PLAIN, UP_CROSS, UP_PLAIN = "CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"
 SD1: dict[str, Any] = {

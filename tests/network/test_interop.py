@@ -16,7 +16,8 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from lora_trainer.network import LoraNetwork, write_lora
+from lora_trainer.network.file import write_lora
+from lora_trainer.network.network import LoraNetwork
 
 Make = Callable[[str], Any]
 LOADERS = {

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lora_trainer.network.lora import Control, LoraModule
+from lora_trainer.network.adapter import Control
+from lora_trainer.network.lora import LoraModule
 from lora_trainer.network.targets import Target
 
 CONTROL = Control()
@@ -190,7 +191,11 @@ def test_autocast_saves_one_half_copy_of_an_input_that_three_layers_share() -> N
     x = torch.randn(64, 32, generator=torch.Generator().manual_seed(1)).requires_grad_(True)
     control = Control()
     layers = [nn.Linear(32, 32, bias=False).requires_grad_(False) for _ in range(3)]
-    loras = [LoraModule(Target(str(i), "", m, (32, 32), "unet"), 2, 1.0, control, 1) for i, m in enumerate(layers)]
+    keys = ("attn1_to_q", "attn1_to_k", "attn1_to_v")
+    loras = [
+        LoraModule(Target(key, "", m, (32, 32), "unet"), 2, 1.0, control, 1)
+        for key, m in zip(keys, layers, strict=True)
+    ]
     for made in loras:
         made.attach()
     saved: dict[int, Tensor] = {}
@@ -207,6 +212,30 @@ def test_autocast_saves_one_half_copy_of_an_input_that_three_layers_share() -> N
     sum(y.float().sum() for y in outputs).backward()  # type: ignore[union-attr]
     assert x.grad is not None and x.grad.dtype == torch.float32
     assert all(made.up.grad is not None and made.up.grad.dtype == torch.float32 for made in loras)
+
+
+def test_an_input_changed_in_place_between_two_layers_is_read_anew() -> None:
+    control = Control()
+    layers = [nn.Linear(32, 32, bias=False).requires_grad_(False) for _ in range(2)]
+    for key, module in zip(("ff_net_0_proj", "ff_net_2"), layers, strict=True):
+        made = LoraModule(Target(key, "", module, (32, 32), "unet"), 2, 1.0, control, 1)
+        made.up.data.fill_(0.5)
+        made.attach()
+    x = torch.randn(64, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        layers[0](x)
+        x.add_(1)
+        changed, fresh = layers[1](x), layers[1](x.clone())
+    assert torch.equal(changed, fresh)
+
+
+def test_inference_tensors_which_have_no_version_are_read() -> None:
+    module, x = layer("linear")
+    made = lora(module)
+    made.attach()
+    expected = module(x)
+    with torch.inference_mode():
+        assert torch.equal(module(x.clone()), expected)
 
 
 def test_nothing_of_the_outputs_size_is_saved() -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from lora_trainer.errors import FileError
-from lora_trainer.network import read_lora, write_lora
+from lora_trainer.network.file import read_lora, write_lora
 
 KEY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 METADATA = {"ss_output_name": "x", "ss_epoch": "2", "modelspec.title": "Ünïcode “x”", "ss_tag_frequency": '{"a": {}}'}

@@ -13,7 +13,7 @@ import pytest
 
 from lora_trainer.config import RunConfig
 from lora_trainer.errors import FileError
-from lora_trainer.network import DatasetFacts, Progress, build_metadata
+from lora_trainer.network.metadata import DatasetFacts, Reached, build_metadata
 
 RUN = """session_id output_name learning_rate text_encoder_lr unet_lr num_train_images num_validation_images
 num_reg_images num_batches_per_epoch num_epochs epoch steps gradient_checkpointing gradient_accumulation_steps
@@ -45,7 +45,7 @@ DATASET = DatasetFacts(
 def build(models: Any, family: str = "sd1", **changes: Any) -> dict[str, str]:
     options = changes.pop("options", {})
     info = models.info(family, **changes.pop("info", {}))
-    progress = changes.pop("progress", Progress(2, 10, 220, 1100, 2))
+    progress = changes.pop("progress", Reached(2, 10, 220, 1100, 2))
     config = RunConfig().replace(**options)
     return build_metadata("dog-000002", config, info, DATASET, progress, seed=42, **changes)
 
@@ -62,7 +62,7 @@ def test_hashes_and_times_where_they_are_known(models: Any, tmp_path: Path) -> N
     checkpoint.write_bytes(bytes(range(256)) * 4500)
     content = checkpoint.read_bytes()
     info = {"checkpoint_sha256": "ab" * 32, "vae": "vae.pt", "vae_sha256": "cd" * 32}
-    progress = Progress(2, 10, 220, 1100, 2, started_at=1_700_000_000.5, finished_at=1_700_000_100.0)
+    progress = Reached(2, 10, 220, 1100, 2, started_at=1_700_000_000.5, finished_at=1_700_000_100.0)
     whole = build(models, info=info, progress=progress, checkpoint=checkpoint, vae=checkpoint)
     assert {key for key in whole if key.startswith("ss_")} == {f"ss_{key}" for key in RUN + TIMES + HASHES}
     assert whole["ss_sd_model_hash"] == hashlib.sha256(content[0x100000:0x110000]).hexdigest()[:8]

@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lora_trainer.config import RunConfig
 from lora_trainer.errors import ConfigError, FileError
-from lora_trainer.network import LoraNetwork, write_lora
+from lora_trainer.network.file import write_lora
+from lora_trainer.network.network import LoraNetwork
 
 Make = Callable[[str], Any]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lora_trainer.config import RunConfig
 from lora_trainer.hosts.base import TextEncoder
-from lora_trainer.network import LoraNetwork
+from lora_trainer.network.network import LoraNetwork
 from lora_trainer.network.targets import text_targets
 
 WIDTH, HEADS, LAYERS = 12, 2, 3

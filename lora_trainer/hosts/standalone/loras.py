@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_trainer.hosts.standalone.prompt import LoraTag, find_lora
-from lora_trainer.network.lora import Control
+from lora_trainer.network.adapter import Control
 from lora_trainer.network.network import LoraNetwork
 
 if TYPE_CHECKING:
