@@ -60,7 +60,8 @@
         try {
             const answer = await fetch("." + url, {method, headers, body: body && JSON.stringify(body), signal: patience.signal});
             const found = await answer.json().catch(() => null);
-            if (!answer.ok || !found) throw new Error((found && found.error) || `${answer.status} ${answer.statusText}`);
+            if (!answer.ok && found && found.error) throw Object.assign(new Error(found.error), {told: true});
+            if (!answer.ok || !found) throw new Error(`${answer.status} ${answer.statusText}`);
             guarded = answer.headers.get("x-lora-trainer-guarded") === "1";
             return found;
         } finally {
@@ -112,7 +113,7 @@
 
     function show(error) {
         if (!status) {
-            if (error) put("progress", problem("The WebUI doesn't answer: " + error.message));
+            if (error) put("progress", problem(error.told ? error.message : "The WebUI doesn't answer: " + error.message));
             return;
         }
         const running = RUNNING.includes(status.state);

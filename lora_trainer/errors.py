@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
+from typing import Any
+
+LONGEST = 100  # characters of a value that a message quotes: about a line
+
 
 class LoraTrainerError(Exception):
     """Base of every error that a user can cause or cure; the CLI and the tab show its text without a traceback."""
@@ -29,3 +34,22 @@ class TrainingDivergedError(LoraTrainerError):
 
 class HostBusyError(LoraTrainerError):
     """The host can't lend its model now, for instance because another run holds it."""
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
+    """A text as one line of a message: white space folded, what can't be written replaced, the middle left out."""
+    line = " ".join(text.split()) if len(text) < 10 * most else text
+    line = "".join(char if char.isprintable() else "�" for char in line[: 2 * most])
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def quoted(value: Any, most: int = LONGEST) -> str:
+    """A value as a message quotes it: like ``repr``, but never longer than a line and never failing."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= most else f"{value[: most - 1]}…")
+    short = reprlib.Repr()
+    short.maxstring = short.maxlong = short.maxother = most // 2
+    try:
+        return shortened(short.repr(value), most)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list …
+        return f"a {type(value).__name__} that is too long to show"

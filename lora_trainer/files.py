@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from lora_trainer.errors import FileError
+from lora_trainer.errors import FileError, shortened
+
+LARGEST_JSON = 64 * 2**20  # bytes
+MOST_DIGITS = 100  # of a whole number
+DEEPEST = 64  # levels of lists and objects in each other
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @contextmanager
@@ -53,6 +59,91 @@ def check_writable(folder: Path, what: str) -> None:
         probe.unlink()
     except OSError as error:
         raise FileError(f"The {what} {folder} can't be written ({error.strerror}). Choose another one.") from error
+
+
+def parse_json(content: str | bytes, what: str) -> Any:
+    """Read JSON from anywhere. What Python's reader lets through and later code stumbles over is refused, too: numbers
+    of hundreds of digits, nesting without end, halves of characters.
+
+    Args:
+        what: how the sentence calls it, such as a file's name.
+
+    Raises:
+        FileError: one sentence.
+    """
+    try:
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content.removeprefix("\ufeff")
+        value = json.loads(text, parse_int=_parse_int)
+        if text.count("[") + text.count("{") > DEEPEST:
+            _check_depth(value)
+        if _ESCAPED_SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError:
+        raise FileError(f"{what} isn't text in UTF-8; give a JSON file.") from None
+    except UnicodeEncodeError:
+        raise FileError(f"{what} holds half of a character (\\ud800 to \\udfff); mend that text.") from None
+    except json.JSONDecodeError as error:
+        raise FileError(
+            f"{what} isn't valid JSON: {error.msg} in line {error.lineno}, column {error.colno}; mend that line."
+        ) from None
+    except (RecursionError, MemoryError):
+        raise FileError(f"{what} is nested too deeply or too large to be read.") from None
+    except ValueError as error:
+        raise FileError(f"{what} isn't valid JSON: {error}.") from None
+    return value
+
+
+def read_json(path: Path, what: str = "") -> Any:
+    """Read a JSON file; see :func:`parse_json`.
+
+    Args:
+        what: how the sentence calls it; the file's name where it is empty.
+
+    Raises:
+        FileError: one sentence, whatever is wrong with the file.
+    """
+    what = what or shortened(path.name)
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_JSON + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        reason = getattr(error, "strerror", None) or "its name can't be a file's"
+        raise FileError(f"{shortened(str(path), 300)} can't be read ({reason}); check the path.") from None
+    if len(content) > LARGEST_JSON:
+        raise FileError(f"{what} is larger than {LARGEST_JSON // 2**20} MiB, which no such file is.")
+    return parse_json(content, what)
+
+
+def read_object(path: Path, what: str = "") -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        FileError: one sentence, whatever is wrong with the file.
+    """
+    value = read_json(path, what)
+    if not isinstance(value, dict):
+        raise FileError(f"{what or shortened(path.name)} isn't a JSON object; it must be {{…}}.")
+    return value
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise RecursionError
 
 
 def write_text(path: Path, text: str) -> None:

@@ -29,9 +29,10 @@ def make_host() -> Any:
 
 def on_tabs() -> list[tuple[Any, str, str]]:
     """The tab."""
+    from lora_trainer.ui.settings import access
     from lora_trainer.ui.tab import create_tab
 
-    return [(create_tab(make_job()), "Train LoRA", "lora_trainer")]
+    return [(create_tab(make_job(), access=access), "Train LoRA", "lora_trainer")]
 
 
 def on_settings() -> None:
@@ -44,9 +45,9 @@ def on_settings() -> None:
 def on_app(_demo: Any, app: Any) -> None:
     """The routes."""
     from lora_trainer.ui.routes import add_routes
-    from lora_trainer.ui.settings import credentials
+    from lora_trainer.ui.settings import access
 
-    add_routes(app, make_job(), auth=credentials())
+    add_routes(app, make_job(), access)
 
 
 if not Path(lora_trainer.__file__).resolve().is_relative_to(ROOT):

@@ -167,4 +167,7 @@ def _ui(commands: Any, common: Any) -> None:
     )
     command.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="default: output")
     command.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine only")
+    command.add_argument(
+        "--without-login", action="store_true", help="with --host: whoever reaches the page may train and read folders"
+    )
     command.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7870 on")

@@ -8,6 +8,7 @@ import os
 from lora_trainer import demo
 from lora_trainer.cli.terminal import say
 from lora_trainer.errors import ConfigError, FileError
+from lora_trainer.ui.access import Access, is_loopback, read_hosts
 
 
 def run_ui(args: argparse.Namespace) -> None:
@@ -15,6 +16,12 @@ def run_ui(args: argparse.Namespace) -> None:
     checkpoint = args.checkpoint or demo.CHECKPOINT
     if not checkpoint.is_file():
         raise FileError(f"There is no checkpoint {checkpoint}; give one with --checkpoint.")
+    access = Access(exposed=not is_loopback(args.host), open=args.without_login, hosts=read_hosts(args.host))
+    if access.closed:
+        raise ConfigError(
+            f"Whoever reaches {args.host} could train and read folders here, for the page has no login; "
+            "add --without-login if that is meant."
+        )
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is asked of any server
     try:
         from lora_trainer.ui.standalone import create_app, serve
@@ -22,5 +29,5 @@ def run_ui(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"The page needs gradio 3.41 or 4 ({error.name} is missing or too new): pip install 'lora-trainer[ui]'."
         ) from error
-    app = create_app(checkpoint, args.lora_dir, args.output)
+    app = create_app(checkpoint, args.lora_dir, args.output, access=access)
     serve(app, args.host, args.port, lambda url: say(f"Train LoRA on {checkpoint.name}: open {url} (Ctrl-C ends it)"))

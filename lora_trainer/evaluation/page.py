@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_trainer.config import RunConfig
 from lora_trainer.evaluation.curve import loss_curve
-from lora_trainer.evaluation.html import COPY_SCRIPT, bullets, copyable, picture, table
+from lora_trainer.evaluation.html import COPY_SCRIPT, POLICY, bullets, copyable, picture, table
 from lora_trainer.evaluation.prompts import lora_tag, strength_text
 
 SCORES = ("accuracy", "flexibility", "artifacts")
@@ -53,6 +53,7 @@ def render_page(report: dict[str, Any], folder: Path, log: Sequence[dict[str, An
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(report['name'])} – LoRA test</title>\n<style>\n{style}</style>\n</head>\n"
         f"<body>\n{body}\n<script>{COPY_SCRIPT}</script>\n</body>\n</html>\n"

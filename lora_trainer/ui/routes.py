@@ -6,12 +6,8 @@ Every handler is ``async`` and does nothing slow itself, so that it answers whil
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import json
 import logging
-import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,28 +15,26 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from lora_trainer.errors import FileError, HostBusyError, LoraTrainerError
+from lora_trainer.errors import ConfigError, FileError, HostBusyError, LoraTrainerError, quoted, shortened
+from lora_trainer.files import parse_json
+from lora_trainer.ui.access import PAGE_KEY, Access, RefusedError, check_page, is_page_key
 from lora_trainer.ui.job import Job
 from lora_trainer.ui.status import ROUTE
 
 log = logging.getLogger(__name__)
 
-SERVED = (".png", ".jpg", ".webp", ".html", ".json", ".jsonl", ".css", ".js")
-PAGE_KEY = secrets.token_urlsafe(18)  # lets our own page in where a password guards the API; new with every process
+SERVED = (".png", ".jpg", ".webp", ".html", ".json", ".jsonl")
 KEY_HEADER = "x-lora-trainer-key"
 GUARDED_HEADER = "x-lora-trainer-guarded"  # tells the page that addresses of pictures need its key, too
 KEY_COOKIE = "lora_trainer_key"  # so that a report's own pictures come, too
+LARGEST_BODY = 4 * 2**20  # bytes
+NO_SCRIPTS = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; sandbox; frame-ancestors 'self'"
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def add_routes(app: FastAPI, job: Job, *, auth: Mapping[str, str] | None = None) -> None:
-    """Add the routes of ``job`` to an application.
-
-    Args:
-        auth: user names and passwords; None lets everybody in. An empty mapping lets in nobody but our own page, which
-            sends :data:`PAGE_KEY`.
-    """
+def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) -> None:
+    """Add the routes of ``job`` to an application; ``access`` tells at each request who may use them."""
     routes = _Routes(job)
     table: list[tuple[str, str, Handler]] = [
         ("POST", "/train", routes.train),
@@ -54,24 +48,25 @@ def add_routes(app: FastAPI, job: Job, *, auth: Mapping[str, str] | None = None)
         ("GET", "/report/{name}/{path:path}", routes.file),
     ]
     for method, path, handler in table:
-        app.add_api_route(ROUTE + path, guarded(handler, auth), methods=[method], response_model=None)
+        app.add_api_route(ROUTE + path, guarded(handler, access), methods=[method], response_model=None)
 
 
-def guarded(handler: Handler, auth: Mapping[str, str] | None) -> Handler:
-    """The handler behind the password check, with its errors as JSON."""
+def guarded(handler: Handler, access: Callable[[], Access]) -> Handler:
+    """The handler behind the checks of who asks, with its errors as JSON."""
 
     async def endpoint(request: Request) -> Response:
-        if request.headers.get("sec-fetch-site") == "cross-site" and request.method != "GET":
-            return _error(403, "This address answers only to its own page and to programs, not to other web pages.")
-        if auth is not None and not allowed(request, auth):
-            return _unauthorised(request)
         try:
+            doors = access()
+            check_page(doors, request.headers, reads=request.method == "GET")
+            _check_caller(doors, request)
             answer = await handler(request)
-            if auth is not None:
+            if doors.guarded:
                 answer.headers[GUARDED_HEADER] = "1"
-            if auth is not None and _is_page_key(request.query_params.get("key")):
-                answer.set_cookie(KEY_COOKIE, PAGE_KEY, path=ROUTE, httponly=True, samesite="strict")
+                if is_page_key(request.query_params.get("key")):
+                    answer.set_cookie(KEY_COOKIE, PAGE_KEY, path=ROUTE, httponly=True, samesite="strict")
             return answer
+        except RefusedError as error:
+            return _error(error.status, str(error), _asks_for_password(request) if error.status == 401 else None)
         except HostBusyError as error:
             return _error(409, str(error))
         except FileError as error:
@@ -80,39 +75,40 @@ def guarded(handler: Handler, auth: Mapping[str, str] | None) -> Handler:
             return _error(400, str(error))
         except Exception as error:
             log.exception("%s failed", request.url.path)
-            return _error(500, f"Unexpected {type(error).__name__}: {error}")
+            return _error(500, f"Unexpected {type(error).__name__}: {shortened(str(error))}")
 
     return endpoint
 
 
-def allowed(request: Request, auth: Mapping[str, str]) -> bool:
-    """Whether the request carries a user's password (HTTP Basic) or our own page's key."""
-    given = (request.headers.get(KEY_HEADER), request.query_params.get("key"), request.cookies.get(KEY_COOKIE))
-    if any(_is_page_key(key) for key in given):
-        return True
-    scheme, _, coded = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "basic":
-        return False
-    try:
-        user, _, password = base64.b64decode(coded, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return False
-    return secrets.compare_digest(password.encode(), auth.get(user, "").encode()) and user in auth
+def _check_caller(access: Access, request: Request) -> None:
+    """Password, key and kind of content.
+
+    Raises:
+        RefusedError: in one sentence.
+    """
+    given = _keys(request)
+    ours = any(is_page_key(key) for key in given)
+    stale = RefusedError(401, "This page is from before the WebUI was restarted: reload it.")
+    if access.guarded and not ours and not access.knows_user(request.headers.get("authorization", "")):
+        raise stale if given else RefusedError(401, "Incorrect username or password.")
+    if "origin" in request.headers and not is_page_key(request.headers.get(KEY_HEADER)):
+        raise stale if given else RefusedError(403, f"A web page must send its key as {KEY_HEADER}.")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method == "POST" and kind != "application/json":
+        raise RefusedError(415, "Send JSON: the header Content-Type must be application/json.")
 
 
-def _unauthorised(request: Request) -> Response:
-    """What a caller without password or key hears. Only somebody who follows a link is asked for a password by the
-    browser: where a page's own request or picture is refused so, the browser holds back all others of the page, too."""
+def _keys(request: Request) -> list[str]:
+    """The page's key as it was given, right or wrong."""
     given = (request.headers.get(KEY_HEADER), request.query_params.get("key"), request.cookies.get(KEY_COOKIE))
-    if any(given):
-        return _error(401, "This page is from before the WebUI was restarted: reload it.")
+    return [key for key in given if key]
+
+
+def _asks_for_password(request: Request) -> dict[str, str] | None:
+    """Only somebody who follows a link is asked for a password by the browser: where a page's own request or picture is
+    refused so, the browser holds back all others of that page, too."""
     follows_link = request.headers.get("sec-fetch-mode", "navigate") == "navigate" and "origin" not in request.headers
-    headers = {"WWW-Authenticate": "Basic"} if follows_link else None
-    return _error(401, "Incorrect username or password.", headers)
-
-
-def _is_page_key(key: str | None) -> bool:
-    return key is not None and secrets.compare_digest(key.encode(), PAGE_KEY.encode())
+    return {"WWW-Authenticate": "Basic"} if follows_link and not _keys(request) else None
 
 
 class _Routes:
@@ -155,7 +151,12 @@ class _Routes:
     async def file(self, request: Request) -> Response:
         """A picture, page or grid of a run."""
         path = run_file(self.job.output, request.path_params["name"], request.path_params["path"])
-        return FileResponse(path, headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"})
+        from lora_trainer.evaluation.html import POLICY
+
+        is_report = path.name == "report.html"  # which we wrote: its one script may run, nobody else's
+        policy = f"{POLICY}; frame-ancestors 'self'" if is_report else NO_SCRIPTS
+        headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": policy}
+        return FileResponse(path, headers=headers)
 
 
 def run_file(output: Path, name: str, path: str) -> Path:
@@ -164,7 +165,7 @@ def run_file(output: Path, name: str, path: str) -> Path:
     Raises:
         FileError: if there is no such file to be had.
     """
-    missing = FileError(f"There is no {path} of a run named {name!r}; train or test it first.")
+    missing = FileError(f"There is no {shortened(path)} of a run named {quoted(name)}; train or test it first.")
     if not name or name in (".", "..") or any(char in name + path for char in "\\\0") or "/" in name:
         raise missing
     root = output.resolve()
@@ -190,12 +191,17 @@ async def _body(request: Request) -> dict[str, Any]:
     Raises:
         LoraTrainerError: if it isn't one.
     """
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LARGEST_BODY:
+            raise RefusedError(413, f"The request is larger than {LARGEST_BODY // 2**20} MiB.")
     try:
-        values = json.loads(await request.body() or b"{}")
-    except ValueError as error:
-        raise LoraTrainerError(f"The request isn't JSON ({error}).") from error
+        values = parse_json(body or b"{}", "The request")
+    except FileError as error:
+        raise ConfigError(str(error)) from error
     if not isinstance(values, dict):
-        raise LoraTrainerError("The request isn't a JSON object; send {…}.")
+        raise ConfigError("The request isn't a JSON object; send {…}.")
     return values
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from lora_trainer.errors import LoraTrainerError
+from lora_trainer.ui.access import Access, is_loopback, read_hosts
 
 SECTION = ("lora_trainer", "Train LoRA")
 CATEGORY = "training"  # the WebUI's own, next to its settings for embeddings
 OUTPUT = "lora_trainer_output"
 SERVE = "lora_trainer_serve_generation"
 TEST_AFTER = "lora_trainer_test_after"
+HOSTS = "lora_trainer_hosts"
+OPEN = "lora_trainer_open"
 
 
 def add_settings() -> None:
@@ -28,7 +34,20 @@ def add_settings() -> None:
         TEST_AFTER: option(True, "Test every LoRA after training", section=SECTION).info(
             "pictures at several strengths and in other contexts, with a report"
         ),
+        HOSTS: option(
+            "", "More names that this WebUI is reached by", section=SECTION, onchange=_kept_if_public(HOSTS)
+        ).info(
+            "with commas, such as ai.example.com; needed behind a proxy, or for a name of this machine that isn't its "
+            "own. Training is refused under any other name"
+        ),
+        OPEN: option(
+            False, "Let everybody who reaches this WebUI train", section=SECTION, onchange=_kept_if_public(OPEN)
+        ).info(
+            "matters only where other machines reach it without a login (--listen, --share without --gradio-auth): "
+            "training is off there; can't be changed while that is so, except in config.json"
+        ),
     }
+    rows[HOSTS].restrict_api = rows[OPEN].restrict_api = True
     for key, info in rows.items():
         info.category_id = CATEGORY
         shared.opts.add_option(key, info)
@@ -49,11 +68,30 @@ def test_after() -> bool:
     return bool(shared.opts.data.get(TEST_AFTER, True))
 
 
-def credentials() -> dict[str, str] | None:
-    """Who may use the routes: the WebUI's API users; nobody but our page if only the page has a login; None for all."""
+def access() -> Access:
+    """Who may use the routes and the tab, as things are now."""
     from modules import shared
 
-    pairs = str(shared.cmd_opts.api_auth or "")
-    if pairs:
-        return dict(pair.split(":", 1) for pair in pairs.split(",") if ":" in pair)
-    return {} if shared.cmd_opts.gradio_auth or shared.cmd_opts.gradio_auth_path else None
+    data, options = shared.opts.data, shared.cmd_opts
+    pairs = str(options.api_auth or "")
+    server = str(options.server_name or "")
+    share = str(getattr(shared.demo, "share_url", "") or "")
+    origins = str(getattr(options, "cors_allow_origins", "") or "").replace("*", "")
+    return Access(
+        users=dict(pair.split(":", 1) for pair in pairs.split(",") if ":" in pair),
+        login=bool(options.gradio_auth or options.gradio_auth_path),
+        exposed=bool(options.listen or options.share or options.ngrok) or not is_loopback(server),
+        open=bool(data.get(OPEN, False)),
+        hosts=read_hosts(f"{data.get(HOSTS, '')} {server} {share} {origins}"),
+    )
+
+
+def _kept_if_public(key: str) -> Callable[[], None]:
+    """Strangers can reach the WebUI's settings page, too: what keeps them out isn't theirs to change."""
+
+    def check() -> None:
+        now = access()
+        if now.exposed and not now.login:
+            raise LoraTrainerError(f"{key} can't be changed while everybody can: start with --gradio-auth.")
+
+    return check

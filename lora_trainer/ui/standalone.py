@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, Response
 
 from lora_trainer.errors import ConfigError
+from lora_trainer.ui.access import Access
 from lora_trainer.ui.job import Job
 from lora_trainer.ui.routes import add_routes
 from lora_trainer.ui.status import ROUTE
@@ -23,18 +24,21 @@ ASSETS = {"lora_trainer.js": ROOT / "javascript" / "lora_trainer.js", "style.css
 MOST_TRIED_PORTS = 20
 
 
-def create_app(checkpoint: Path, lora_dir: Path, output: Path, test_after: bool = True) -> FastAPI:
+def create_app(
+    checkpoint: Path, lora_dir: Path, output: Path, test_after: bool = True, access: Access | None = None
+) -> FastAPI:
     """The application: the routes, the page's script and style, and the page."""
     job = Job(lambda: _host(checkpoint, lora_dir), lambda: output, lambda: test_after)
     app = FastAPI(title="Train LoRA", docs_url=None, redoc_url=None, openapi_url=None)
-    add_routes(app, job)
+    doors = access or Access()
+    add_routes(app, job, lambda: doors)
 
     async def asset(name: str) -> Response:
         known = name in ASSETS and ASSETS[name].is_file()
         return FileResponse(ASSETS[name]) if known else Response(status_code=404)
 
     app.add_api_route(f"{ROUTE}/assets/{{name}}", asset, methods=["GET"], response_model=None)
-    tab = create_tab(job, webui=False)
+    tab = create_tab(job, webui=False, access=lambda: doors)
     with gr.Blocks(title="Train LoRA", analytics_enabled=False) as page, gr.Column(elem_id="tab_lora_trainer"):
         tab.render()
     page.queue()

@@ -19,6 +19,7 @@ from lora_trainer.config import OPTIONS
 from lora_trainer.config.presets import PRESETS
 from lora_trainer.families import SD1
 from lora_trainer.ui import views
+from lora_trainer.ui.access import PAGE_KEY, Access, RefusedError, check_page
 from lora_trainer.ui.actions import Actions
 from lora_trainer.ui.advanced import Advanced, build_advanced
 from lora_trainer.ui.fields import read_options, shown
@@ -47,11 +48,12 @@ class Form:
     message: Any
 
 
-def create_tab(job: Job, webui: bool = True) -> gr.Blocks:
+def create_tab(job: Job, webui: bool = True, access: Callable[[], Access] = Access) -> gr.Blocks:
     """The tab.
 
     Args:
         webui: whether it is inside a WebUI, whose txt2img tab can be sent prompts.
+        access: tells at each action who may use the tab.
     """
     with gr.Blocks(analytics_enabled=False) as tab, gr.Column(elem_id="lora_trainer"):
         gr.HTML(_page_facts(webui), elem_classes=["lt-hidden"])
@@ -67,7 +69,7 @@ def create_tab(job: Job, webui: bool = True) -> gr.Blocks:
             chosen = gr.Button("Preset chosen", elem_id="lora_trainer_chosen")  # gradio 4 fires Radio.input by itself
             infotext = gr.Textbox(label="Infotext to send", elem_id="lora_trainer_infotext")
             send = gr.Button("Send", elem_id="lora_trainer_send")
-        _bind(Actions(job), form, advanced, restore, changed, chosen)
+        _bind(Actions(job), access, form, advanced, restore, changed, chosen)
         if webui:
             _connect_txt2img(send, infotext)
     for block in tab.blocks.values():  # the WebUI would keep today's defaults in ui-config.json, against our updates
@@ -76,8 +78,6 @@ def create_tab(job: Job, webui: bool = True) -> gr.Blocks:
 
 
 def _page_facts(webui: bool) -> str:
-    from lora_trainer.ui.routes import PAGE_KEY
-
     return views.page_facts({"key": PAGE_KEY, "webui": int(webui)})
 
 
@@ -169,14 +169,22 @@ def _build_live() -> None:
     gr.HTML('<div class="lt-empty"></div>', elem_id="lora_trainer_samples")
 
 
-def _bind(actions: Actions, form: Form, advanced: Advanced, restore: Any, changed: Any, chosen: Any) -> None:
+def _bind(
+    actions: Actions,
+    access: Callable[[], Access],
+    form: Form,
+    advanced: Advanced,
+    restore: Any,
+    changed: Any,
+    chosen: Any,
+) -> None:
     options = [advanced.options[name] for name in OPTIONS]
     inputs = [*form.values.values(), *options]
     outputs = [form.message, form.check_answer, form.plan, advanced.answer, *form.values.values(), *options]
 
     def on(event: Callable[..., Any], action: Callable[..., Answer], extra: tuple[Any, ...] = ()) -> None:
         event(
-            _handler(action), inputs=[*inputs, *extra], outputs=outputs, queue=False, show_progress="hidden",
+            _handler(action, access), inputs=[*inputs, *extra], outputs=outputs, queue=False, show_progress="hidden",
             api_name=False,
         )  # fmt: skip
 
@@ -202,10 +210,14 @@ def _save(actions: Actions, kohya: bool, page: Page, path: Any) -> Answer:
     return actions.save_settings(page, str(path or ""), kohya)
 
 
-def _handler(action: Callable[..., Answer]) -> Callable[..., Any]:
+def _handler(action: Callable[..., Answer], access: Callable[[], Access]) -> Callable[..., Any]:
     """The action as gradio calls it: off the event loop, and outside the pool that waiting generations fill."""
 
-    async def handle(*inputs: Any) -> list[Any]:
+    async def handle(request: gr.Request, *inputs: Any) -> list[Any]:
+        try:
+            check_page(access(), request.request.headers)
+        except RefusedError as error:
+            return _updates(Answer(message=views.problem(str(error))))
         count = len(VALUES)
         values = dict(zip(VALUES, inputs[:count], strict=True))
         options = read_options(OPTIONS, inputs[count : count + len(OPTIONS)])

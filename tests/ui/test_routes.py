@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from lora_trainer.errors import ConfigError, FileError, HostBusyError
+from lora_trainer.evaluation.html import COPY_SCRIPT
 from lora_trainer.ui import routes
+from lora_trainer.ui.access import Access, read_hosts
 from lora_trainer.ui.routes import add_routes, run_file
 
 
@@ -58,10 +62,13 @@ def job(tmp_path: Path) -> FakeJob:
     return FakeJob(tmp_path / "runs")
 
 
-def client(job: FakeJob, auth: dict[str, str] | None = None) -> TestClient:
+ADDRESS = "http://127.0.0.1:7860"
+
+
+def client(job: FakeJob, access: Access | None = None, address: str = ADDRESS) -> TestClient:
     app = FastAPI()
-    add_routes(app, job, auth=auth)  # type: ignore[arg-type]
-    return TestClient(app)
+    add_routes(app, job, lambda: access or Access())  # type: ignore[arg-type]
+    return TestClient(app, base_url=ADDRESS, headers={"Host": address.partition("://")[2]})
 
 
 def test_every_route(job: FakeJob) -> None:
@@ -71,7 +78,7 @@ def test_every_route(job: FakeJob) -> None:
     assert web.post("/lora-trainer/test", json={"lora": "zork"}).json() == {"job": "task(1)"}
     assert job.asked == [{"name": "zork"}, {"lora": "zork"}]
     for what in ("stop", "pause", "resume"):
-        assert web.post(f"/lora-trainer/{what}").json() == {
+        assert web.post(f"/lora-trainer/{what}", json={}).json() == {
             {"stop": "stopped", "pause": "paused", "resume": "resumed"}[what]: True
         }
         assert web.get(f"/lora-trainer/{what}").status_code == 405
@@ -93,19 +100,111 @@ def test_errors_are_json(job: FakeJob, error: Exception, code: int) -> None:
 
 def test_bodies_that_are_none(job: FakeJob) -> None:
     web = client(job)
-    for content in (b"{", b"[1]", b"\xff"):
-        answer = web.post("/lora-trainer/train", content=content)
-        assert answer.status_code == 400 and "JSON" in answer.json()["error"]
+    kind = {"Content-Type": "application/json; charset=utf-8"}
+    hostile = (b"{", b"[1]", b"\xff", b"[" * 100_000, b'{"name": ' + b"9" * 5000 + b"}", b'{"name": "\\ud800"}')
+    for content in hostile:
+        answer = web.post("/lora-trainer/train", content=content, headers=kind)
+        assert answer.status_code == 400 and len(answer.json()["error"]) < 200, content[:20]
+    assert web.post("/lora-trainer/train", content=b" " * (routes.LARGEST_BODY + 1), headers=kind).status_code == 413
     job.error = ZeroDivisionError("oops")
     answer = web.post("/lora-trainer/train", json={})
     assert answer.status_code == 500 and "ZeroDivisionError" in answer.json()["error"]
 
 
-def test_other_web_pages_are_kept_out(job: FakeJob) -> None:
+KEY = {"X-Lora-Trainer-Key": routes.PAGE_KEY}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_other_web_pages_are_kept_out(job: FakeJob, site: str) -> None:
     web = client(job)
-    answer = web.post("/lora-trainer/stop", headers={"Sec-Fetch-Site": "cross-site"})
-    assert answer.status_code == 403
-    assert web.post("/lora-trainer/stop", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+    for path in ("/lora-trainer/stop", "/lora-trainer/train"):
+        assert web.post(path, json={}, headers={"Sec-Fetch-Site": site, **KEY}).status_code == 403
+        assert web.post(path, json={}, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+    picture = "/lora-trainer/report/zork/samples/a%20b.png"
+    assert web.get(picture, headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"}).status_code == 403
+    link = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert web.get("/lora-trainer/report/zork/report.html", headers=link).status_code == 200, "a link in a message"
+    assert web.post("/lora-trainer/stop", json={}, headers={**link, **KEY}).status_code == 403, "a form"
+
+
+def test_only_json_is_taken(job: FakeJob) -> None:
+    web = client(job)
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
+        answer = web.post("/lora-trainer/train", content=b"{}", headers={"Content-Type": kind})
+        assert answer.status_code == 415 and "application/json" in answer.json()["error"]
+    assert web.post("/lora-trainer/stop").status_code == 415
+    assert job.asked == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "code"),
+    [
+        (ADDRESS, 200), ("http://127.0.0.1:8000", 403), ("https://127.0.0.1:7860", 200), ("http://nas:7860", 403),
+        ("null", 403), ("https://evil.example", 403), ("chrome-extension://abc", 403), ("", 403),
+        ("https://ai.example.com", 200), ("https://ai.example.com:8443", 403), ("http://lan.example:81", 200),
+        ("http://lan.example", 403), ("http://[::1", 403), ("http://127.0.0.1:7860.evil.example", 403),
+    ],
+)  # fmt: skip
+def test_where_a_page_may_come_from(job: FakeJob, origin: str, code: int) -> None:
+    web = client(job, Access(hosts=read_hosts("https://AI.example.com/, lan.example:81")))
+    assert web.post("/lora-trainer/stop", json={}, headers={"Origin": origin, **KEY}).status_code == code
+    assert web.get("/lora-trainer/status", headers={"Origin": origin, **KEY}).status_code == code
+    assert web.post("/lora-trainer/stop", json={}, headers={"Origin": origin}).status_code == 403, "without the key"
+    old = web.post("/lora-trainer/stop", json={}, headers={"Origin": origin, "X-Lora-Trainer-Key": "old"})
+    assert old.status_code in (401, 403), "with the key of another process"
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [
+        ("http://localhost:7860", 200), ("http://webui.localhost", 200), ("http://192.168.1.20:7860", 200),
+        ("http://[::1]:7860", 200), (f"http://{socket.gethostname()}:7860", 200),
+        (f"http://{socket.gethostname()}.local", 200), ("http://rebound.example:7860", 403),
+        ("http://127.0.0.1.nip.example:7860", 403), ("http://ai.example.com", 200), ("http://lan.example:81", 200),
+        ("http://lan.example:82", 403),
+    ],
+)  # fmt: skip
+def test_names_that_somebody_points_at_this_machine(job: FakeJob, address: str, code: int) -> None:
+    """A rebound page is of one origin with ours and can read the key: only the name tells."""
+    access = Access(hosts=read_hosts("ai.example.com lan.example:81"))
+    web = client(job, access, address)
+    assert web.get("/lora-trainer/status").status_code == code
+    assert web.post("/lora-trainer/stop", json={}, headers={"Origin": address, **KEY}).status_code == code
+    behind_login = client(job, Access(login=True), address)
+    assert behind_login.get("/lora-trainer/status", headers=KEY).status_code == 200, "such a page has no login"
+    users = client(job, Access(users={"ann": "x"}), address)
+    assert users.get("/lora-trainer/status", headers=basic("ann:x")).status_code == 200, "a program with a password"
+
+
+def test_closed_to_strangers(job: FakeJob) -> None:
+    """Whoever reaches the page reads its key, so that the key is worth nothing where nobody is asked for a login."""
+    closed = client(job, Access(exposed=True, users={"ann": "x"}), "http://192.168.1.20:7860")
+    for headers in ({}, KEY, basic("ann:y")):
+        for answer in (
+            closed.get("/lora-trainer/status", headers=headers),
+            closed.post("/lora-trainer/stop", json={}, headers=headers),
+            closed.get("/lora-trainer/report/zork/report.html", headers=headers),
+        ):
+            assert answer.status_code == 403 and "--gradio-auth" in answer.json()["error"]
+    assert closed.get("/lora-trainer/status", headers=basic("ann:x")).status_code == 200
+    for access in (Access(exposed=True, open=True), Access(exposed=True, login=True), Access(open=True), Access()):
+        assert client(job, access).get("/lora-trainer/status", headers=KEY).status_code == 200
+
+
+def test_what_is_served_runs_no_script_but_our_own(job: FakeJob) -> None:
+    (job.output / "zork" / "other.html").write_text("<script>alert(1)</script>")
+    (job.output / "zork" / "picture.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><script/></svg>")
+    web = client(job)
+    policy = web.get("/lora-trainer/report/zork/report.html").headers["content-security-policy"]
+    digest = base64.b64encode(hashlib.sha256(COPY_SCRIPT.encode()).digest()).decode()
+    assert "default-src 'none'" in policy and f"script-src 'sha256-{digest}';" in policy and "'self'" in policy
+    assert "frame-ancestors 'self'" in policy
+    for path in ("other.html", "report.json", "samples/a%20b.png"):
+        answer = web.get(f"/lora-trainer/report/zork/{path}")
+        policy = answer.headers["content-security-policy"]
+        assert answer.status_code == 200 and "sandbox" in policy and "script-src" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert web.get("/lora-trainer/report/zork/picture.svg").status_code == 404
 
 
 def basic(text: str) -> dict[str, str]:
@@ -113,14 +212,14 @@ def basic(text: str) -> dict[str, str]:
 
 
 def test_passwords(job: FakeJob) -> None:
-    web = client(job, {"ann": "pass:word", "bob": ""})
+    web = client(job, Access(users={"ann": "pass:word", "bob": ""}))
     for path in ("/lora-trainer/status", "/lora-trainer/report/zork", "/lora-trainer/report/zork/report.html"):
         answer = web.get(path)
         assert answer.status_code == 401 and "Basic" in answer.headers["WWW-Authenticate"]
         assert web.get(path, headers=basic("ann:pass:word")).status_code == 200
         assert web.get(path, headers={"X-Lora-Trainer-Key": routes.PAGE_KEY}).status_code == 200
-        assert client(job, {}).get(f"{path}?key={routes.PAGE_KEY}").status_code == 200
-    with client(job, {"ann": "x"}) as page:
+        assert client(job, Access(login=True)).get(f"{path}?key={routes.PAGE_KEY}").status_code == 200
+    with client(job, Access(users={"ann": "x"})) as page:
         assert page.get(f"/lora-trainer/report/zork/report.html?key={routes.PAGE_KEY}").status_code == 200
         assert page.get("/lora-trainer/report/zork/samples/a%20b.png").status_code == 200, "by its cookie"
         assert "strict" in page.get(f"/lora-trainer/status?key={routes.PAGE_KEY}").headers["set-cookie"].lower()
@@ -131,16 +230,18 @@ def test_passwords(job: FakeJob) -> None:
     ]  # fmt: skip
     for headers in wrong:
         assert web.get("/lora-trainer/status", headers=headers).status_code == 401, headers
-    assert client(job, {}).get("/lora-trainer/status").status_code == 401, "a page with a login and no API users"
+    assert client(job, Access(login=True)).get("/lora-trainer/status").status_code == 401, (
+        "a page with a login and no API users"
+    )
 
 
 def test_only_who_follows_a_link_is_asked_for_a_password(job: FakeJob) -> None:
     """A browser that shows its login dialog for a page's own request holds back everything else of that page."""
-    web = client(job, {"ann": "x"})
+    web = client(job, Access(users={"ann": "x"}))
     assert "WWW-Authenticate" in web.get("/lora-trainer/status").headers, "programs"
     assert "WWW-Authenticate" in web.get("/lora-trainer/status", headers={"Sec-Fetch-Mode": "navigate"}).headers
     pages = ({"X-Lora-Trainer-Key": "old"}, {"Sec-Fetch-Mode": "cors"}, {"Sec-Fetch-Mode": "no-cors"},
-             {"Origin": "http://testserver"})  # fmt: skip
+             {"Origin": ADDRESS})  # fmt: skip
     for headers in pages:
         answer = web.get("/lora-trainer/status", headers=headers)
         assert answer.status_code == 401 and "WWW-Authenticate" not in answer.headers, headers
