@@ -218,10 +218,18 @@ class Adapter(ABC):
         return float(torch.rand((), generator=self.generator("module"))) < control.module_dropout
 
     def kept(self, inner: Tensor) -> Tensor:
-        """What is kept of the inner activations ([B, ..., rank] or [B, rank, H, W]), scaled to keep their mean.
+        """What is kept of the inner activations, scaled to keep their mean.
 
         Drawn per image from the step's key, not from a running state: recomputing the forward pass gives the same mask.
+
+        Args:
+            inner: [B, ..., rank] or [B, rank, H, W]; [T, B, rank] where the target has its tokens first.
         """
+        if self.target.tokens_first:
+            return self._kept(inner.transpose(0, 1)).transpose(0, 1)
+        return self._kept(inner)
+
+    def _kept(self, inner: Tensor) -> Tensor:
         control, rows = self.control, inner.shape[0]
         convolution = len(self.target.shape) == 4
         masks = []

@@ -67,46 +67,68 @@ class _Adapter:
         attn_mask: Tensor | None = None,
         **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """As ``nn.MultiheadAttention.forward``, for the calls that CLIP's text towers make."""
-        if not any(layer.control.active for layers in self.networks for layer in layers.values()):
+        """As ``nn.MultiheadAttention.forward``, for the calls that CLIP's text towers make.
+
+        A LoRA that changes nothing leaves the output as it is, bit for bit: without gradients the module's own forward
+        runs, which may be torch's fused one; with gradients the operations are those of torch's
+        ``multi_head_attention_forward``, on tensors of the same layout.
+        """
+        if not self._changes():
             return self.plain(query, key, value, key_padding_mask, need_weights, attn_mask, **options)
         if key_padding_mask is not None or need_weights or options.get("is_causal"):
             raise NotImplementedError("The text encoder asks its attention for more than CLIP's text towers do.")
-        q, k, v = self._project(query, key, value)
-        joined = self._attend(q, k, v, attn_mask)
-        out = self.module.out_proj
-        return self._add("out", F.linear(joined, out.weight, out.bias), joined), None
+        inputs = _distinct(query, key, value, lambda x: x if self.module.batch_first else x.transpose(0, 1))
+        joined = self._attend(*self._project(*inputs), attn_mask)
+        out, (batch, tokens, _) = self.module.out_proj, inputs[0].shape
+        y = F.linear(joined, out.weight, out.bias).view(tokens, batch, -1)
+        y = self._add("out", y, joined.view(tokens, batch, -1).transpose(0, 1))
+        return (y.transpose(0, 1) if self.module.batch_first else y), None
+
+    def _changes(self) -> bool:
+        """Whether any adapter has an effect. Norms are asked for only without gradients: that waits for a GPU."""
+        active = [layer for layers in self.networks for layer in layers.values() if layer.control.active]
+        return any(torch.is_grad_enabled() or bool(layer.norm()) for layer in active)
 
     def _add(self, slot: str, y: Tensor, x: Tensor) -> Tensor:
+        """``y`` [T, B, C] plus what the LoRAs of a slot make of ``x`` [B, T, C]: their dropout goes by image."""
         for layers in self.networks:
             if slot in layers:
-                y = layers[slot].add_to(y, x)
+                y = layers[slot].add_to(y.transpose(0, 1), x).transpose(0, 1)
         return y
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v [T, B, C] of inputs [B, T, C]."""
         weight, bias = self.module.in_proj_weight, self.module.in_proj_bias
+        first, second, third = _distinct(query, key, value, lambda x: x.transpose(0, 1))
         if query is key and key is value:
-            q, k, v = F.linear(query, weight, bias).chunk(3, dim=-1)
+            packed = F.linear(first, weight, bias)
+            q, k, v = packed.unflatten(-1, (3, -1)).unsqueeze(0).transpose(0, -2).squeeze(-2).contiguous()
         else:
             biases = (None,) * 3 if bias is None else bias.chunk(3)
-            inputs = zip((query, key, value), weight.chunk(3), biases, strict=True)
-            q, k, v = (F.linear(x, part, own) for x, part, own in inputs)
+            parts = zip((first, second, third), weight.chunk(3), biases, strict=True)
+            q, k, v = (F.linear(x, part, own) for x, part, own in parts)
         return self._add("q", q, query), self._add("k", k, key), self._add("v", v, value)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Scaled dot-product attention; q, k, v [T, B, C] (or [B, T, C] with batch_first)."""
-        heads, batch_first = self.module.num_heads, self.module.batch_first
+        """Scaled dot-product attention of q, k, v [T, B, C]; gives [T·B, C]."""
+        heads = self.module.num_heads
 
         def split(x: Tensor) -> Tensor:
-            x = x if batch_first else x.transpose(0, 1)
-            return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # [B, heads, T, C/heads]
+            tokens, batch, width = x.shape
+            x = x.reshape(tokens, batch * heads, width // heads).transpose(0, 1)
+            return x.view(batch, heads, tokens, width // heads)
 
         if mask is not None:
             if mask.dtype == torch.bool:  # True forbids here and allows there
                 mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill_(mask, float("-inf"))
             mask = mask.to(q.dtype)
-            mask = mask.unflatten(0, (-1, heads)) if mask.dim() == 3 else mask
+            mask = mask.unflatten(0, (-1, heads)) if mask.dim() == 3 else mask[None, None]
         dropout = self.module.dropout if self.module.training else 0.0
-        joined = F.scaled_dot_product_attention(split(q), split(k), split(v), attn_mask=mask, dropout_p=dropout)
-        joined = joined.transpose(1, 2).flatten(2)
-        return joined if batch_first else joined.transpose(0, 1)
+        joined = F.scaled_dot_product_attention(split(q), split(k), split(v), mask, dropout)
+        return joined.permute(2, 0, 1, 3).reshape(-1, q.shape[-1])
+
+
+def _distinct(query: Tensor, key: Tensor, value: Tensor, made: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """``made`` of each; what is one tensor stays one, so that its LoRAs share one copy of it."""
+    of = {id(x): made(x) for x in (query, key, value)}
+    return [of[id(x)] for x in (query, key, value)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
@@ -46,6 +46,7 @@ class Target:
     slot: Slot = ""
     block: int | None = None  # kohya's number, UNet only
     conv_in_file: bool = False
+    tokens_first: bool = False  # its input is [tokens, images, width]
     spellings: tuple[str, ...] = ()
 
     @property
@@ -108,8 +109,8 @@ def text_targets(encoders: Sequence[TextEncoder], info: ModelInfo) -> list[Targe
 
 def _encoder_targets(encoder: TextEncoder, family: Family) -> list[Target]:
     pattern = _TRANSFORMERS if encoder.naming == "transformers" else _OPEN_CLIP
-    rows = []
-    for path, module in encoder.module.named_modules():
+    rows, modules = [], dict(encoder.module.named_modules())
+    for path, module in modules.items():
         match = pattern.fullmatch(path)
         if match and not _NOT_TEXT.search(path):
             rows.append((int(match[1]), match[2], path, module))
@@ -122,8 +123,11 @@ def _encoder_targets(encoder: TextEncoder, family: Family) -> list[Target]:
         if leaf == "attn":
             found += _attention_targets(encoder.prefix, layer, path, module)
         else:
-            leaf = _OPEN_CLIP_MLP.get(leaf, leaf)
-            found.append(_text_target(encoder.prefix, layer, leaf, path, module, _weight_shape(module, path)))
+            target = _text_target(
+                encoder.prefix, layer, _OPEN_CLIP_MLP.get(leaf, leaf), path, module, _weight_shape(module, path)
+            )
+            attention = modules.get(path.removesuffix(leaf) + "attn")  # open_clip's block has one layout for all
+            found.append(replace(target, tokens_first=not getattr(attention, "batch_first", True)))
     return found
 
 

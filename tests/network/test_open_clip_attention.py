@@ -9,13 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora_trainer.config import RunConfig
 from lora_trainer.hosts.base import TextEncoder
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.network.targets import text_targets
 
-WIDTH, HEADS, LAYERS = 12, 2, 3
+WIDTH, HEADS, LAYERS, RANK = 12, 2, 3, 4
 
 
 class Block(nn.Module):
@@ -72,7 +73,7 @@ def x() -> Tensor:
 
 def network(models: Any, tower: nn.Module, **options: Any) -> LoraNetwork:
     """A text encoder's network; the UNet isn't trained and not needed."""
-    config = RunConfig().replace(network_train_text_encoder_only=True, network_dim=4, network_alpha=2.0, **options)
+    config = RunConfig().replace(network_train_text_encoder_only=True, network_dim=RANK, network_alpha=2.0, **options)
     return LoraNetwork.create(
         nn.Module(), [TextEncoder(tower, "lora_te2", "open_clip")], models.info("sdxl"), config, 1
     )
@@ -86,7 +87,7 @@ def merged(tower: Tower, net: LoraNetwork) -> dict[str, Tensor]:
         key, _, kind = name.partition(".")
         if kind != "lora_down.weight":
             continue
-        change = net.state_dict()[f"{key}.lora_up.weight"] @ tensor * (2.0 / 4)
+        change = net.state_dict()[f"{key}.lora_up.weight"] @ tensor * (2.0 / RANK)
         layer, leaf = key.removeprefix("lora_te2_text_model_encoder_layers_").split("_", 1)
         block = f"transformer.resblocks.{layer}"
         if leaf in part:
@@ -122,11 +123,50 @@ def test_output_is_that_of_merged_weights(models: Any, tower: Tower, x: Tensor) 
     assert torch.equal(tower(x), plain)
 
 
-def test_new_network_changes_nothing(models: Any, tower: Tower, x: Tensor) -> None:
+@pytest.mark.parametrize("mode", ["training", "generating"])
+def test_new_network_changes_nothing(models: Any, tower: Tower, x: Tensor, mode: str) -> None:
+    with torch.set_grad_enabled(mode == "training"):  # without gradients torch may take its fused attention
+        x.requires_grad_(mode == "training")
+        plain = tower(x)
+        with network(models, tower):
+            assert torch.equal(tower(x), plain)
+
+
+class Products(TorchDispatchMode):
+    """Records the operations whose rounding depends on the processor, with the shape and strides of all they read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, list[tuple[Any, ...]]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__.partition(".")[0]
+        read = [(tuple(x.shape), x.stride()) for x in args if isinstance(x, Tensor)]
+        own = any(RANK in shape for shape, _ in read)  # the LoRA's
+        if not own and (name in ("mm", "addmm", "bmm", "baddbmm") or "attention" in name):
+            self.seen.append((name, read))
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_path_is_torchs_own(models: Any, tower: Tower, x: Tensor) -> None:
     x.requires_grad_(True)
-    plain = tower(x)
-    with network(models, tower):
-        assert torch.equal(tower(x), plain)
+    with Products() as plain:
+        tower(x)
+    with models.fill(network(models, tower)), Products() as changed:
+        tower(x)
+    assert changed.seen == plain.seen and len(plain.seen) == 5 * LAYERS
+
+
+@pytest.mark.parametrize("option", ["network_dropout", "rank_dropout"])
+def test_dropout_goes_by_image_not_by_token(models: Any, tower: Tower, x: Tensor, option: str) -> None:
+    net = models.fill(network(models, tower, **{option: 0.5}))
+    with net:
+        net.begin_step(7, samples=[3, 8])
+        both = tower(x)
+        net.begin_step(7, samples=[8])
+        torch.testing.assert_close(tower(x[1:]), both[1:], rtol=1e-4, atol=1e-5)
+        net.begin_step(7, samples=[9])
+        assert float((tower(x[1:]) - both[1:]).detach().abs().max()) > 1e-2
 
 
 def test_strength_zero_takes_the_towers_own_path(models: Any, tower: Tower, x: Tensor) -> None:
