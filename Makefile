@@ -7,6 +7,7 @@
 #   make test-gradio4      the page in Chromium on Forge's gradio 4.40
 #   make ui                the Train LoRA page without a WebUI, on the embedded checkpoint
 #   make lint              ruff and mypy
+#   make options           write the tables of docs/options.md anew, after a change of the options
 #
 # PyPI's torch for Linux brings several GB of CUDA. To do without, on a machine that has no GPU:
 #   make demo TORCH="torch==2.13.0 --index-url ..."    (the address of the CPU builds is on pytorch.org)
@@ -38,7 +39,7 @@ PIP := -m pip install --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: demo test test-webui-pins test-gradio4 ui lint format clean
+.PHONY: demo test test-webui-pins test-gradio4 ui lint format options clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/python -m lora_trainer demo
@@ -64,6 +65,9 @@ lint: $(VENV)/.test $(VENV)/.lint
 format: $(VENV)/.lint
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+options: $(VENV)/.run
+	$(VENV)/bin/python -m lora_trainer.config.documentation docs/options.md
 
 clean:
 	rm -rf $(VENV) $(WEBUI_VENV) demo-output

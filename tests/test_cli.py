@@ -85,7 +85,7 @@ def test_train_writes_its_files_and_says_so(place: Path, capsys: pytest.CaptureF
     assert json.loads((place / "runs/lora/zork.json").read_text())["activation text"] == "zork"
     assert "Done: 10 steps" in out and "Step 10/10" in out
     assert "LoRA: runs/lora/zork.safetensors" in out and "modules)" in out
-    assert "Saved on the way: zork-000001.safetensors" in out
+    assert "Also saved: zork-000001.safetensors" in out
     assert "Images: 5 used, 1 skipped" in out and "broken.png" in out
 
 
@@ -100,7 +100,7 @@ def test_train_and_test_leave_a_page(place: Path, capsys: pytest.CaptureFixture[
     assert {row["strength"] for row in report["images"] if row["kind"] == "strength"} == {0, 0.4, 0.6, 0.8, 1.0, 1.2}
     assert len({row["case"] for row in report["images"] if row["kind"] == "integration"}) >= 2
     assert report["trigger"] == "zork"
-    assert "Page: output/zork/report.html" in capsys.readouterr().out
+    assert "Report: output/zork/report.html" in capsys.readouterr().out
     assert (place / "output/lora/zork.png").is_file()
 
 

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         reason = " ".join(str(error).split()) or "no reason given"
-        complain(f"{type(error).__name__}: {reason} (unexpected; --debug shows where)")
+        complain(f"{type(error).__name__}: {reason} (unexpected; --debug shows the full trace)")
         return FAILED
 
 

@@ -28,21 +28,24 @@ def run_bench_command(args: argparse.Namespace) -> None:
 def table(result: dict[str, Any]) -> list[str]:
     """The result for a person."""
     plan = result["plan"]
-    recompute = ", recomputing" if plan["checkpointing"] else ""
+    recompute = ", gradient checkpointing" if plan["checkpointing"] else ""
     lines = [
         f"{plan['checkpoint']}, UNet of {result['unet_parameters'] / 1e6:.0f} M parameters, {plan['resolution']} px, "
         f"batch {plan['batch']}, rank {plan['rank']} on {result['modules']} modules, {plan['precision']}{recompute}",
-        f"{result['device']}, {result['threads']} threads, torch {result['torch']}; median of {plan['steps']}",
+        f"{result['device']}, {result['threads']} threads, torch {result['torch']}; median of {plan['steps']} steps",
         "",
         f"{'':<24}{'seconds':>10}{'step ÷ (2 × forward)':>23}{'MB above weights':>19}",
         f"{'bare forward pass':<24}{result['forward']['seconds']:>10.3f}",
     ]
-    for key, name in (("ours", "our training step"), ("peer", "plain diffusers + peft")):
+    for key, name in (("ours", "lora_trainer"), ("peer", "plain diffusers + peft")):
         if key in result:
             row = result[key]
             lines.append(
                 f"{name:<24}{row['seconds']:>10.3f}{row['step_over_2_forward']:>23.3f}{row['peak_memory_mb']:>19.0f}"
             )
     if "ratio" in result:
-        lines += ["", f"ours ÷ peer: time {result['ratio']:.3f} (median of pairs), memory {result['memory_ratio']:.3f}"]
+        lines += [
+            "",
+            f"lora_trainer ÷ peer: time {result['ratio']:.3f} (median of pairs), memory {result['memory_ratio']:.3f}",
+        ]
     return lines

@@ -27,7 +27,7 @@ def run_demo(args: argparse.Namespace) -> None:
     config = load_config(demo.SETTINGS).config
     dataset = write_dataset(args.output / "dataset")
     places = Places(demo.CHECKPOINT, dataset, NAME, args.output, args.output / "lora", None)
-    say(f"The embedded checkpoint knows a small world, but no {TRIGGER}. These pictures show it one: {dataset}")
+    say(f"The embedded checkpoint knows a small world, but not what a {TRIGGER} is; it learns that from {dataset}")
     with stop_on_signals(token):
         host = open_host(places, config)
         reader = train_and_tell(host, places, config, token, overwrite=True)
@@ -35,7 +35,7 @@ def run_demo(args: argparse.Namespace) -> None:
         if lora is None or token.cancelled:
             return
         finished = test_and_tell(host, lora, args.output / NAME, token, demo_plan(lora))
-    say(f"All of it took {duration(time.monotonic() - started)}. Open {finished.page} in a browser.")
+    say(f"All this took {duration(time.monotonic() - started)}. Open {finished.page} in a browser.")
 
 
 def demo_plan(lora: Path) -> TestPlan:

@@ -97,7 +97,7 @@ def test_and_tell(
     for event in test_lora(host, lora, plan or default_plan(lora), folder, token):
         if isinstance(event, TestedImage):
             pictures.append(event)
-            progress.update("Test picture", event.done, event.total)
+            progress.update("Test image", event.done, event.total)
         elif isinstance(event, Notice):
             progress.note(f"Note: {event.text}")
         else:
@@ -107,8 +107,8 @@ def test_and_tell(
     for notice in publish_card(lora, host.info().family, finished.report, pictures).notices:
         say(f"Note: {notice}")
     how = "stopped after" if finished.stopped else "done:"
-    say(f"Test {how} {finished.images} pictures in {duration(time.monotonic() - started)}.")
-    say(f"Page: {finished.page}")
+    say(f"Test {how} {finished.images} images in {duration(time.monotonic() - started)}.")
+    say(f"Report: {finished.page}")
     for grid in finished.grids:
         say(f"Grid: {grid}")
     return finished

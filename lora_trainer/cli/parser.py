@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from lora_trainer import __version__
 
-DESCRIPTION = "Train a LoRA on a Stable Diffusion checkpoint, test it, and see how good it is."
+DESCRIPTION = "Train a LoRA on a Stable Diffusion checkpoint and test it."
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
 def build_parser() -> Parser:
     """The parser of all commands; the parsed arguments' ``run`` does the work."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="show log messages, and where an error came from")
+    common.add_argument("--debug", action="store_true", help="show log messages and full error traces")
     parser = Parser(prog="python -m lora_trainer", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -51,7 +51,7 @@ def _command(commands: Any, common: Any, name: str, function: str, help: str, ep
 def _demo(commands: Any, common: Any) -> None:
     command = _command(
         commands, common, "demo", "demo.run_demo",
-        "train a LoRA on the embedded checkpoint, test it, and write the pages that show it (about 3 minutes)",
+        "train a LoRA on the embedded checkpoint, test it and write a report (about 3 minutes)",
     )  # fmt: skip
     command.add_argument("--output", type=Path, default=Path("demo-output"), metavar="DIR", help="default: demo-output")
 
@@ -59,41 +59,43 @@ def _demo(commands: Any, common: Any) -> None:
 def _train(commands: Any, common: Any) -> None:
     command = _command(
         commands, common, "train", "train.run_train", "train a LoRA",
-        "Ctrl-C saves and ends (exit status 0); a second Ctrl-C aborts (130). What --config says of checkpoint, "
-        "dataset, name and output is used where the option here is missing.",
+        "Ctrl-C stops and saves (exit status 0); a second Ctrl-C aborts (130). A kohya file given with --config may "
+        "also name the checkpoint, the dataset, the LoRA and its folder; options given here take precedence.",
     )  # fmt: skip
     command.add_argument("--checkpoint", type=Path, metavar="FILE", help="the base model, .safetensors or .ckpt")
     command.add_argument("--vae", type=Path, metavar="FILE", help="take the VAE from this file")
     command.add_argument(
-        "--dataset", type=Path, metavar="DIR", help="folder with <repeats>_<trigger> folders of images"
+        "--dataset", type=Path, metavar="DIR", help="the folder that holds <repeats>_<trigger> folders of images"
     )
-    command.add_argument("--name", help="the LoRA's name: NAME.safetensors, <lora:NAME:1>")
-    command.add_argument("--config", type=Path, metavar="FILE.json", help="settings: ours, a run.json, or kohya's JSON")
-    command.add_argument("--preset", metavar="NAME", help="settings to start from; see 'config presets'")
+    command.add_argument("--name", help="the LoRA's name, as in NAME.safetensors and <lora:NAME:1>")
+    command.add_argument(
+        "--config", type=Path, metavar="FILE.json", help="a settings file: this program's, a run.json, or kohya's JSON"
+    )
+    command.add_argument("--preset", metavar="NAME", help="start from a preset; 'config presets' lists them")
     command.add_argument(
         "--set",
         nargs="+",
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="single settings; see 'config options'",
+        help="set single options; 'config options' lists them",
     )
-    command.add_argument("--lora-dir", type=Path, metavar="DIR", help="where the LoRA goes; default: OUTPUT/lora")
+    command.add_argument("--lora-dir", type=Path, metavar="DIR", help="folder for the LoRA file; default: OUTPUT/lora")
     command.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="where the run's folder NAME goes, with log and report; default: output",
+        help="folder for runs: log, state and report go to OUTPUT/NAME; default: output",
     )
-    command.add_argument("--resume", action="store_true", help="go on where the run of this name was stopped")
+    command.add_argument("--resume", action="store_true", help="continue the stopped run of this name")
     command.add_argument("--overwrite", action="store_true", help="replace a LoRA of this name")
-    command.add_argument("--test", action="store_true", help="test the result: strengths, other contexts, saved epochs")
+    command.add_argument("--test", action="store_true", help="test the result afterwards, as the command test does")
 
 
 def _test(commands: Any, common: Any) -> None:
     command = _command(
         commands, common, "test", "evaluate.run_test",
-        "make pictures with a LoRA at several strengths, in other contexts and from its saved epochs; write a page",
+        "test a LoRA: images at several strengths, with other prompts and from its saved epochs, as one report",
     )  # fmt: skip
     command.add_argument("lora", type=Path, metavar="LORA_FILE", help="the LoRA's .safetensors file")
     command.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the base model")
@@ -101,73 +103,88 @@ def _test(commands: Any, common: Any) -> None:
     command.add_argument("--strengths", metavar="0,0.4,…", help="default: 0,0.4,0.6,0.8,1.0,1.2")
     command.add_argument(
         "--prompts", type=Path, metavar="FILE",
-        help="prompts for other contexts, one a line; {trigger} and {lora} are filled in; --n --s --l as in sd-scripts",
+        help="integration prompts, one per line; {trigger} and {lora} are filled in; --n --s --l as in sd-scripts",
     )  # fmt: skip
-    command.add_argument("--trigger", help="the trigger word; default: what the LoRA's card or metadata say")
+    command.add_argument("--trigger", help="the trigger word; default: the one in the LoRA's card or metadata")
     command.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: 1 2 3")
     command.add_argument("--steps", type=int, metavar="N", help="sampling steps; default: 20")
-    command.add_argument("--size", metavar="W,H", help="default: what the LoRA was trained at, else the model's")
-    command.add_argument("--no-epochs", action="store_true", help="leave the saved epochs out")
     command.add_argument(
-        "--output", type=Path, metavar="DIR", help="where the folder NAME with the report goes; default: output"
+        "--size", metavar="W,H", help="image size; default: the LoRA's training resolution, else the model's"
+    )
+    command.add_argument("--no-epochs", action="store_true", help="don't test the saved epochs")
+    command.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder for reports: this one goes to OUTPUT/NAME; default: output"
     )
 
 
 def _check(commands: Any, common: Any) -> None:
     command = _command(
-        commands, common, "check", "dataset.run_check", "say what a dataset holds and what is wrong with it"
+        commands, common, "check", "dataset.run_check", "check a dataset: what it holds, and what is wrong with it"
     )
     command.add_argument("dataset", type=Path, metavar="DATASET_DIR")
-    command.add_argument("--config", type=Path, metavar="FILE.json", help="settings that decide buckets and captions")
-    command.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="single settings")
-    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument(
+        "--config", type=Path, metavar="FILE.json", help="a settings file, for its bucket and caption options"
+    )
+    command.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="set single options"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _config(commands: Any, common: Any) -> None:
     command: Parser = commands.add_parser(
-        "config", help="settings: convert, list", description="settings: convert, list"
+        "config",
+        help="convert settings files; list options and presets",
+        description="convert settings files; list options and presets",
     )
     actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
     convert = _command(
         actions, common, "convert", "settings.run_convert",
-        "convert settings: kohya's JSON to ours, ours to kohya's",
+        "convert kohya's JSON to this program's, or back",
     )  # fmt: skip
     convert.add_argument("source", type=Path, metavar="IN.json")
     convert.add_argument("target", type=Path, metavar="OUT.json")
-    options = _command(actions, common, "options", "settings.run_options", "list every setting")
-    options.add_argument("--json", action="store_true", help="for programs")
-    presets = _command(actions, common, "presets", "settings.run_presets", "list the presets and what each is for")
-    presets.add_argument("--json", action="store_true", help="for programs")
+    options = _command(actions, common, "options", "settings.run_options", "list all options")
+    options.add_argument("--json", action="store_true", help="print JSON")
+    presets = _command(actions, common, "presets", "settings.run_presets", "list the presets, and what each is for")
+    presets.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _bench(commands: Any, common: Any) -> None:
     command = _command(
         commands, common, "bench", "benchmark.run_bench_command",
-        "time and memory of a training step, beside the bare forward pass and beside plain diffusers + peft",
+        "measure time and memory of a training step, compared with plain diffusers + peft",
     )  # fmt: skip
-    command.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: a random UNet of SD 1.5's true size")
+    command.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="default: a UNet with random weights, as large as SD 1.5's"
+    )
     command.add_argument("--size", choices=("sd15", "small", "tiny"), default="sd15", help="size of the random UNet")
     command.add_argument("--resolution", type=int, default=256, metavar="PIXELS", help="default: 256")
     command.add_argument("--batch", type=int, default=1, metavar="N", help="default: 1")
     command.add_argument("--rank", type=int, default=16, metavar="N", help="default: 16")
-    command.add_argument("--steps", type=int, default=5, metavar="N", help="timed steps of each; default: 5")
+    command.add_argument("--steps", type=int, default=5, metavar="N", help="number of timed steps; default: 5")
     command.add_argument("--precision", choices=("no", "fp16", "bf16"), default="no", help="default: no (fp32)")
-    command.add_argument("--checkpointing", action="store_true", help="recompute activations")
-    command.add_argument("--no-peer", action="store_true", help="leave plain diffusers + peft out")
-    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("--checkpointing", action="store_true", help="use gradient checkpointing")
+    command.add_argument("--no-peer", action="store_true", help="don't measure diffusers + peft")
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _ui(commands: Any, common: Any) -> None:
     command = _command(
-        commands, common, "ui", "ui.run_ui", "the Train LoRA page without a WebUI, in the browser",
+        commands, common, "ui", "ui.run_ui", "serve the Train LoRA page without a WebUI",
     )  # fmt: skip
-    command.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the embedded one, to practise on")
+    command.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="default: the embedded checkpoint, for practice"
+    )
     command.add_argument(
         "--lora-dir", type=Path, default=Path("models/Lora"), metavar="DIR", help="default: models/Lora"
     )
     command.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="default: output")
-    command.add_argument("--host", default="127.0.0.1", help="address to listen on; default: this machine only")
     command.add_argument(
-        "--without-login", action="store_true", help="with --host: whoever reaches the page may train and read folders"
+        "--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, this machine only"
     )
-    command.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7870 on")
+    command.add_argument(
+        "--without-login", action="store_true",
+        help="with --host: anyone who can reach the page may train and read folders",
+    )  # fmt: skip
+    command.add_argument("--port", type=int, metavar="N", help="default: the first free port from 7870")

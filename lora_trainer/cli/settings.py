@@ -24,8 +24,8 @@ ARGUMENTS = {
     "output_dir": "--lora-dir", "vae": "--vae",
 }  # fmt: skip
 NOT_USED = {
-    "resume": "--resume goes on with the state of the run of the same name",
-    "logging_dir": "the log is log.jsonl in the run's folder",
+    "resume": "--resume continues the run of the same name",
+    "logging_dir": "the log goes to log.jsonl in the run's folder",
 }
 
 
@@ -36,7 +36,9 @@ def read_settings(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any], 
     """
     preset = getattr(args, "preset", None)
     if preset and args.config:
-        raise ConfigError("--preset and --config exclude each other; give one of them and change the rest with --set.")
+        raise ConfigError(
+            "--preset and --config can't be combined; give one of them, and change single options with --set."
+        )
     config, fields, notices = RunConfig(), {}, []
     if args.config:
         from lora_trainer.kohya import load_config
@@ -59,8 +61,8 @@ def notices_on_fields(fields: dict[str, Any], glance: Glance | None) -> list[str
     if tells and glance is not None and not glance.refusal and said != glance.family:
         found = traits(glance.family).label
         lines.append(
-            f"The configuration is for {traits(said).label}, but {glance.checkpoint} is {found}; "
-            f"it is trained as {found}."
+            f"The settings file is for {traits(said).label}, but {glance.checkpoint} is {found}; "
+            f"training it as {found}."
         )
     return lines
 
@@ -72,14 +74,14 @@ def run_convert(args: argparse.Namespace) -> None:
     loaded = load_config(args.source)
     if loaded.kind == "own":
         notices = save_kohya(loaded.config, args.target, loaded.fields)
-        say(f"{args.target}: kohya's JSON")
+        say(f"Written as kohya's JSON: {args.target}")
     else:
         write_json(args.target, loaded.config.to_dict())
         notices = loaded.notices
-        say(f"{args.target}: our settings; use it with --config")
+        say(f"Written: {args.target}; use it with --config")
         left_out = [f"{name} ({ARGUMENTS[name]})" for name in loaded.fields if name in ARGUMENTS]
         if left_out:
-            say(f"Our settings hold options only; not written, to be given on the command line: {', '.join(left_out)}.")
+            say(f"The file holds options only; not written, to be given on the command line: {', '.join(left_out)}.")
     for line in notices:
         say(line)
 

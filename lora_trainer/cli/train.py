@@ -87,21 +87,21 @@ class Reader:
             return
         end = self.finished
         if end.path is None:
-            say("Stopped before the first step; nothing was written.")
+            say("Stopped before the first step; nothing was saved.")
             return
         steps = end.step - self.first_step
         if end.stopped:
-            say(f"Stopped at step {end.step} of {end.steps}, everything is saved; --resume goes on from there.")
+            say(f"Stopped at step {end.step} of {end.steps}; everything is saved, and --resume continues from here.")
         else:
             say(f"Done: {steps} steps in {duration(seconds)}.")
         size = end.path.stat().st_size / 1e6 if end.path.is_file() else 0.0
         say(f"LoRA: {end.path} ({size:.1f} MB, {self.started.modules} modules)")
         others = [path.name for path in self.saved if path != end.path and path.is_file()]
         if others:
-            say(f"Saved on the way: {', '.join(others)}")
+            say(f"Also saved: {', '.join(others)}")
         say(f"Images: {self.started.images} used, {self.started.skipped} skipped")
         if self.notices:
-            say(f"Notes: {len(self.notices)}, see above")
+            say(f"Notes: {len(self.notices)} (see above)")
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def find_places(args: argparse.Namespace, fields: dict[str, Any]) -> Places:
     if checkpoint is None or dataset is None or not name:
         missing = {"--checkpoint": checkpoint, "--dataset": dataset, "--name": name}
         options = ", ".join(option for option, value in missing.items() if not value)
-        raise ConfigError(f"{options} must be given; see python -m lora_trainer train --help.")
+        raise ConfigError(f"{options} must be given; python -m lora_trainer train --help explains them.")
     output = args.output or Path("output")
     lora_dir = given_or(args.lora_dir, fields.get("output_dir")) or output / "lora"
     return Places(checkpoint, dataset, name, output, lora_dir, given_or(args.vae, fields.get("vae")))
@@ -197,5 +197,5 @@ def train_and_tell(
     if reader.finished is not None and reader.finished.path and is_first_process():
         for notice in publish_card(reader.finished.path, host.info().family, sample=reader.sample).notices:
             say(f"Note: {notice}")
-        say(f"Log and state: {places.output / places.name}")
+        say(f"Log and resume state: {places.output / places.name}")
     return reader

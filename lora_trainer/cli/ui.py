@@ -15,12 +15,12 @@ def run_ui(args: argparse.Namespace) -> None:
     """Serve the tab as a page of its own until Ctrl-C."""
     checkpoint = args.checkpoint or demo.CHECKPOINT
     if not checkpoint.is_file():
-        raise FileError(f"There is no checkpoint {checkpoint}; give one with --checkpoint.")
+        raise FileError(f"There is no checkpoint {checkpoint}; give another file with --checkpoint.")
     access = Access(exposed=not is_loopback(args.host), open=args.without_login, hosts=read_hosts(args.host))
     if access.closed:
         raise ConfigError(
-            f"Whoever reaches {args.host} could train and read folders here, for the page has no login; "
-            "add --without-login if that is meant."
+            f"The page has no login, so anyone who can reach {args.host} could train and read folders; "
+            "add --without-login if you want that."
         )
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # nothing is asked of any server
     try:
@@ -30,4 +30,4 @@ def run_ui(args: argparse.Namespace) -> None:
             f"The page needs gradio 3.41 or 4 ({error.name} is missing or too new): pip install 'lora-trainer[ui]'."
         ) from error
     app = create_app(checkpoint, args.lora_dir, args.output, access=access)
-    serve(app, args.host, args.port, lambda url: say(f"Train LoRA on {checkpoint.name}: open {url} (Ctrl-C ends it)"))
+    serve(app, args.host, args.port, lambda url: say(f"{checkpoint.name}: open {url} in a browser (Ctrl-C ends it)"))

@@ -45,30 +45,30 @@ def _dataset(config: Settings) -> Iterator[str]:
             yield f"min_bucket_reso ({low}) is above max_bucket_reso ({high}); swap them."
         if min(d.resolution) < low or max(d.resolution) > high:
             yield (
-                f"resolution {d.resolution[0]},{d.resolution[1]} is outside min_bucket_reso ({low}) to max_bucket_reso "
-                f"({high}); change one of them or switch bucket_no_upscale on."
+                f"resolution {d.resolution[0]},{d.resolution[1]} isn't between min_bucket_reso ({low}) and "
+                f"max_bucket_reso ({high}); change one of them, or switch bucket_no_upscale on."
             )
     if not d.enable_bucket and any(side % 8 for side in d.resolution):
         yield (
-            f"resolution {d.resolution[0]},{d.resolution[1]} isn't a multiple of 8 on both sides, as training without "
-            "enable_bucket needs; round it."
+            f"resolution {d.resolution[0]},{d.resolution[1]} needs sides that are multiples of 8 when enable_bucket "
+            "is off; round it, or switch enable_bucket on."
         )
     for name, on in (("color_aug", d.color_aug), ("random_crop", d.random_crop)):
         if on and cached:
-            yield f"{name} changes the images at every use, so cache_latents can't be on; set cache_latents to false."
+            yield f"{name} changes the images each time, so latents can't be cached; set cache_latents to false."
 
 
 def _network(config: Settings) -> Iterator[str]:
     n = config.network
     if n.network_train_unet_only and n.network_train_text_encoder_only:
-        yield "network_train_unet_only and network_train_text_encoder_only exclude each other; set one of them."
+        yield "network_train_unet_only and network_train_text_encoder_only can't both be on; switch one of them off."
     if n.dim_from_weights and not n.network_weights:
-        yield "dim_from_weights needs network_weights, the LoRA file to take the ranks from."
+        yield "dim_from_weights takes the rank from another LoRA; set network_weights to its file."
     weights = {name: getattr(n, name) for name in ("down_lr_weight", "mid_lr_weight", "up_lr_weight")}
     for name, text in weights.items():
         if text and not _is_lr_weight(text, shapes=name != "mid_lr_weight"):
             yield (
-                f"{name} can't be {text!r}; give numbers with commas"
+                f"{name} can't be {text!r}; give numbers separated by commas"
                 + ("." if name == "mid_lr_weight" else f", or one of {', '.join(LR_WEIGHT_SHAPES)}, such as sine+0.25.")
             )
     for name in ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas"):
@@ -76,11 +76,11 @@ def _network(config: Settings) -> Iterator[str]:
         if count and count not in BLOCK_COUNTS:
             yield f"{name} has {count} numbers; give 25 for SD 1/2 or 23 for SDXL."
         if count and n.block_dims and count != len(n.block_dims):
-            yield f"{name} has {count} numbers and block_dims {len(n.block_dims)}; give as many of both."
+            yield f"{name} has {count} numbers and block_dims {len(n.block_dims)}; both must have the same number."
         if count and not n.block_dims and not any(weights.values()):
-            yield f"{name} is used only together with block_dims; set block_dims too."
+            yield f"{name} has no effect without block_dims; set block_dims too."
     if n.conv_block_alphas and not n.conv_block_dims:
-        yield "conv_block_alphas needs conv_block_dims."
+        yield "conv_block_alphas has no effect without conv_block_dims; set conv_block_dims too."
 
 
 def _is_lr_weight(text: str, shapes: bool) -> bool:
@@ -100,7 +100,7 @@ def _is_number(text: str) -> bool:
 def _rates(config: Settings) -> Iterator[str]:
     o = config.optimizer
     if not config.trains_unet and not config.trains_text_encoder:
-        yield "Nothing would be trained: unet_lr and text_encoder_lr are both 0 or switched off; set one of them."
+        yield "Nothing would be trained: unet_lr and text_encoder_lr are both 0 or switched off; switch one of them on."
     if o.max_train_steps == 0 and o.max_train_epochs == 0:
         yield "max_train_steps and max_train_epochs are both 0; set one of them."
     if o.optimizer_type.lower().startswith(("dadapt", "prodigy")):
@@ -114,7 +114,7 @@ def _schedule(config: Settings) -> Iterator[str]:
     for name in ("lr_warmup_steps", "lr_decay_steps"):
         value = getattr(s, name)
         if value > 1 and value != int(value):
-            yield f"{name} can't be {value}; give whole steps, or a share of all steps below 1."
+            yield f"{name} can't be {value}; give a whole number of steps, or a fraction of all steps below 1."
     what = without_warmup(config)
     if s.lr_warmup_steps and what:
         remedy = " or choose constant_with_warmup" if what == "lr_scheduler constant" else ""
@@ -131,6 +131,6 @@ def _loss(config: Settings) -> Iterator[str]:
 
 def _memory(config: Settings) -> Iterator[str]:
     if config.memory.cache_latents_to_disk and not config.memory.cache_latents:
-        yield "cache_latents_to_disk needs cache_latents; switch it on."
+        yield "cache_latents_to_disk needs cache_latents; switch that on too."
     if config.memory.cache_text_encoder_outputs_to_disk and not config.memory.cache_text_encoder_outputs:
-        yield "cache_text_encoder_outputs_to_disk needs cache_text_encoder_outputs; switch it on."
+        yield "cache_text_encoder_outputs_to_disk needs cache_text_encoder_outputs; switch that on too."

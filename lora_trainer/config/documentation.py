@@ -1,20 +1,24 @@
-"""The table of all options as Markdown; the README embeds it, and a test holds the two together."""
+"""The table of all options as Markdown: what ``docs/options.md`` holds between its two marks, as a test makes sure."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 from typing import Any
 
 from lora_trainer.config.run import OPTIONS, OptionRow, RunConfig
 from lora_trainer.config.values import argument_text
 
+BEGIN, END = "<!-- options -->", "<!-- /options -->"  # the marks
+
 
 def options_table() -> str:
-    """One Markdown table for each group of options: name, default, what is possible, what it does."""
+    """One Markdown table for each group of options: name, default, possible values, meaning."""
     parts: list[str] = []
     for group in dataclasses.fields(RunConfig):
         title = str(getattr(RunConfig(), group.name).__doc__)
-        parts += [f"**{title.rstrip('.')}**", "", "| option | default | values | meaning |", "|---|---|---|---|"]
+        parts += [f"## {title.rstrip('.')}", "", "| option | default | values | meaning |", "|---|---|---|---|"]
         parts += [_line(row) for row in OPTIONS.values() if row.group == group.name]
         parts.append("")
     return "\n".join(parts).rstrip() + "\n"
@@ -58,3 +62,14 @@ def _values(row: OptionRow) -> str:
     if row.multiple:
         words += f", multiples of {row.multiple}"
     return words + unit
+
+
+def renewed(page: str) -> str:
+    """The page with today's tables between the marks."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{options_table()}\n{END}{rest.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(renewed(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Named settings to start from, as data. Each names what it is for; none promises memory or time, which are measured.
+"""Named settings to start from, as data. Each says what it is for and what it sets.
 
 The numbers of ``starter`` are those of the beginner's course that this program follows; the others change what their
 subject or model calls for. Ranks and switches for SDXL with little memory are those of kohya's documentation.
@@ -51,12 +51,12 @@ _SDXL: dict[str, Any] = _STARTER | {
 PRESETS: tuple[Preset, ...] = (
     Preset(
         "starter", "Starter",
-        "A first LoRA of anything on SD 1.x: rank 32, 10 passes, every second one saved so that you can pick.",
+        "A good start for anything on SD 1.x: rank 32, 10 epochs, saved every 2 epochs so that you can pick the best.",
         options=_STARTER,
     ),
     Preset(
-        "quick", "Quick try-out",
-        "Shows in a fraction of the time whether images and captions work: rank 8, 4 passes at twice the rate.",
+        "quick", "Quick test",
+        "Shows in a fraction of the time whether images and captions work: rank 8, 4 epochs, twice the learning rate.",
         effort="quick",
         options=_STARTER | {
             "network_dim": 8, "network_alpha": 4.0, "learning_rate": 1e-4, "unet_lr": 1e-4, "text_encoder_lr": 1e-4,
@@ -65,13 +65,13 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "person", "Person",
-        "A face from 15-20 photos: never mirrored, evenly weighted timesteps, pictures to watch every second pass.",
+        "A face from 15 to 20 photos: never mirrored, min-SNR gamma 5, sample images every 2 epochs.",
         subjects=("person",),
         options=_STARTER | {"min_snr_gamma": 5.0, "sample_every_n_epochs": 2},
     ),
     Preset(
         "character", "Character",
-        "A drawn character with tag captions: tags are shuffled behind the trigger word, so none is learned by place.",
+        "A drawn character with tags as captions: after the trigger word they are shuffled, so order isn't learned.",
         subjects=("character",),
         options=_STARTER | {
             "min_snr_gamma": 5.0, "shuffle_caption": True, "keep_tokens": 1, "sample_every_n_epochs": 2,
@@ -79,7 +79,7 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "style", "Style",
-        "An art style from 20-50 pictures: mirrored too, some captions left out, a gentler text encoder.",
+        "An art style from 20 to 50 images: random mirroring, 5 % caption dropout, lower text encoder learning rate.",
         subjects=("style",),
         options=_STARTER | {
             "min_snr_gamma": 5.0, "flip_aug": True, "caption_dropout_rate": 0.05, "text_encoder_lr": 2.5e-5,
@@ -88,7 +88,7 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "object", "Object",
-        "A thing from 10-30 pictures: a smaller rank is enough, and nothing is mirrored, so lettering stays readable.",
+        "A thing from 10 to 30 images: rank 16 is enough, and nothing is mirrored, so that lettering stays readable.",
         subjects=("object",),
         options=_STARTER | {
             "network_dim": 16, "network_alpha": 8.0, "min_snr_gamma": 5.0, "sample_every_n_epochs": 2,
@@ -96,13 +96,13 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "concept", "Concept",
-        "A pose, an action or a look from 30-100 varied pictures; a few captions are left out at random.",
+        "A pose, an action or a look from 30 to 100 varied images: 5 % caption dropout.",
         subjects=("concept",),
         options=_STARTER | {"min_snr_gamma": 5.0, "caption_dropout_rate": 0.05, "sample_every_n_epochs": 2},
     ),
     Preset(
         "thorough", "Thorough",
-        "Twice the passes at a lower rate with a short warm-up, saved and sampled often: slower, easier to pick from.",
+        "20 epochs at a lower learning rate with a short warm-up: takes longer, and gives more epochs to choose from.",
         effort="thorough",
         options=_STARTER | {
             "learning_rate": 3e-5, "unet_lr": 3e-5, "text_encoder_lr": 2e-5, "lr_warmup_steps": 0.05,
@@ -110,8 +110,8 @@ PRESETS: tuple[Preset, ...] = (
         },
     ),
     Preset(
-        "low-memory", "Little memory (SD 1.x)",
-        "The least memory on SD 1.x: rank 4, the UNet only, one image at a time, everything recomputed or cached.",
+        "low-memory", "Low memory (SD 1.x)",
+        "The least memory for SD 1.x: rank 4, UNet only, batch size 1, gradient checkpointing, everything cached.",
         options=_STARTER | {
             "network_dim": 4, "network_alpha": 4.0, "text_encoder_lr": None, "network_train_unet_only": True,
             "learning_rate": 1e-4, "unet_lr": 1e-4,
@@ -119,19 +119,19 @@ PRESETS: tuple[Preset, ...] = (
     ),
     Preset(
         "sd2", "SD 2.x",
-        "For SD 2.x checkpoints of 768 pixels; for those of 512 pixels set resolution to 512,512.",
+        "For SD 2.x checkpoints made for 768 pixels; for those made for 512, set resolution to 512,512.",
         families=("sd2",),
         options=_STARTER | {"resolution": (768, 768), "clip_skip": 1, "min_snr_gamma": 5.0},
     ),
     Preset(
         "sdxl", "SDXL",
-        "For SDXL checkpoints: 1024 pixels, the UNet only, rank 16.",
+        "For SDXL checkpoints: 1024 pixels, UNet only, rank 16.",
         families=("sdxl",),
         options=_SDXL | {"sample_every_n_epochs": 2},
     ),
     Preset(
-        "sdxl-low-memory", "SDXL with 8 GB",
-        "What kohya's documentation asks of SDXL on 8 GB (10 GB recommended): rank 8, the UNet only, all caches on.",
+        "sdxl-low-memory", "Low memory (SDXL)",
+        "The settings that kohya gives for SDXL on 8 GB (10 GB is better): rank 8, UNet only, everything cached.",
         families=("sdxl",),
         options=_SDXL | {"network_dim": 8, "network_alpha": 4.0},
     ),
@@ -151,7 +151,7 @@ def find_preset(name: str) -> Preset:
             return preset
     near = difflib.get_close_matches(name, PRESET_NAMES, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ConfigError(f"There is no preset {name!r}{hint}; choose one of {', '.join(PRESET_NAMES)}.")
+    raise ConfigError(f"There is no preset {name!r}{hint}; the presets are {', '.join(PRESET_NAMES)}.")
 
 
 def preset_config(name: str) -> RunConfig:

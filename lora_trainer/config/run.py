@@ -119,6 +119,6 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         name = name.strip().removeprefix("--")
         if not equals:
-            raise ConfigError(f"{text!r} sets nothing; write name=value, for instance network_dim=16.")
+            raise ConfigError(f"{text!r} isn't an option with a value; write name=value, for instance network_dim=16.")
         values[name] = convert(name, value.strip(), option_row(name).type)
     return values

@@ -16,7 +16,7 @@ from lora_trainer.errors import ConfigError
 def unknown_name(name: str, known: Iterable[str]) -> str:
     """The sentence for an option that doesn't exist, with the nearest known names."""
     near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "; see the README's table of options."
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; see docs/options.md for all options."
     return f"Unknown option {name!r}{hint}"
 
 
@@ -192,8 +192,8 @@ _WORDS = {
     "int": "a whole number",
     "float": "a number",
     "str": "text",
-    "tuple[int, int]": "width,height in whole pixels",
+    "tuple[int, int]": "width,height in whole pixels, such as 512,512",
     "tuple[int, ...]": "a list of whole numbers",
     "tuple[float, ...]": "a list of numbers",
-    "dict[str, Any]": "a list of key=value",
+    "dict[str, Any]": "a list such as key=value key2=value2",
 }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 class _LineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"A line of sample_prompts can't be read: {message}. See the README for its form.")
+        raise ConfigError(f"A line of sample_prompts can't be read: {message}; docs/options.md shows the form.")
 
 
 def _line_parser() -> _LineParser:

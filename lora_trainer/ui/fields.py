@@ -11,15 +11,15 @@ from lora_trainer.config import OPTIONS, OptionRow
 from lora_trainer.config.values import argument_text
 
 GROUPS: dict[str, tuple[str, str]] = {  # title and one line, in the order of the page
-    "dataset": ("Images", "Size, batch and how pictures are cut and varied."),
-    "caption": ("Captions", "What is done to the captions before they are read."),
-    "network": ("LoRA network", "Size of the LoRA and which parts of the model it changes."),
-    "optimizer": ("Learning", "Optimiser, learning rates and how long."),
-    "schedule": ("Learning rate over time", "How the rates rise and fall."),
-    "loss": ("Noise and loss", "What is added to the pictures, and how the error is weighed."),
-    "memory": ("Memory and speed", "Precision, caches and recomputation."),
-    "save": ("Saving", "What is written, when, and the file's metadata."),
-    "sample": ("Sample pictures", "Pictures that are made while training."),
+    "dataset": ("Images", "Resolution, batch size, buckets and augmentation."),
+    "caption": ("Captions", "Caption files, shuffling, dropout and clip skip."),
+    "network": ("LoRA network", "Rank, alpha, and which parts of the model are trained."),
+    "optimizer": ("Learning", "Optimiser, learning rates, epochs and seed."),
+    "schedule": ("Learning-rate schedule", "How the learning rate rises and falls during training."),
+    "loss": ("Noise and loss", "Noise offset, timesteps, prediction type and loss weighting."),
+    "memory": ("Memory and speed", "Precision, gradient checkpointing and caches."),
+    "save": ("Saving", "When the LoRA is saved, and its metadata."),
+    "sample": ("Sample images", "Images made during training, to watch its progress."),
 }
 WORDS = {
     "lr": "learning rate", "unet": "UNet", "snr": "SNR", "ip": "IP", "vae": "VAE", "dim": "dim (rank)",
@@ -32,7 +32,7 @@ LABELS = {  # where the words of the name say too little, or the wrong thing
     "train_batch_size": "Batch size", "max_train_epochs": "Epochs", "max_train_steps": "Steps",
     "network_train_unet_only": "Train the UNet only", "conv_dim": "Convolution rank",
     "network_train_text_encoder_only": "Train the text encoder only", "network_dim": "Rank (network dim)",
-    "network_alpha": "Alpha (network alpha)", "dim_from_weights": "Ranks from that LoRA",
+    "network_alpha": "Alpha (network alpha)", "dim_from_weights": "Take the rank from that LoRA",
     "network_weights": "Continue from LoRA", "reg_data_dir": "Regularisation images", "optimizer_type": "Optimiser",
     "optimizer_args": "Optimiser arguments", "enable_bucket": "Buckets", "min_bucket_reso": "Smallest bucket side",
     "max_bucket_reso": "Largest bucket side", "bucket_reso_steps": "Bucket step", "lr_scheduler": "Schedule",
@@ -41,7 +41,7 @@ LABELS = {  # where the words of the name say too little, or the wrong thing
     "v_pred_like_loss": "V-prediction-like loss", "sample_at_first": "Sample before the first step",
     "vae_batch_size": "Batch size while caching", "gradient_accumulation_steps": "Gradient accumulation",
 }  # fmt: skip
-UNDECIDED = "as the checkpoint is"  # of a yes/no option that may be left open
+UNDECIDED = "as in the checkpoint"  # of a yes/no option that may be left open
 MANY_LINES = ("sample_prompts",)
 
 

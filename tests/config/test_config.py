@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from lora_trainer.config import MIGRATIONS, OPTIONS, VERSION, NetworkConfig, RunConfig, parse_assignments
-from lora_trainer.config.documentation import options_table
+from lora_trainer.config.documentation import BEGIN, END, options_table, renewed
 from lora_trainer.config.values import argument_text, arguments
 from lora_trainer.errors import ConfigError
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+OPTIONS_PAGE = Path(__file__).resolve().parents[2] / "docs" / "options.md"
 
 
 def refused(**values: Any) -> str:
@@ -177,8 +177,7 @@ def test_options_table_names_every_option_with_its_default() -> None:
     assert all(line.count("|") - line.count("\\|") == 5 for line in table.splitlines() if line.startswith("|"))
 
 
-def test_readme_table_is_the_table() -> None:
-    text = README.read_text(encoding="utf-8")
-    begin, end = "<!-- options -->", "<!-- /options -->"
-    assert text.count(begin) == text.count(end) == 1, "the README has no table of options"
-    assert text.split(begin)[1].split(end)[0].strip() == options_table().strip()
+def test_the_page_of_options_is_the_table() -> None:
+    text = OPTIONS_PAGE.read_text(encoding="utf-8")
+    assert text.count(BEGIN) == text.count(END) == 1, "docs/options.md has no table of options"
+    assert renewed(text) == text, "docs/options.md is older than the table of options; make options writes it anew"
