@@ -16,7 +16,7 @@ from support.tiny_host import TinyHost, make_dataset
 
 from lora_trainer.cli import main
 from lora_trainer.cli.settings import notices_on_fields
-from lora_trainer.cli.terminal import Progress, duration
+from lora_trainer.cli.terminal import ProgressBar, duration
 from lora_trainer.cli.train import Reader
 from lora_trainer.hosts.base import Glance
 from lora_trainer.training.events import Event, StepDone
@@ -336,7 +336,7 @@ def test_only_the_first_process_speaks(
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress()
+    progress = ProgressBar()
     for step in range(1, 1001):
         progress.update("Step", step, 1000)
     lines = capsys.readouterr().out.splitlines()
@@ -345,7 +345,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[st
 
 def test_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    progress = Progress()
+    progress = ProgressBar()
     progress.update("Step", 5, 10, "loss 0.1")
     progress.note("a line")
     out = capsys.readouterr().out
