@@ -6,14 +6,14 @@ What the user wrote is theirs. A value is set only where the card has none, or s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_trainer.errors import FileError, quoted
 from lora_trainer.families import Family, traits
-from lora_trainer.files import replaced, write_json
+from lora_trainer.files import read_object, replaced, write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 PREVIEW_ENDINGS = ("png", "jpg", "jpeg", "webp", "gif")
 PREVIEW_WIDTH = 512
 OURS = "lora_trainer"  # key in the JSON, and text chunk in the PNG, that tell our own values from the user's
+TELLING = {"activation text", "preferred weight", "sd version", "negative text", OURS}  # hardly in any other JSON
+KEYS = TELLING | {"description", "notes"}
+FLAT = (str, int, float, type(None))
 UNSET = ("", None, 0, 0.0, "Unknown")  # what the WebUI's own editor writes into fields that were left alone
 
 
@@ -67,18 +70,18 @@ def write_card(
     path = lora.with_suffix(".json")
     notices: list[str] = []
     written: Path | None = None
-    try:
-        present = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if not isinstance(present, dict):
-            raise ValueError("it holds no JSON object")
-    except (OSError, ValueError) as error:
-        notices.append(f"{path.name} can't be read ({error}), so it was left as it is; delete it to get a new card.")
+    present = _read(path)
+    if present is None:
+        notices.append(
+            f"{path.name} isn't a LoRA's card, so it was left as it is; move or delete it to get a card there."
+        )
     else:
         merged, kept = merge(present, values)
         write_json(path, merged)
         written = path
         notices += [
-            f"{path.name} keeps its own {key} ({merged[key]!r}); this LoRA has {values[key]!r}." for key in kept
+            f"{path.name} keeps its own {key} ({quoted(merged[key])}); this LoRA has {quoted(values[key])}."
+            for key in kept
         ]
     return Card(written, _write_preview(lora, preview, infotext), tuple(notices))
 
@@ -103,15 +106,35 @@ def merge(present: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[dict[s
 
 def read_activation_text(lora: Path) -> tuple[str, str]:
     """The user's own activation text of a LoRA's card, and the one that we wrote; each is empty if there is none."""
-    try:
-        card = json.loads(lora.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "", ""
-    if not isinstance(card, dict):
-        return "", ""
+    card = _read(lora.with_suffix(".json")) or {}
     text, before = str(card.get("activation text") or "").strip(), card.get(OURS)
     ours = isinstance(before, dict) and before.get("activation text") == card.get("activation text")
     return ("", text) if ours else (text, "")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """The card at ``path``, empty where there is no file; None for a file that isn't a card."""
+    if not path.exists():
+        return {}
+    try:
+        found = read_object(path)
+    except FileError:
+        return None
+    return found if is_card(found) else None
+
+
+def is_card(values: Mapping[str, Any]) -> bool:
+    """Whether a JSON object is what the WebUI's editor writes: flat, and with keys that are a card's.
+
+    Another program's file (settings, a model's description) may have the LoRA's name, too.
+    """
+    flat = all(
+        isinstance(value, FLAT)
+        or (key not in KEYS and isinstance(value, list) and all(isinstance(item, FLAT) for item in value))
+        for key, value in values.items()
+        if key != OURS
+    )
+    return flat and (not values.keys() - KEYS or bool(values.keys() & TELLING))
 
 
 def _write_preview(lora: Path, preview: Image | None, infotext: str) -> Path | None:

@@ -76,12 +76,28 @@ def test_user_value_equal_to_ours_makes_no_notice() -> None:
     assert merged["notes"] == "same" and not kept
 
 
-@pytest.mark.parametrize("content", ["{broken", "[1, 2]", ""])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{broken", "[1, 2]", "", "[" * 50_000, '{"notes": ' + "9" * 5000 + "}", '{"activation text": {"a": 1}}',
+        '{"model_list": "custom", "network_dim": 8}', '{"name": "x", "version": 1, "description": "a package"}',
+        '{"activation text": "\\ud800"}',
+    ],
+)  # fmt: skip
 def test_unreadable_card_is_left_alone(lora: Path, content: str) -> None:
     lora.with_suffix(".json").write_text(content)
     result = write(lora)
     assert lora.with_suffix(".json").read_text() == content
     assert result.json is None and "fox.json" in result.notices[0]
+    assert read_activation_text(lora) == ("", "")
+
+
+@pytest.mark.parametrize("content", ["{}", '{"notes": "mine"}', '{"activation text": "mine", "modelId": 5}'])
+def test_what_is_a_card_is_filled_in(lora: Path, content: str) -> None:
+    lora.with_suffix(".json").write_text(content)
+    assert write(lora).json is not None
+    found = card(lora)
+    assert found["sd version"] == "SD1" and json.loads(content).items() <= found.items()
 
 
 def test_preview_is_512_wide_and_carries_its_infotext(lora: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from lora_trainer.evaluation.prompts import parse_strengths, read_prompts
 from lora_trainer.evaluation.publish import publish_card
 from lora_trainer.evaluation.sweep import TestedImage, TestFinished, TestPlan, test_lora
 from lora_trainer.hosts.base import GenerateRequest
+from lora_trainer.safetensors_file import whole_number
 from lora_trainer.training.events import CancelToken, Notice
 
 if TYPE_CHECKING:
@@ -46,7 +48,6 @@ def run_test(args: argparse.Namespace) -> None:
         width, height = parse_size(args.size)
         plan = replace(plan, request=replace(plan.request, width=width, height=height))
     plan = replace(plan, epochs=not args.no_epochs)
-    clip_skip = metadata.get("ss_clip_skip", "")
     token = CancelToken()
     with stop_on_signals(token):
         host = DiffusersHost(
@@ -54,13 +55,13 @@ def run_test(args: argparse.Namespace) -> None:
             args.lora.parent,
             vae=args.vae,
             prediction_type=trained_prediction(metadata),
-            clip_skip=int(clip_skip) if clip_skip.isdigit() and clip_skip != "0" else 1,
+            clip_skip=whole_number(metadata.get("ss_clip_skip", ""), 12) or 1,
             zero_terminal_snr=True if metadata.get("ss_zero_terminal_snr") == "True" else None,
         )
         test_and_tell(host, args.lora, (args.output or Path("output")) / args.lora.stem, token, plan)
 
 
-def trained_prediction(metadata: dict[str, str]) -> PredictionType | None:
+def trained_prediction(metadata: Mapping[str, str]) -> PredictionType | None:
     """v_prediction for a LoRA that says it was trained so; else None, which asks the checkpoint."""
     said = metadata.get("modelspec.prediction_type", "").lower()
     return "v_prediction" if said in ("v", "v_prediction", "v-prediction") else None

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import glob
-import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lora_trainer.card import read_activation_text
 from lora_trainer.errors import FileError
+from lora_trainer.files import parse_json
+from lora_trainer.safetensors_file import read_header, whole_number
 
 RUN_KEYS = (  # metadata that all files of a run have in common
     "ss_session_id", "ss_seed", "ss_max_train_steps", "ss_num_epochs", "ss_network_dim", "ss_network_alpha",
     "ss_learning_rate", "ss_unet_lr", "ss_text_encoder_lr", "ss_optimizer", "ss_dataset_dirs", "ss_sd_model_hash",
 )  # fmt: skip
-LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
+
+LARGEST_SIDE = 16384  # pixels
 
 
 @dataclass(frozen=True)
@@ -28,24 +30,13 @@ class SavedPoint:
     number: int
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The ``__metadata__`` of a safetensors file; empty if it has none.
+def read_metadata(path: Path) -> Mapping[str, str]:
+    """The metadata of a LoRA file; empty if it has none.
 
     Raises:
         FileError: if the file is missing, cut off or no safetensors file.
     """
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = file.read(length) if 2 <= length <= LARGEST_HEADER else b""
-        values: Any = json.loads(header) if len(header) == length else None
-    except OSError as error:
-        raise FileError(f"Can't read the LoRA file {path}: {error.strerror or error}.") from error
-    except ValueError:
-        values = None
-    if not isinstance(values, dict):
-        raise FileError(f"{path} isn't a complete .safetensors file; choose the LoRA's .safetensors file.")
-    return {str(key): str(value) for key, value in values.get("__metadata__", {}).items()}
+    return read_header(path).metadata
 
 
 def read_trigger(path: Path) -> str:
@@ -59,18 +50,20 @@ def read_trigger(path: Path) -> str:
 def _trigger_of_folders(folders: str) -> str:
     """The words behind the repeats of kohya's only dataset folder; empty if there are several."""
     try:
-        names = list(json.loads(folders)) if folders else []
-    except ValueError:
+        names = parse_json(folders, "ss_dataset_dirs") if folders else {}
+    except FileError:
         return ""
-    found = re.match(r"\d+_(.+)", str(names[0])) if len(names) == 1 else None
+    names = list(names) if isinstance(names, dict) else []
+    found = re.match(r"\d+_(.+)", names[0]) if len(names) == 1 else None
     return found.group(1) if found else ""
 
 
 def read_resolution(path: Path) -> tuple[int, int] | None:
     """Width and height that the LoRA was trained at, or None."""
     metadata = read_metadata(path)
-    numbers = re.findall(r"\d+", metadata.get("ss_resolution") or metadata.get("modelspec.resolution") or "")
-    return (int(numbers[0]), int(numbers[-1])) if len(numbers) in (1, 2) else None
+    words = re.findall(r"\d+", metadata.get("ss_resolution") or metadata.get("modelspec.resolution") or "")
+    numbers = [number for word in words if (number := whole_number(word, LARGEST_SIDE))]
+    return (numbers[0], numbers[-1]) if len(numbers) == len(words) in (1, 2) else None
 
 
 def saved_points(path: Path) -> list[SavedPoint]:
@@ -90,25 +83,5 @@ def saved_points(path: Path) -> list[SavedPoint]:
     return [point for _, point in sorted(points, key=lambda item: (item[0], item[1].number))]
 
 
-def _same_run(one: dict[str, str], other: dict[str, str]) -> bool:
+def _same_run(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return all(one[key] == other[key] for key in RUN_KEYS if key in one and key in other)
-
-
-def find_lora(lora: str | Path, lora_dir: Path) -> Path:
-    """The file of a LoRA given by path or by name, in the folder where the host looks for LoRAs.
-
-    Raises:
-        FileError: if there is none, or it lies where ``<lora:…>`` would not find it.
-    """
-    path = Path(lora)
-    if path.suffix != ".safetensors":
-        found = sorted(lora_dir.rglob(f"{glob.escape(str(lora))}.safetensors"))
-        if not found:
-            raise FileError(f"There is no LoRA named {lora!r} in {lora_dir}; check the name.")
-        return found[0]
-    if not path.is_file():
-        raise FileError(f"The LoRA file {path} doesn't exist; check the path.")
-    if not path.resolve().is_relative_to(lora_dir.resolve()):
-        raise FileError(f"{path} isn't in the LoRA folder {lora_dir}; move it there to test it.")
-    read_metadata(path)
-    return path

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_trainer.errors import ConfigError
-from lora_trainer.evaluation.lora_file import SavedPoint, find_lora, saved_points
+from lora_trainer.evaluation.lora_file import SavedPoint, read_metadata, saved_points
 from lora_trainer.evaluation.prompts import (
     DEFAULT_STRENGTH,
     DEFAULT_STRENGTHS,
@@ -23,6 +23,7 @@ from lora_trainer.evaluation.prompts import (
 )
 from lora_trainer.files import replaced
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Host
+from lora_trainer.lora_folder import check_inside, find_lora
 from lora_trainer.training.events import CancelToken, Notice
 from lora_trainer.training.sampling import parse_line
 
@@ -143,7 +144,8 @@ def test_lora(
     """
     from lora_trainer.evaluation.report import write_report
 
-    path = find_lora(lora, host.lora_dir)
+    path = find_lora(lora, host.lora_dir) if isinstance(lora, str) else check_inside(lora, host.lora_dir)
+    read_metadata(path)
     info = host.info()
     plan = plan.completed(info.resolution)
     points = saved_points(path) if plan.epochs else []

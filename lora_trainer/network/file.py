@@ -14,12 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lora_trainer.errors import FileError
+from lora_trainer.errors import FileError, shortened
 from lora_trainer.families import Family
 from lora_trainer.files import replaced
 from lora_trainer.network import formats
 from lora_trainer.network.adapter import FileWeights
 from lora_trainer.network.kinds import kind_of
+from lora_trainer.safetensors_file import read_header
 
 LEGACY_START, LEGACY_LENGTH = 0x100000, 0x10000
 _TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
@@ -66,12 +67,12 @@ def read_lora(path: Path) -> LoraFile:
         raise FileError(f"{path} isn't a .safetensors file; convert it first, other formats can carry programs.")
     if not path.is_file():
         raise FileError(f"There is no LoRA file {path}; check the path.")
+    metadata = dict(read_header(path).metadata)
     try:
         with safe_open(str(path), framework="pt") as stream:
-            metadata = dict(stream.metadata() or {})
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as error:
-        raise FileError(f"{path} is damaged or incomplete ({error}); copy or train it again.") from error
+        raise FileError(f"{path.name} is damaged ({shortened(str(error))}); copy or train it again.") from error
     groups = formats.group(path, tensors, metadata)
     modules = {key: kind_of(parts).read(path, key, parts) for key, parts in groups.items()}
     widths = {key: weights.input_width for key, weights in modules.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from lora_trainer.errors import FileError
 from lora_trainer.families import Family, family_of_base_version, family_of_context, family_of_lora_keys
+from lora_trainer.files import parse_json
 from lora_trainer.network.kinds import PARTS
 
 _PART = re.compile(rf"(.+?)\.({'|'.join(re.escape(part) for part in PARTS)})")
@@ -87,8 +87,8 @@ def _kohya_key(name: str) -> str | None:
 def _peft_configuration(metadata: Mapping[str, str]) -> dict[str, object]:
     """What diffusers puts into the metadata of peft-named files; empty for other files."""
     try:
-        table = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
+        table = parse_json(metadata.get("lora_adapter_metadata", "{}"), "lora_adapter_metadata")
+    except FileError:
         return {}
     return table if isinstance(table, dict) else {}
 

@@ -93,7 +93,7 @@ class Job:
             HostBusyError: if a job is at work.
             LoraTrainerError: if there is no such LoRA or a value can't be used.
         """
-        from lora_trainer.evaluation.lora_file import find_lora
+        from lora_trainer.lora_folder import find_lora
         from lora_trainer.ui.plan import test_plan
 
         with self._starting:

@@ -191,10 +191,10 @@ def test_rewritten_lora_is_read_anew(host: DiffusersHost) -> None:
 
 
 def test_unknown_lora_names_the_nearest(host: DiffusersHost) -> None:
-    with pytest.raises(FileError, match=r"no LoRA 'stile' in .*did you mean style\?"):
+    with pytest.raises(FileError, match=r"no LoRA named 'stile' in .*did you mean style\?"):
         host.generate(request("a cat<lora:stile:1>"))
     for refuse in (host.check, host.generate):
-        with pytest.raises(FileError, match=r"no LoRA 'zzzzzz'"):
+        with pytest.raises(FileError, match=r"no LoRA named 'zzzzzz'"):
             refuse(request("a cat<lora:style:1><lora:zzzzzz:0>"))
     host.check(request("a cat<lora:style:1>"))
     with pytest.raises(ConfigError, match=r"<lora:style:strong>.*0\.8"):

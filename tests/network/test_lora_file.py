@@ -167,7 +167,7 @@ def test_truncated_files_are_refused(tmp_path: Path, share: float) -> None:
     path = tmp_path / "cut.safetensors"
     content = save(lora(), METADATA)
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(FileError, match=r"cut\.safetensors is damaged or incomplete"):
+    with pytest.raises(FileError, match=r"cut\.safetensors is truncated"):
         read_lora(path)
 
 

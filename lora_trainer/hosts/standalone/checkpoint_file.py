@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from lora_trainer.errors import FileError, LoraTrainerError, UnsupportedModelError
+from lora_trainer.errors import FileError, UnsupportedModelError
+from lora_trainer.safetensors_file import read_header
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 PICKLED = (".ckpt", ".pt", ".pth")
-LARGEST_HEADER = 100_000_000  # bytes; the format's own limit
-ITEM_BYTES = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,49 +56,11 @@ def open_checkpoint(path: Path) -> CheckpointFile:
         raise FileError(f"The checkpoint {path} doesn't exist; check its path.")
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
-        return _open_safetensors(path)
+        header = read_header(path)
+        return CheckpointFile(path, header.shapes, header.metadata)
     if suffix in PICKLED:
         return _open_pickled(path)
     raise UnsupportedModelError(f"{path.name} has an ending that isn't read; use a .safetensors or .ckpt checkpoint.")
-
-
-def _open_safetensors(path: Path) -> CheckpointFile:
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > LARGEST_HEADER:
-                raise ValueError
-            if size < 10 or length > size:
-                raise _truncated(path)
-            header = json.loads(file.read(length))
-        metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}
-        shapes = {name: tuple(int(side) for side in row["shape"]) for name, row in header.items()}
-        ends = [int(row["data_offsets"][1]) for row in header.values()]
-        wrong = [name for name, row in header.items() if _wrong_extent(row)]
-    except OSError as error:
-        raise FileError(f"Can't read {path}: {error.strerror}; check the file and its permissions.") from error
-    except LoraTrainerError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(
-            f"{path.name} isn't a safetensors file, or its header is damaged; download it again."
-        ) from error
-    if size < 8 + length + max(ends, default=0):
-        raise _truncated(path)
-    if wrong or size > 8 + length + max(ends, default=0):
-        raise FileError(f"{path.name} is damaged: its header doesn't fit its contents; download it again.")
-    return CheckpointFile(path, shapes, metadata)
-
-
-def _wrong_extent(row: Mapping[str, Any]) -> bool:
-    begin, end = row["data_offsets"]
-    item = ITEM_BYTES.get(row["dtype"])
-    return item is not None and end - begin != math.prod(row["shape"]) * item
-
-
-def _truncated(path: Path) -> FileError:
-    return FileError(f"{path.name} is truncated: it is shorter than its header says; download it again.")
 
 
 def _open_pickled(path: Path) -> CheckpointFile:
@@ -116,7 +71,7 @@ def _open_pickled(path: Path) -> CheckpointFile:
             f"{path.name} holds more than weights and isn't opened, since that could run code; "
             "convert it to .safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # a damaged pickle can raise anything
         raise FileError(f"{path.name} can't be read as a checkpoint: it is truncated or damaged.") from error
     if isinstance(content, Mapping):
         content = content.get("state_dict", content)

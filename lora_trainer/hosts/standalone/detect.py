@@ -10,6 +10,7 @@ from lora_trainer.errors import UnsupportedModelError
 from lora_trainer.families import USUAL_IMAGE_SIZE, Family, PredictionType, family_of_unet, traits
 from lora_trainer.hosts.standalone.checkpoint_file import CheckpointFile, Shapes, open_checkpoint
 from lora_trainer.hosts.standalone.ldm_config import LdmConfig, read_config
+from lora_trainer.safetensors_file import whole_number
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -30,8 +31,8 @@ class Detected:
         if self.config.image_size and self.config.image_size != USUAL_IMAGE_SIZE:
             return self.config.image_size * 8
         side = self.file.metadata.get("modelspec.resolution", "").partition("x")[0]
-        if side.isdigit():
-            return int(side)
+        if stated := whole_number(side, 16384):
+            return stated
         return traits(self.family).native_resolution(prediction_type)
 
 

@@ -18,8 +18,9 @@ from lora_trainer.hosts.standalone.loras import LoraShelf
 from lora_trainer.hosts.standalone.model import DiffusersModel, PictureSettings
 from lora_trainer.hosts.standalone.parts import Parts, build_parts, file_sha256, fingerprint
 from lora_trainer.hosts.standalone.placement import frozen
-from lora_trainer.hosts.standalone.prompt import find_lora, split_prompt
+from lora_trainer.hosts.standalone.prompt import split_prompt
 from lora_trainer.hosts.standalone.samplers import noise_schedule
+from lora_trainer.lora_folder import find_lora
 
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

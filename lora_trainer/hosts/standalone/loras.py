@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_trainer.hosts.standalone.prompt import LoraTag, find_lora
+from lora_trainer.hosts.standalone.prompt import LoraTag
+from lora_trainer.lora_folder import find_lora
 from lora_trainer.network.adapter import Control
 from lora_trainer.network.network import LoraNetwork
 

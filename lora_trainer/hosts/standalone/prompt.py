@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_trainer.errors import ConfigError, FileError
+from lora_trainer.errors import ConfigError
 from lora_trainer.hosts.base import GenerateRequest
 
 TAG = re.compile(r"<(?:lora|lyco):([^>]+)>")
@@ -47,20 +46,6 @@ def _parse_tag(tag: str, inner: str) -> LoraTag:
     except ValueError:
         raise ConfigError(f"The strength in {tag} isn't a number; write for instance <lora:{name}:0.8>.") from None
     return LoraTag(name.strip(), text_encoder, unet)
-
-
-def find_lora(name: str, folder: Path) -> Path:
-    """The file of a LoRA: ``NAME.safetensors`` in ``folder`` or below it.
-
-    Raises:
-        FileError: lists the nearest names that exist.
-    """
-    files = {path.stem: path for path in sorted(folder.rglob("*.safetensors"), reverse=True)}
-    if name in files:
-        return files[name]
-    near = difflib.get_close_matches(name, files, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "put its .safetensors file there."
-    raise FileError(f"There is no LoRA {name!r} in {folder}; {hint}")
 
 
 def infotext(
