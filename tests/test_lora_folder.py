@@ -19,7 +19,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "found"), [("fox", "fox"), ("cat", "sub/cat"), ("[a]*", "[a]*"), ("v1.5", "v1.5"), ("fox.safetensors", "fox")]
+    ("name", "found"),
+    [("fox", "fox"), ("cat", "sub/cat"), ("[a]*", "[a]*"), ("v1.5", "v1.5"), ("fox.safetensors", "fox")],
 )  # fmt: skip
 def test_by_name_in_the_folder_or_below(folder: Path, name: str, found: str) -> None:
     assert find_lora(name, folder) == folder / f"{found}.safetensors"
