@@ -8,8 +8,28 @@ from typing import Any
 LONGEST = 100  # characters of a value that a message quotes: about a line
 
 
+def shown(name: object) -> str:
+    """A file name as text that can be written anywhere: bytes that aren't UTF-8 are escaped, such as ``caf\\xe9.png``.
+
+    Archives made by old programs leave such names on Linux; Python keeps their bytes as lone surrogates, which neither
+    UTF-8 nor JSON can hold.
+    """
+    text = str(name)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        try:
+            return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        except UnicodeEncodeError:  # a lone surrogate that stands for no byte, as Windows allows
+            return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text
+
+
 class LoraTrainerError(Exception):
     """Base of every error that a user can cause or cure; the CLI and the tab show its text without a traceback."""
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class ConfigError(LoraTrainerError):
@@ -18,6 +38,10 @@ class ConfigError(LoraTrainerError):
 
 class DatasetError(LoraTrainerError):
     """The dataset folder holds nothing to train on, or something that can't be read."""
+
+
+class LooseImagesError(DatasetError):
+    """The folder holds images, but not in a ``<repeats>_<trigger>`` folder."""
 
 
 class UnsupportedModelError(LoraTrainerError):

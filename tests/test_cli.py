@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -369,3 +370,32 @@ def test_output_into_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m lora_trainer config options | head -1"
     result = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_console_that_lacks_characters_shows_others(
+    place: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = place / "data/4_ゾルボ😀"
+    folder.mkdir()
+    next((place / "data/1_zork").glob("*.png")).rename(folder / "写真.png")
+    for command in (["check", "data"], ["check", "data", "--json"], ["test", "--help"], ["check", "写真"]):
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+        monkeypatch.setattr("sys.stdout", out)
+        monkeypatch.setattr("sys.stderr", err)
+        assert main(command) == (2 if command[1] == "写真" else 0)
+        err.flush()
+        out.flush()
+        assert b"Unicode" not in err.buffer.getvalue()
+        if command[-1] == "--json":
+            folders = json.loads(out.buffer.getvalue())["folders"]
+            assert "ゾルボ😀" in [row["trigger"] for row in folders]
+        elif command[-1] == "data":
+            assert b"4_????: 1 images x 4" in out.buffer.getvalue()
+
+
+def test_a_date_as_repeats_trains_its_steps(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "data/1_zork").rename(place / "data/20240115_zork")
+    assert train("--set", "max_train_steps=2", "shuffle_caption=true") == 0
+    out, _ = capsys.readouterr()
+    assert "20240115 times in every epoch" in out and "Done: 2 steps" in out

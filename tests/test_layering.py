@@ -15,7 +15,7 @@ PACKAGE = ROOT / "lora_trainer"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # What each part may import of the others. Programs, which put everything together, may import all of them.
-EVERYBODY = {"config", "errors", "families", "files", "lora_folder", "safetensors_file", "seeds"}
+EVERYBODY = {"config", "errors", "families", "files", "lora_folder", "safetensors_file", "seeds", "tokens"}
 ALLOWED: dict[str, set[str]] = {
     "config": EVERYBODY,
     "kohya": EVERYBODY,

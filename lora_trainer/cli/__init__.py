@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from lora_trainer.cli.parser import build_parser
-from lora_trainer.cli.terminal import complain
+from lora_trainer.cli.terminal import complain, replace_unknown_characters
 from lora_trainer.errors import HostBusyError, LoraTrainerError, TrainingDivergedError
 
 DONE, FAILED, WRONG_INPUT, ABORTED = 0, 1, 2, 130
@@ -21,6 +21,7 @@ class RunFailedError(LoraTrainerError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    replace_unknown_characters()
     try:
         args = build_parser().parse_args(arguments)
     except SystemExit as exit:  # after --help, or with a line on stderr about the usage

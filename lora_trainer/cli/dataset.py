@@ -16,7 +16,7 @@ def run_check(args: argparse.Namespace) -> None:
     config, _, notices = read_settings(args)
     facts = summary(scan(args.dataset, config.dataset, config.caption))
     if args.json:
-        say(json.dumps(to_json(facts), indent=2, ensure_ascii=False))
+        say(json.dumps(to_json(facts), indent=2))  # ASCII, which every pipe carries
         return
     for line in [*notices, *describe(facts)]:
         say(line)

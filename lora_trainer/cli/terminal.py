@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import shutil
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 def is_first_process() -> bool:
     """Whether this is the only process, or the first of those that ``accelerate launch`` started."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def replace_unknown_characters() -> None:
+    """Show ? for what the terminal's encoding doesn't have: a pipe on Windows, for instance, knows 250 characters."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="replace")
 
 
 def say(text: str = "") -> None:

@@ -9,6 +9,8 @@ from lora_trainer.config.values import check_group
 
 T = TypeVar("T")
 
+TOKEN_LENGTHS = (75, 150, 225)
+
 
 def option(default: T, help: str, **constraints: Any) -> T:
     """A field of the table. Constraints: ``choices``, ``minimum``, ``maximum`` (inclusive), ``multiple``, ``unit``."""
@@ -50,7 +52,8 @@ class CaptionConfig(Group):
     """Captions."""
 
     caption_extension: str = option(
-        ".txt", "Extension of the caption files; an image without such a file may have a .caption file instead."
+        ".txt",
+        "Extension of the caption files (.txt and .caption stand in for each other); images without use their folder's words.",
     )
     caption_prefix: str = option("", "Text added before every caption.")
     caption_suffix: str = option("", "Text added after every caption.")
@@ -81,7 +84,7 @@ class CaptionConfig(Group):
     enable_wildcard: bool = option(
         False, "Each time, use one random line of the caption file and one random choice of each {a|b|c}."
     )
-    max_token_length: int = option(75, "Longest caption, in tokens.", choices=(75, 150, 225))
+    max_token_length: int = option(75, "Longest caption, in tokens.", choices=TOKEN_LENGTHS)
     clip_skip: int = option(
         1, "Clip skip (SD 1.x only), as in the WebUI; generate with the same value.", minimum=1, maximum=12
     )

@@ -6,15 +6,21 @@ bucket is smaller instead of being filled up or dropped. The order is a function
 
 from __future__ import annotations
 
+import random
+from array import array
+from bisect import bisect
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from math import ceil
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from lora_trainer.config import OptimizerConfig
 from lora_trainer.dataset.buckets import Size
 from lora_trainer.dataset.items import Dataset
-from lora_trainer.seeds import python_rng
+from lora_trainer.seeds import derive, python_rng
+
+LISTED = 1 << 20  # uses of an epoch up to which its order is a shuffled list
 
 
 class Sample(NamedTuple):
@@ -37,28 +43,118 @@ def bucket_samples(dataset: Dataset) -> dict[Size, int]:
     return dict(sorted(counts.items()))
 
 
-def plan_epoch(dataset: Dataset, batch_size: int, seed: int, epoch: int) -> list[Batch]:
+def plan_epoch(dataset: Dataset, batch_size: int, seed: int, epoch: int) -> EpochPlan:
     """The batches of one epoch.
 
     Args:
         batch_size: images per batch over all processes; a process takes its share out of each batch.
         epoch: 1 for the first.
     """
-    buckets: dict[Size, Batch] = {size: [] for size in bucket_samples(dataset)}
-    uid = (epoch - 1) * (dataset.train_samples + dataset.reg_samples)
-    flips = python_rng(seed, "flip", epoch) if dataset.config.flip_aug else None
-    for index, item in enumerate(dataset.items):
-        for repeat in range(item.repeats):
-            flip = flips is not None and flips.random() < 0.5
-            buckets[item.bucket].append(Sample(index, repeat, uid, flip))
-            uid += 1
-    batches: list[Batch] = []
-    rng = python_rng(seed, "order", epoch)
-    for samples in buckets.values():
-        rng.shuffle(samples)
-        batches += [samples[i : i + batch_size] for i in range(0, len(samples), batch_size)]
-    rng.shuffle(batches)
-    return batches
+    return EpochPlan(dataset, batch_size, seed, epoch)
+
+
+class EpochPlan(Sequence[Batch]):
+    """The batches of an epoch in their order, each put together when it is asked for.
+
+    Kept is one number a use, and beyond ``LISTED`` uses nothing but the key of a computed shuffle: a folder named after
+    a date asks for millions of uses.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int, epoch: int) -> None:
+        self._batch_size = batch_size
+        self._key = (seed, epoch)
+        self._listed = dataset.train_samples + dataset.reg_samples <= LISTED
+        repeats = [item.repeats for item in dataset.items]
+        self._first_use = [0, *accumulate(repeats)]  # of each item in this epoch, counted over all items
+        self._uid = (epoch - 1) * self._first_use[-1]
+        members: dict[Size, list[int]] = {size: [] for size in bucket_samples(dataset)}
+        for index, item in enumerate(dataset.items):
+            members[item.bucket].append(index)
+        self._buckets = list(members.values())
+        self._starts = [[0, *accumulate(repeats[index] for index in bucket)] for bucket in self._buckets]
+        self._first_batch = [0, *accumulate(ceil(starts[-1] / batch_size) for starts in self._starts)]
+        rng = python_rng(seed, "order", epoch)
+        self._orders = [self._shuffled(starts[-1], rng, n) for n, starts in enumerate(self._starts)]
+        self._batches = self._shuffled(self._first_batch[-1], rng, "batches")
+        self._flips: bytearray | None = None
+        self._mirrored = dataset.config.flip_aug
+        if self._mirrored and self._listed:
+            coin = python_rng(seed, "flip", epoch)
+            self._flips = bytearray(coin.random() < 0.5 for _ in range(self._first_use[-1]))
+
+    def _shuffled(self, count: int, rng: random.Random, what: int | str) -> Sequence[int]:
+        if not self._listed:
+            return ComputedShuffle(count, derive(*self._key, "order", what))
+        order = array("L", range(count))
+        rng.shuffle(order)
+        return order
+
+    def __len__(self) -> int:
+        return self._first_batch[-1]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EpochPlan) and list(self) == list(other)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(len(self)))]
+        number = self._batches[range(len(self))[index]]
+        bucket = bisect(self._first_batch, number) - 1
+        first = (number - self._first_batch[bucket]) * self._batch_size
+        last = min(first + self._batch_size, self._starts[bucket][-1])
+        return [self._sample(bucket, self._orders[bucket][n]) for n in range(first, last)]
+
+    def _sample(self, bucket: int, use: int) -> Sample:
+        starts = self._starts[bucket]
+        place = bisect(starts, use) - 1
+        item, repeat = self._buckets[bucket][place], use - starts[place]
+        use = self._first_use[item] + repeat
+        return Sample(item, repeat, self._uid + use, self._mirrored and self._flip(use))
+
+    def _flip(self, use: int) -> bool:
+        if self._flips is not None:
+            return bool(self._flips[use])
+        return python_rng(self._key[0], "flip", self._key[1], use).random() < 0.5
+
+
+class ComputedShuffle(Sequence[int]):
+    """0 … count-1 in an order that is computed and not kept.
+
+    A Feistel network permutes the next power of four; numbers from ``count`` on are sent through it again until they
+    fall below (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+    """
+
+    ROUNDS = 4
+
+    def __init__(self, count: int, key: int) -> None:
+        self._count, self._key = count, key
+        self._bits = max(1, ((count - 1).bit_length() + 1) // 2)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        if isinstance(index, slice):
+            return [self[n] for n in range(*index.indices(self._count))]
+        value = self._permuted(range(self._count)[index])
+        while value >= self._count:
+            value = self._permuted(value)
+        return value
+
+    def _permuted(self, value: int) -> int:
+        mask = (1 << self._bits) - 1
+        left, right = value >> self._bits, value & mask
+        for turn in range(self.ROUNDS):
+            left, right = right, left ^ (derive(self._key, turn, right) & mask)
+        return left << self._bits | right
 
 
 def batches_per_epoch(dataset: Dataset, batch_size: int) -> int:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
 from lora_trainer.dataset.buckets import Size
+from lora_trainer.dataset.png import pixels_only
+from lora_trainer.dataset.profiles import MODES, to_srgb
 from lora_trainer.errors import DatasetError
+
+T = TypeVar("T")
 
 _NO_PICTURES = {"BUFR", "GRIB", "HDF5", "IPTC", "MPEG"}  # Pillow recognises these but can't show them
 _ORIENTATION = 0x0112  # EXIF tag
@@ -74,35 +79,52 @@ def probe(path: Path, file_size: int, changed_ns: int) -> Size:
     if file_size == 0:
         raise DatasetError("is an empty file; copy it again or delete it.")
     try:
-        with strict_decoding(), Image.open(path) as image:
-            size = image.size
-            drafted = image.draft("RGB", (image.width // 8, image.height // 8))  # JPEG: all is read, an eighth computed
-            image.load()
-            if not drafted:
-                size = image.size  # some formats know it only now
-            if _orientation(image) in {5, 6, 7, 8}:
-                size = (size[1], size[0])
+        return _opened(path, _true_size)
     except Exception as error:  # Pillow's plugins raise anything, from SyntaxError to zlib.error, on a damaged file
         raise DatasetError(_unreadable(error)) from error
-    return size
+
+
+def _true_size(image: Image.Image) -> Size:
+    size = image.size
+    drafted = image.draft("RGB", (image.width // 8, image.height // 8))  # JPEG: all is read, an eighth computed
+    image.load()
+    if not drafted:
+        size = image.size  # some formats know it only now
+    return (size[1], size[0]) if _orientation(image) in {5, 6, 7, 8} else size
 
 
 def read_image(path: Path) -> tuple[Image.Image, Image.Image | None]:
-    """The first frame, upright, as RGB on white, and its alpha channel (mode L) if it has one.
+    """The first frame, upright, as sRGB on white, and its alpha channel (mode L) if it has one.
 
     Raises:
         DatasetError: names the file and why it can't be read.
     """
     try:
-        with strict_decoding(), Image.open(path) as image:
-            image.load()
-            turn = _TURNS.get(_orientation(image))
-            colour, alpha = _split_alpha(image)
+        return _opened(path, _upright)
     except Exception as error:  # see probe
         raise DatasetError(f"{path} {_unreadable(error)}") from error
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    colour, alpha = _split_alpha(image)
     if turn is not None:
         colour, alpha = colour.transpose(turn), alpha and alpha.transpose(turn)
     return colour, alpha
+
+
+def _opened(path: Path, use: Callable[[Image.Image], T]) -> T:
+    """What ``use`` makes of the opened image; of a PNG whose notes Pillow refuses, of its pixels alone."""
+    try:
+        with strict_decoding(), Image.open(path) as image:
+            return use(image)
+    except Exception:  # see probe
+        pixels = pixels_only(path)
+        if pixels is None:
+            raise
+        with strict_decoding(), Image.open(pixels) as image:
+            return use(image)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -131,11 +153,16 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         converted = ImageCms.profileToProfile(image, lab, rgb, outputMode="RGB")
         assert converted is not None  # only in-place conversion gives None
         return converted, None
+    profile = image.info.get("icc_profile")
     if not _has_alpha(image):
-        return image.convert("RGB"), None
+        plain = image if image.mode in MODES else image.convert("RGB")
+        return to_srgb(plain, profile).convert("RGB"), None
     rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    converted = to_srgb(rgba.convert("RGB"), profile)
+    converted.putalpha(alpha)
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, rgba).convert("RGB"), rgba.getchannel("A")
+    return Image.alpha_composite(white, converted).convert("RGB"), alpha
 
 
 def _has_alpha(image: Image.Image) -> bool:

@@ -5,27 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from lora_trainer.config import CaptionConfig, DatasetConfig
 from lora_trainer.dataset.buckets import place
 from lora_trainer.dataset.decode import probe
 from lora_trainer.dataset.items import Dataset, Folder, ImageItem, Skipped
-from lora_trainer.dataset.layout import Listing, find_folders, leftovers, names
-from lora_trainer.dataset.texts import caption_endings, find_caption, read_lines
-from lora_trainer.errors import DatasetError
+from lora_trainer.dataset.layout import Listing, find_folders, leftovers
+from lora_trainer.dataset.remarks import caption_remarks
+from lora_trainer.dataset.texts import Caption, caption_endings, find_caption, read_lines
+from lora_trainer.errors import DatasetError, shown
 
 OnImage = Callable[[int, int], None]  # images read so far, images in all
-
-
-@dataclass(frozen=True)
-class _Caption:
-    lines: tuple[str, ...]
-    source: Literal["file", "missing", "empty"]
-    ending: str = ""  # of the file it came from
-    known_encoding: bool = True
 
 
 def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progress: OnImage | None = None) -> Dataset:
@@ -54,7 +46,7 @@ def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progres
         items += [item for item, _ in used]
         skipped[folder.is_reg] += [item for item, _ in read[folder] if isinstance(item, Skipped)]
         skipped[folder.is_reg] += leftovers(folder.path, listing, endings, notices)
-        notices += _caption_notices(folder, used, endings[0], caption.enable_wildcard)
+        notices += caption_remarks(folder, used, endings[0], caption)
         if not used:
             notices.append(f"{folder.name}: no image in it can be used.")
     train = [item for item in items if not item.is_reg]
@@ -65,22 +57,24 @@ def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progres
         raise DatasetError(_nothing(reg_directory, skipped[True]))
     reg = _match_regularisation(reg, sum(item.repeats for item in train), notices)
     folders = tuple(folder for folder, _ in found)
-    return Dataset(directory, config, (*train, *reg), folders, (*skipped[False], *skipped[True]), tuple(notices))
+    return Dataset(
+        directory, config, (*train, *reg), folders, (*skipped[False], *skipped[True]), tuple(map(shown, notices))
+    )
 
 
 def _read_all(
     found: list[tuple[Folder, Listing]], config: DatasetConfig, caption: CaptionConfig, progress: OnImage | None
-) -> dict[Folder, list[tuple[ImageItem | Skipped, _Caption]]]:
+) -> dict[Folder, list[tuple[ImageItem | Skipped, Caption]]]:
     """Every image of every folder, in order; decoding runs in threads (Pillow frees the interpreter meanwhile)."""
     endings = caption_endings(caption.caption_extension)
     jobs = [(folder, listing, path) for folder, listing in found for path in listing.images]
 
-    def read(job: tuple[Folder, Listing, Path]) -> tuple[ImageItem | Skipped, _Caption]:
+    def read(job: tuple[Folder, Listing, Path]) -> tuple[ImageItem | Skipped, Caption]:
         folder, listing, path = job
         text = _read_caption(path, folder, listing, endings)
         return _read_image(path, folder, text, config), text
 
-    results: dict[Folder, list[tuple[ImageItem | Skipped, _Caption]]] = {folder: [] for folder, _ in found}
+    results: dict[Folder, list[tuple[ImageItem | Skipped, Caption]]] = {folder: [] for folder, _ in found}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for done, ((folder, _, _), result) in enumerate(zip(jobs, pool.map(read, jobs), strict=True), 1):
             results[folder].append(result)
@@ -89,7 +83,7 @@ def _read_all(
     return results
 
 
-def _read_image(path: Path, folder: Folder, text: _Caption, config: DatasetConfig) -> ImageItem | Skipped:
+def _read_image(path: Path, folder: Folder, text: Caption, config: DatasetConfig) -> ImageItem | Skipped:
     try:
         status = path.stat()
     except OSError as error:
@@ -102,55 +96,22 @@ def _read_image(path: Path, folder: Folder, text: _Caption, config: DatasetConfi
     return ImageItem(path, folder, folder.repeats, text.lines, text.source, size, placement)
 
 
-def _read_caption(image: Path, folder: Folder, listing: Listing, endings: tuple[str, ...]) -> _Caption:
+def _read_caption(image: Path, folder: Folder, listing: Listing, endings: tuple[str, ...]) -> Caption:
     """The image's caption; the folder's words where there is none or an empty one.
 
     Raises:
         DatasetError: if the file is there but can't be read.
     """
     instead = (folder.trigger,) if folder.trigger else ()
-    found = find_caption(image, listing.files, endings)
+    found = find_caption(image, listing.by_name, endings)
     if found is None:
-        return _Caption(instead, "missing")
+        return Caption(instead, "missing")
     path, ending = found
     try:
         lines, known = read_lines(path)
     except OSError as error:
         raise DatasetError(f"The caption {path} can't be read ({error.strerror}); check its permissions.") from error
-    return _Caption(lines, "file", ending, known) if lines else _Caption(instead, "empty", ending)
-
-
-def _caption_notices(folder: Folder, used: list[tuple[ImageItem, _Caption]], ending: str, wildcard: bool) -> list[str]:
-    """One line for each way in which captions of this folder aren't what the user may think."""
-    instead = f'the folder\'s words "{folder.trigger}"' if folder.trigger else "an empty caption"
-    lines = []
-    for source, what in (("missing", "without a caption file"), ("empty", "with an empty caption file")):
-        who = [item.path.name for item, text in used if text.source == source]
-        if who and not (folder.is_reg and folder.trigger):  # usual for regularisation images
-            lines.append(
-                f"{folder.name}: {_images(len(who), what)} trained with {instead} ({names(who)}); "
-                f"write {Path(who[0]).stem}{ending} to change that."
-            )
-    other = sorted({text.ending for _, text in used if text.ending and text.ending != ending})
-    if other:
-        lines.append(f"{folder.name}: captions were read from {' and '.join(other)} files where {ending} is missing.")
-    several = [item.path.name for item, text in used if len(text.lines) > 1]
-    if several and not wildcard:
-        lines.append(
-            f"{folder.name}: {len(several)} captions have several lines, only the first is used ({names(several)}); "
-            "set enable_wildcard to use all lines in turn."
-        )
-    foreign = [item.path.name for item, text in used if not text.known_encoding]
-    if foreign:
-        lines.append(
-            f"{folder.name}: captions of {names(foreign)} aren't UTF-8 and were read as Windows-1252; "
-            "save them as UTF-8 if they look wrong."
-        )
-    return lines
-
-
-def _images(number: int, what: str) -> str:
-    return f"1 image {what} is" if number == 1 else f"{number} images {what} are"
+    return Caption(lines, "file", ending, known) if lines else Caption(instead, "empty", ending)
 
 
 def _match_regularisation(reg: list[ImageItem], wanted: int, notices: list[str]) -> list[ImageItem]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from lora_trainer.config import DatasetConfig
 from lora_trainer.dataset.buckets import Placement, Size
-from lora_trainer.errors import DatasetError
+from lora_trainer.errors import DatasetError, shown
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Folder:
     @property
     def name(self) -> str:
         """The folder's name, as metadata and messages show it."""
-        return self.path.name
+        return shown(self.path.name)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Skipped:
     reason: str  # the end of a sentence that begins with the path
 
     def __str__(self) -> str:
-        return f"Skipped {self.path}: it {self.reason}"
+        return shown(f"Skipped {self.path}: it {self.reason}")
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from lora_trainer.dataset.decode import image_endings
 from lora_trainer.dataset.items import Folder, Skipped
-from lora_trainer.errors import DatasetError
+from lora_trainer.dataset.texts import USUAL_ENDINGS
+from lora_trainer.errors import DatasetError, LooseImagesError
 
-_NAME = re.compile(r"(\d+)_(.*)", re.DOTALL)
+_NAME = re.compile(r"\s*\+?(\d+)\s*(?:_(.*))?", re.DOTALL)  # whatever sd-scripts reads: int() of what is before the _
+_MASKS = ("-masklabel", "-condlabel")  # OneTrainer's masks and conditions, beside the picture that they belong to
+PLAUSIBLE_REPEATS = 1000  # more than this is doubted
+MOST_REPEATS = 10**9
 _FOREIGN_IMAGES = frozenset(  # pictures that Pillow doesn't open, or only with a plug-in
     {".heic", ".heif", ".avif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".xcf"}
 )
@@ -24,8 +30,15 @@ class Listing:
     """What lies directly in a folder."""
 
     images: list[Path] = field(default_factory=list)  # sorted by name
-    files: dict[str, Path] = field(default_factory=dict)  # every file by its lower-case name
+    masks: list[Path] = field(default_factory=list)  # images that only say something of another one
+    files: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+
+    @cached_property
+    def by_name(self) -> dict[str, Path]:
+        """Every file by its name, and by its name in lower case where no other file has that very name."""
+        names = {path.name: path for path in self.files}
+        return {**{path.name.lower(): path for path in self.files}, **names}
 
 
 def list_folder(path: Path) -> Listing:
@@ -34,32 +47,53 @@ def list_folder(path: Path) -> Listing:
     Raises:
         DatasetError: if the folder isn't there or can't be read.
     """
-    listing = Listing()
+    files: list[Path] = []
+    folders: list[Path] = []
     try:
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.name.startswith((".", "__MACOSX", "desktop.ini", "Thumbs.db")):
-                    continue
-                here = Path(entry.path)
-                if entry.is_dir():
-                    listing.folders.append(here)
-                    continue
-                listing.files[entry.name.lower()] = here
-                if here.suffix.lower() in image_endings():
-                    listing.images.append(here)
+                if not entry.name.startswith((".", "__MACOSX", "desktop.ini", "Thumbs.db")):
+                    (folders if entry.is_dir() else files).append(Path(entry.path))
     except FileNotFoundError:
         raise DatasetError(f"The folder {path} doesn't exist; check its path.") from None
     except NotADirectoryError:
         raise DatasetError(f"{path} is a file; give the folder that holds your <repeats>_<trigger> folders.") from None
     except OSError as error:
         raise DatasetError(f"The folder {path} can't be read ({error.strerror}); check its permissions.") from error
+    listing = sorted_files(files)
+    listing.folders = folders
     return listing
 
 
+def sorted_files(files: Sequence[Path]) -> Listing:
+    """What files are by their names: pictures, masks, or something else."""
+    images = [file for file in files if file.suffix.lower() in image_endings()]
+    stems = {image.stem.lower() for image in images}
+    masks = [image for image in images if _is_mask(image, stems)]
+    apart = set(masks)
+    return Listing([image for image in images if image not in apart], masks, list(files))
+
+
+def _is_mask(image: Path, stems: set[str]) -> bool:
+    stem = image.stem.lower()
+    return any(stem.endswith(mask) and stem.removesuffix(mask) in stems for mask in _MASKS)
+
+
 def parse_name(name: str) -> tuple[int, str] | None:
-    """Repeats and words of a ``<repeats>_<words>`` folder name; None if it is named otherwise."""
+    """Repeats and words of a ``<repeats>_<words>`` folder name; None if it is named otherwise.
+
+    As sd-scripts reads it: ``10`` has repeats and no words, and ``3 _word`` is ``3_word``. Words that aren't UTF-8 are
+    read as Windows-1252, like captions.
+    """
     match = _NAME.fullmatch(name)
-    return (int(match.group(1)), match.group(2).strip()) if match else None
+    if not match:
+        return None
+    words = os.fsencode(match.group(2) or "")
+    try:
+        text = words.decode("utf-8")
+    except UnicodeDecodeError:
+        text = words.decode("cp1252", "replace")
+    return int(match.group(1)), text.strip()
 
 
 def find_folders(directory: Path, is_reg: bool, notices: list[str]) -> list[tuple[Folder, Listing]]:
@@ -73,7 +107,7 @@ def find_folders(directory: Path, is_reg: bool, notices: list[str]) -> list[tupl
     for path in listing.folders:
         parsed = parse_name(path.name)
         if parsed and parsed[0]:
-            found.append((Folder(path, *parsed, is_reg), list_folder(path)))
+            found.append((_folder(path, parsed, is_reg), list_folder(path)))
         elif images := _images_in(path):
             notices.append(_ignored(path, images, parsed is not None))
     parsed = parse_name(directory.resolve().name)
@@ -84,11 +118,39 @@ def find_folders(directory: Path, is_reg: bool, notices: list[str]) -> list[tupl
                 "move them into a <repeats>_<trigger> folder to train on them."
             )
     elif listing.images and parsed and parsed[0]:
-        found.append((Folder(directory.resolve(), *parsed, is_reg), listing))
+        found.append((_folder(directory.resolve(), parsed, is_reg), listing))
         notices.append(f"{directory} is itself a <repeats>_<trigger> folder and is read as the only one.")
     if not found:
-        raise DatasetError(_what_to_rename(directory, listing))
+        raise (LooseImagesError if listing.images else DatasetError)(_what_to_rename(directory, listing))
+    for folder, inside in found:
+        if folder.repeats > PLAUSIBLE_REPEATS and inside.images:
+            notices.append(
+                f"{folder.name} uses each of its images {folder.repeats} times in every epoch, as its name says; if "
+                f"that number is something else, such as a date, rename the folder, for instance to "
+                f"{_suggestion(folder.name)}."
+            )
     return found
+
+
+def _folder(path: Path, parsed: tuple[int, str], is_reg: bool) -> Folder:
+    repeats, words = parsed
+    if repeats > MOST_REPEATS:
+        raise DatasetError(
+            f"The folder {path.name} asks for {repeats} uses of each image; rename it, for instance to "
+            f"{_suggestion(path.name)}."
+        )
+    return Folder(path, repeats, words, is_reg)
+
+
+def is_foreign_image(path: Path) -> bool:
+    """Whether it is a picture in a format that can't be opened here."""
+    ending = path.suffix.lower()
+    return ending in _FOREIGN_IMAGES and ending not in image_endings()
+
+
+def unopened(path: Path) -> str:
+    """The end of a sentence on such a picture."""
+    return f"is a {path.suffix.lower()} file, which can't be opened here; convert it to PNG or JPEG."
 
 
 def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], notices: list[str]) -> list[Skipped]:
@@ -97,22 +159,36 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], notices:
     others: Counter[str] = Counter()
     stems = {image.stem.lower() for image in listing.images}
     orphans: list[str] = []
-    for path in listing.files.values():
+    unread: list[str] = []
+    for path in listing.files:
         ending = path.suffix.lower()
         if ending in image_endings() or ending in _SIDECARS:
             continue
-        if ending in _FOREIGN_IMAGES:
-            skipped.append(Skipped(path, f"is a {ending} file, which can't be opened here; convert it to PNG or JPEG."))
+        if is_foreign_image(path):
+            skipped.append(Skipped(path, unopened(path)))
         elif any(path.name.lower().endswith(caption.lower()) for caption in endings):
             if not any(
                 path.name.lower() == stem + caption.lower() for caption in endings for stem in _stems(path, stems)
             ):
                 orphans.append(path.name)
+        elif ending in USUAL_ENDINGS and path.stem.lower() in stems:
+            unread.append(path.name)
         else:
             others[ending or "without ending"] += 1
     if orphans:
         notices.append(
             f"{folder.name}: {_count(len(orphans), 'caption file')} ignored, without an image ({names(orphans)})."
+        )
+    if unread:
+        notices.append(
+            f"{folder.name}: {_count(len(unread), 'caption file')} not read ({names(unread)}), because "
+            f"caption_extension is {endings[0]}; set it to {Path(unread[0]).suffix} to use captions."
+        )
+    if listing.masks:
+        notices.append(
+            f"{folder.name}: {_count(len(listing.masks), 'mask')} not trained as a picture "
+            f"({names([mask.name for mask in listing.masks])}); for masked loss put it into the image's alpha channel "
+            "and set alpha_mask."
         )
     if others:
         notices.append(
@@ -164,7 +240,7 @@ def _ignored(path: Path, images: int, zero_repeats: bool) -> str:
 
 def _suggestion(name: str) -> str:
     parsed = parse_name(name)
-    return f"10_{parsed[1] if parsed else name}"
+    return f"10_{(parsed[1] if parsed else name) or 'myword'}"
 
 
 def _what_to_rename(directory: Path, listing: Listing) -> str:

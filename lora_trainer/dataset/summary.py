@@ -9,7 +9,8 @@ from typing import Any
 from lora_trainer.dataset.batches import bucket_samples
 from lora_trainer.dataset.buckets import Size, aspect_error
 from lora_trainer.dataset.captions import tag_frequency
-from lora_trainer.dataset.items import Dataset, Folder
+from lora_trainer.dataset.items import Dataset, Folder, ImageItem
+from lora_trainer.errors import shown
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class FolderSummary:
     samples: int  # uses in one epoch; for regularisation after kohya's adjustment
     captions_missing: int
     captions_empty: int
+    captions_bare: int  # files that hold the folder's words and nothing else
     tags: dict[str, int]  # how many images have each tag
 
 
@@ -41,6 +43,7 @@ class DatasetSummary:
     mean_aspect_error: float  # between image and bucket
     captions_missing: int
     captions_empty: int
+    captions_bare: int
     skipped: tuple[str, ...]  # a line each
     notices: tuple[str, ...]
 
@@ -50,7 +53,7 @@ def summary(dataset: Dataset) -> DatasetSummary:
     folders = tuple(_folder(dataset, folder) for folder in dataset.folders)
     errors = [aspect_error(item.size, item.bucket) for item in dataset.items]
     return DatasetSummary(
-        path=str(dataset.path),
+        path=shown(dataset.path),
         images=sum(folder.images for folder in folders if not folder.is_reg),
         samples=dataset.train_samples,
         reg_images=sum(folder.images for folder in folders if folder.is_reg),
@@ -60,6 +63,7 @@ def summary(dataset: Dataset) -> DatasetSummary:
         mean_aspect_error=sum(errors) / len(errors) if errors else 0.0,
         captions_missing=sum(folder.captions_missing for folder in folders if not folder.is_reg),
         captions_empty=sum(folder.captions_empty for folder in folders if not folder.is_reg),
+        captions_bare=sum(folder.captions_bare for folder in folders if not folder.is_reg),
         skipped=tuple(map(str, dataset.skipped)),
         notices=dataset.notices,
     )
@@ -86,6 +90,10 @@ def describe(facts: DatasetSummary) -> list[str]:
     return [*lines, *facts.skipped, *facts.notices]
 
 
+def _is_bare(item: ImageItem) -> bool:
+    return all(line.casefold() == item.trigger.casefold() for line in item.captions)
+
+
 def _folder(dataset: Dataset, folder: Folder) -> FolderSummary:
     items = [item for item in dataset.items if item.folder == folder]
     return FolderSummary(
@@ -97,5 +105,6 @@ def _folder(dataset: Dataset, folder: Folder) -> FolderSummary:
         samples=sum(item.repeats for item in items),
         captions_missing=sum(item.caption_source == "missing" for item in items),
         captions_empty=sum(item.caption_source == "empty" for item in items),
+        captions_bare=sum(item.caption_source == "file" and _is_bare(item) for item in items),
         tags=tag_frequency(item.captions[0] for item in items if item.captions),
     )

@@ -4,26 +4,45 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-FALLBACK_ENDINGS = (".txt", ".caption")
+USUAL_ENDINGS = (".txt", ".caption")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What an image is trained with, and where it comes from."""
+
+    lines: tuple[str, ...]
+    source: Literal["file", "missing", "empty"]
+    ending: str = ""  # of the file it came from
+    known_encoding: bool = True
 
 
 def caption_endings(extension: str) -> tuple[str, ...]:
-    """Endings to look for, in order: the configured one, then .txt and .caption."""
+    """Endings to look for, in order.
+
+    .txt and .caption stand in for each other, since trainers differ in which of them they read. Any other ending is
+    taken at its word, as in sd-scripts: configurations name one that no file has where the folder's words are meant.
+    """
     first = extension.strip()
     if first and not first.startswith("."):
         first = f".{first}"
-    return tuple(dict.fromkeys(ending for ending in (first, *FALLBACK_ENDINGS) if ending))
+    if first and first.lower() not in USUAL_ENDINGS:
+        return (first,)
+    return tuple(dict.fromkeys(ending for ending in (first, *USUAL_ENDINGS) if ending))
 
 
 def find_caption(image: Path, files: Mapping[str, Path], endings: tuple[str, ...]) -> tuple[Path, str] | None:
     """The caption file of an image and its ending: same name, first ending that is there.
 
-    ``files`` maps the lower-case names of the folder's files to their paths; case doesn't matter.
+    ``files`` maps the names of the folder's files, and these in lower case, to their paths: the name as the image has
+    it comes first, then any case.
     """
     for ending in endings:
-        path = files.get((image.stem + ending).lower())
+        path = files.get(image.stem + ending) or files.get((image.stem + ending).lower())
         if path is not None:
             return path, ending
     return None

@@ -52,7 +52,7 @@ class LatentCache:
     def key(self, content: str, *how: object) -> str:
         """Key of an image: its bytes, how it is resized, cropped and flipped, and the VAE that encodes it."""
         where = (self.precision, self.model.device.type)
-        return digest("latents 2", self.model.info.vae_fingerprint, *where, content, *how)
+        return digest("latents 3", self.model.info.vae_fingerprint, *where, content, *how)
 
     def fill(self, wanted: dict[str, LoadLater], batch_size: int, processes: Processes) -> Iterator[Event]:
         """Encode what is missing, equal sizes together; ``wanted`` maps keys to images that can be loaded."""

@@ -23,6 +23,8 @@ from lora_trainer.training.store import TensorStore
 if TYPE_CHECKING:
     from lora_trainer.training.folder import RunFolder
 
+MOST_VARIED = 1 << 20  # uses of a run up to which every caption is written out beforehand
+
 
 class Feed:
     """Prepares micro-batches. With caches on, neither VAE nor text encoder runs after :meth:`fill`."""
@@ -46,7 +48,12 @@ class Feed:
         memory, data = config.memory, config.dataset
         fixed = not (data.color_aug or data.random_crop)  # these change the pixels at every use
         self.latents_cached = memory.cache_latents and fixed
-        self.captions_cached = memory.cache_text_encoder_outputs and not config.trains_text_encoder
+        uses = min(
+            epochs * (dataset.train_samples + dataset.reg_samples),
+            steps * self.global_batch * config.optimizer.gradient_accumulation_steps,
+        )
+        countable = uses <= MOST_VARIED or not is_varied(config.caption)
+        self.captions_cached = memory.cache_text_encoder_outputs and not config.trains_text_encoder and countable
         latents = self._store("latents", memory.cache_latents_to_disk) if fixed else None
         self.latents = LatentCache(model, latents, memory.mixed_precision)
         captions = self._store("captions", memory.cache_text_encoder_outputs_to_disk)
@@ -130,6 +137,8 @@ class Feed:
         for epoch in range(1, self.epochs + 1):
             for index, batch in enumerate(plan_epoch(self.dataset, self.global_batch, self.seed, epoch)):
                 done = step + index // accumulation
+                if done >= self.steps:
+                    return
                 yield from (self.text(sample, epoch, done) for sample in batch)
             step += self.groups_per_epoch
 

@@ -47,11 +47,12 @@ def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
     stopped = False
     while at.step < run.steps and not stopped:
         batches = plan_epoch(run.dataset, run.global_batch, run.seed, at.epoch)
-        groups = [batches[i : i + run.accumulation] for i in range(0, len(batches), run.accumulation)]
-        while at.group < len(groups) and at.step < run.steps:
+        groups = run.feed.groups_per_epoch
+        while at.group < groups and at.step < run.steps:
             if stopped := processes.sum(float(token.cancelled))[0] > 0:
                 break
-            started, group, loss = time.perf_counter(), groups[at.group], 0.0
+            started, loss = time.perf_counter(), 0.0
+            group = batches[at.group * run.accumulation : (at.group + 1) * run.accumulation]
             for batch in group:
                 mine = batch[processes.rank :: processes.world]
                 if not mine:
@@ -78,8 +79,8 @@ def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
             at.record(loss)
             done = run.report(loss, norm, time.perf_counter() - started)
             yield done
-            yield from run.after_step(epoch_ended=at.group == len(groups))
-        if at.group == len(groups) and at.step < run.steps:
+            yield from run.after_step(epoch_ended=at.group == groups)
+        if at.group == groups and at.step < run.steps:
             at.epoch, at.group = at.epoch + 1, 0
     yield from run.finish(stopped)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_trainer.config import OPTIONS, RunConfig
-from lora_trainer.errors import ConfigError, DatasetError, LoraTrainerError
+from lora_trainer.dataset.layout import unopened
+from lora_trainer.errors import ConfigError, DatasetError, LooseImagesError, LoraTrainerError
 from lora_trainer.ui import remembered, views
 from lora_trainer.ui.copies import copy_photos
 from lora_trainer.ui.estimate import Paces, count_steps, gpu_memory
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lora_trainer.ui.job import Job
 
 DATASETS = "datasets"  # copies of photos, in the output folder
+PHOTOS_BOX = " Or open “I just have photos” below the folder: it copies them into such a folder and leaves yours alone."
 SETTINGS = "settings"  # saved configurations, in the output folder
 
 
@@ -85,7 +87,8 @@ class Actions:
         try:
             dataset = self._scan(page)
         except LoraTrainerError as error:
-            return self._planned(Answer(check=views.problem(str(error))), page)
+            way_out = PHOTOS_BOX if isinstance(error, LooseImagesError) else ""
+            return self._planned(Answer(check=views.problem(f"{error}{way_out}")), page)
         self._checked = page.dataset
         from lora_trainer.dataset.summary import summary
 
@@ -105,17 +108,20 @@ class Actions:
         """Make a dataset folder of photos: of those that were dropped, else of those in the folder."""
         try:
             sources = _arrived(files) or [_existing(page.dataset)]
-            folder, count, described = copy_photos(
-                sources, self.job.output / DATASETS, page.trigger, page.values.get("repeats")
-            )
+            made = copy_photos(sources, self.job.output / DATASETS, page.trigger, page.values.get("repeats"))
         except LoraTrainerError as error:
             return Answer(check=views.problem(str(error)))
-        page.values["dataset"] = str(folder)
+        page.values["dataset"] = str(made.folder)
         answer = self.check(page)
-        answer.values["dataset"] = str(folder)
-        told = f"{count} photos were copied to {folder}; {described} had a caption"
-        rest = f", the others got “{page.trigger}” as theirs" if described < count else ""
-        answer.check = views.note(told + rest + ". Your originals are untouched.") + (answer.check or "")
+        answer.values["dataset"] = str(made.folder)
+        told = f"{made.pictures} photos were copied to {made.folder}; {made.described} had a caption"
+        rest = f", the others got “{page.trigger}” as theirs" if made.described < made.pictures else ""
+        left = [f"Not copied: {file.name} {unopened(file)}" for file in made.left]
+        answer.check = (
+            views.note(told + rest + ". Your originals are untouched.")
+            + views.note(*left, kind="lt-warn")
+            + (answer.check or "")
+        )
         return answer
 
     def start(self, page: Page) -> Answer:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from lora_trainer.dataset.decode import image_endings
-from lora_trainer.dataset.layout import list_folder
+from lora_trainer.dataset.layout import Listing, is_foreign_image, list_folder, sorted_files, unopened
+from lora_trainer.dataset.texts import USUAL_ENDINGS, find_caption, read_lines
 from lora_trainer.errors import DatasetError, FileError
 from lora_trainer.files import replaced, write_text
 
 FORBIDDEN = set('<>:"/\\|?*')
-CAPTION_ENDINGS = (".txt", ".caption")
 MOST_REPEATS = 1000
 
 
-def copy_photos(sources: Sequence[Path], datasets: Path, trigger: str, repeats: object) -> tuple[Path, int, int]:
+@dataclass(frozen=True)
+class Copies:
+    """What was made of a person's photos."""
+
+    folder: Path  # the dataset
+    pictures: int
+    described: int  # of these, how many came with a caption that says more than the trigger word
+    left: tuple[Path, ...] = ()  # pictures that can't be opened here
+
+
+def copy_photos(sources: Sequence[Path], datasets: Path, trigger: str, repeats: object) -> Copies:
     """Copy pictures and the captions beside them into ``datasets/TRIGGER/<repeats>_TRIGGER``.
 
     A picture without a caption gets one that is the trigger word alone.
@@ -25,29 +35,33 @@ def copy_photos(sources: Sequence[Path], datasets: Path, trigger: str, repeats: 
         sources: a folder, or files (pictures and caption files of the same name).
         datasets: gets one folder per dataset; a folder that exists is never added to.
 
-    Returns:
-        The dataset's folder, the number of pictures, and how many of them had a caption.
-
     Raises:
         DatasetError, FileError: one sentence.
     """
     words, times = check_trigger(trigger), check_repeats(repeats)
-    pictures, captions = _sort(_files(sources))
-    if not pictures:
+    listing = _listing(sources)
+    left = tuple(file for file in listing.files if is_foreign_image(file))
+    if not listing.images:
         where = f" in {sources[0]}" if sources and sources[0].is_dir() else ""
+        if left:
+            raise DatasetError(f"No picture{where} can be copied: {left[0].name} {unopened(left[0])}")
         raise DatasetError(f"There are no pictures{where} to copy; give a folder of photos or drop the files here.")
     folder = _free(datasets, words)
     target = folder / f"{times}_{words}"
     described = 0
-    for stem, picture in _unique(pictures):
+    for stem, picture in _unique(listing.images):
         _copy(picture, target / f"{stem}{picture.suffix.lower()}")
-        caption = captions.get(picture.stem.lower())
-        described += caption is not None
+        caption = find_caption(picture, listing.by_name, USUAL_ENDINGS)
         if caption is None:
             write_text(target / f"{stem}.txt", words)
         else:
-            _copy(caption, target / f"{stem}.txt")
-    return folder, len(pictures), described
+            _copy(caption[0], target / f"{stem}.txt")
+            described += _says_more(target / f"{stem}.txt", words)
+    return Copies(folder, len(listing.images), described, left)
+
+
+def _says_more(caption: Path, words: str) -> bool:
+    return any(line.casefold() != words.casefold() for line in read_lines(caption)[0])
 
 
 def check_trigger(trigger: str) -> str:
@@ -78,19 +92,11 @@ def check_repeats(repeats: object) -> int:
     return int(text)
 
 
-def _files(sources: Sequence[Path]) -> list[Path]:
-    files: list[Path] = []
-    for source in sources:
-        files += list_folder(source).files.values() if source.is_dir() else [source]
-    return files
-
-
-def _sort(files: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
-    """Pictures, and captions by lower-case stem; anything else is left where it is."""
-    endings = image_endings()
-    pictures = [file for file in files if file.suffix.lower() in endings]
-    captions = {file.stem.lower(): file for file in files if file.suffix.lower() in CAPTION_ENDINGS}
-    return pictures, captions
+def _listing(sources: Sequence[Path]) -> Listing:
+    """Everything in the folder, or the files themselves."""
+    if len(sources) == 1 and sources[0].is_dir():
+        return list_folder(sources[0])
+    return sorted_files([source for source in sources if not source.is_dir()])
 
 
 def _unique(pictures: Sequence[Path]) -> list[tuple[str, Path]]:

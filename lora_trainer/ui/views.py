@@ -46,7 +46,7 @@ def dataset_view(facts: DatasetSummary, dataset: Dataset, trigger: str) -> str:
     shapes = len(facts.buckets)
     counts = [
         (str(facts.images), "image" if facts.images == 1 else "images"),
-        (str(facts.images - facts.captions_missing - facts.captions_empty), "with a caption"),
+        (str(facts.images - facts.captions_missing - facts.captions_empty - facts.captions_bare), "with a caption"),
         (str(facts.samples), "uses per epoch"),
         (str(shapes), "shape" if shapes == 1 else "shapes"),
     ]
@@ -76,9 +76,15 @@ def caption_remarks(facts: DatasetSummary, dataset: Dataset, trigger: str) -> li
         )
     if facts.captions_empty:
         remarks.append(f"{facts.captions_empty} captions are empty: these images are learned without words.")
+    if facts.captions_bare:
+        remarks.append(
+            f"{facts.captions_bare} of {facts.images} captions are the folder's words alone: what else is in these "
+            "images is learned as part of them."
+        )
     captions = [item.captions[0] for item in dataset.items if not item.folder.is_reg and item.captions]
     word = trigger.strip().lower()
-    without = sum(word not in caption.lower() for caption in captions) if word else 0
+    told = word in {folder.trigger.lower() for folder in facts.folders}  # the notices say it of a folder's own words
+    without = sum(word not in caption.lower() for caption in captions) if word and not told else 0
     if without:
         remarks.append(
             f"{without} of {len(captions)} captions don't contain the trigger word “{trigger.strip()}”. To put it "

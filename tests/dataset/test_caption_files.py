@@ -48,6 +48,8 @@ def test_no_caption_and_no_words(save: Save, read: Scan) -> None:
         (".caption", {"a.txt": "t"}, "t"),
         (".tags.txt", {"a.txt": "t", "a.tags.txt": "g"}, "g"),
         (".txt", {"A.TXT": "t"}, "t"),
+        (".none-use-foldername", {"a.txt": "t"}, "x"),  # as shared configurations ask for the folder's words
+        (".tags.txt", {"a.txt": "t"}, "x"),
     ],
 )
 def test_caption_endings(save: Save, read: Scan, root: Path, option: str, files: dict[str, str], caption: str) -> None:
@@ -56,6 +58,12 @@ def test_caption_endings(save: Save, read: Scan, root: Path, option: str, files:
         (root / "1_x" / name).write_text(text)
     data = read(caption_extension=option)
     assert data.items[0].captions == (caption,)
+    if caption == "x":
+        assert data.items[0].caption_source == "missing"
+        assert f"no image has a {option} file" in notice(data, 'the folder\'s words "x"')
+        assert "a.txt" in notice(data, "not read", f"caption_extension is {option}", "set it to .txt")
+        assert not any("write a" in text or "neither" in text for text in data.notices)
+        return
     configured = any(name.lower() == "a" + caption_endings(option)[0] for name in files)
     assert any("files where" in text for text in data.notices) is not configured
     assert not any("without an image" in text for text in data.notices)
@@ -78,8 +86,8 @@ def test_encodings(save: Save, read: Scan, data: bytes, known: bool) -> None:
 
 
 def test_several_lines(save: Save, read: Scan) -> None:
-    save("1_x/a.png", caption="one\r\n\r\n two \nthree")
+    save("1_x/a.png", caption="x one\r\n\r\n two \nthree")
     data = read()
-    assert data.items[0].captions == ("one", "two", "three")
+    assert data.items[0].captions == ("x one", "two", "three")
     assert "a.png" in notice(data, "enable_wildcard")
     assert read(enable_wildcard=True).notices == ()

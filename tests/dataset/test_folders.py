@@ -30,7 +30,11 @@ def notice(data, *words: str) -> str:
         ("1_a_b_c", (1, "a_b_c")),
         ("005_x", (5, "x")),
         ("10_", (10, "")),
-        ("10", None),
+        ("10", (10, "")),
+        ("3 _word", (3, "word")),
+        (" 3_ word ", (3, "word")),
+        ("3x_word", None),
+        ("1_caf\udce9", (1, "café")),
         ("photos", None),
         ("_x", None),
         ("-1_x", None),
@@ -112,7 +116,7 @@ def test_a_file_is_no_folder(save: Save, read: Scan, root: Path) -> None:
 
 
 def test_what_is_ignored_is_told(save: Save, read: Scan, root: Path) -> None:
-    save("1_a/a.png", caption="x")
+    save("1_a/a.png", caption="a, x")
     save("loose.png")
     save("photos/b.png")
     save("photos/c.png")

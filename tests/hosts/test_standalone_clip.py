@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from lora_trainer.errors import ConfigError
-from lora_trainer.hosts.standalone.clip import VOCABULARY_FOLDER, token_rows, tokenise
+from lora_trainer.hosts.standalone.clip import token_rows
 from lora_trainer.hosts.standalone.detect import detect
 from lora_trainer.hosts.standalone.parts import build_parts
+from lora_trainer.tokens import VOCABULARY_FOLDER, tokenise
 from tests.support.tiny_checkpoints import make_modules
 
 Checkpoint = Callable[[str], Path]

@@ -104,7 +104,10 @@ def test_check_counts_skips_and_suggests(actions: Actions, dataset: Path) -> Non
     assert answer.check is not None and 'data-images="3"' in answer.check
     assert "broken.png" in answer.check and "Skipped" in answer.check
     assert "1 of 3 images have no caption" in answer.check
-    assert "1 of 3 captions don&#x27;t contain the trigger word" in answer.check
+    assert "1 of 2 captions don&#x27;t contain the folder&#x27;s words" in answer.check
+    assert "1 of 3 captions don&#x27;t contain the trigger word" not in answer.check, "the same, said twice"
+    other = actions.check(page(dataset=str(dataset), trigger="mat"))
+    assert other.check is not None and "2 of 3 captions don&#x27;t contain the trigger word “mat”" in other.check
     assert answer.check.count("data:image/jpeg;base64") == 3
     assert answer.plan is not None and "150 in 10 epochs" in answer.plan
 
@@ -122,6 +125,7 @@ def test_check_of_what_is_no_dataset(actions: Actions, photos: Path, folder: str
     answer = actions.check(page(dataset=str(photos) if folder == "photos" else folder))
     assert answer.check is not None and "lt-problem" in answer.check and sentence in answer.check
     assert "<folder>" not in answer.check
+    assert ("open “I just have photos”" in answer.check) is (folder == "photos")
 
 
 def test_loose_photos_are_copied_and_stay_as_they_were(actions: Actions, job: FakeJob, photos: Path) -> None:
@@ -140,9 +144,31 @@ def test_loose_photos_are_copied_and_stay_as_they_were(actions: Actions, job: Fa
 
 
 def test_dropped_files_are_copied(tmp_path: Path, photos: Path) -> None:
-    folder, count, described = copy_photos([photos / "b.png", photos / "b.txt"], tmp_path / "sets", " my  cat ", 3)
-    assert (folder.name, count, described) == ("my cat", 1, 1)
-    assert sorted(path.name for path in (folder / "3_my cat").iterdir()) == ["b.png", "b.txt"]
+    made = copy_photos([photos / "b.png", photos / "b.txt"], tmp_path / "sets", " my  cat ", 3)
+    assert (made.folder.name, made.pictures, made.described) == ("my cat", 1, 1)
+    assert sorted(path.name for path in (made.folder / "3_my cat").iterdir()) == ["b.png", "b.txt"]
+
+
+def test_photos_that_cannot_be_opened_are_named(actions: Actions, photos: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("lora_trainer.dataset.layout.image_endings", lambda: frozenset({".png", ".jpg"}))
+    for name in ("IMG_1.HEIC", "IMG_2.avif"):
+        (photos / name).write_bytes(b"a photo")
+    (photos / "b-masklabel.png").write_bytes((photos / "b.png").read_bytes())
+    answer = actions.copy(page(dataset=str(photos), trigger="zwx"), [])
+    assert answer.check is not None and "3 photos were copied" in answer.check
+    for name, ending in (("IMG_1.HEIC", "heic"), ("IMG_2.avif", "avif")):
+        assert f"Not copied: {name} is a .{ending} file" in answer.check
+    assert answer.check.count("convert it to PNG or JPEG") == 2
+    with pytest.raises(DatasetError, match=r"can be copied: IMG_1.HEIC is a .heic file.*convert it"):
+        copy_photos([photos / "IMG_1.HEIC"], photos / "sets", "zwx", 1)
+
+
+def test_the_trigger_alone_is_no_caption(actions: Actions, photos: Path) -> None:
+    (photos / "a.txt").write_text("ZWX\n")
+    answer = actions.copy(page(dataset=str(photos), trigger="zwx", options={"bucket_reso_steps": "8"}), [])
+    assert answer.check is not None and "1 had a caption, the others got" in answer.check
+    assert "<b>1</b><span>with a caption</span>" in answer.check
+    assert "2 of 3 captions are the folder&#x27;s words alone" in answer.check
 
 
 def test_a_file_that_has_not_arrived_is_not_copied(actions: Actions, job: FakeJob, photos: Path) -> None:

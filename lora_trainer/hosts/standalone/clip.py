@@ -1,44 +1,18 @@
-"""CLIP: from captions to tokens, and from tokens to what conditions the UNet.
-
-All of SD 1.x, SD 2.x and SDXL read captions with CLIP's byte-pair vocabulary of 49,408 tokens; they differ in the token
-that fills up short captions. Texts are literal: no weights, no special tokens.
-"""
+"""CLIP: from tokens to what conditions the UNet. The families differ in the token that fills up short captions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from lora_trainer.errors import ConfigError
 from lora_trainer.hosts.standalone.architecture import CONTEXT, END_TOKEN, START_TOKEN, VOCABULARY, TextLayout
+from lora_trainer.tokens import tokenise
 
-VOCABULARY_FOLDER = Path(__file__).parents[2] / "demo" / "clip"
 CHUNK = CONTEXT - 2  # tokens between start and end
-WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-PLAIN_QUOTES = {"‘": "'", "’": "'", "“": '"', "”": '"'}
-
-
-@lru_cache(maxsize=1)
-def _tokenizer() -> Tokenizer:
-    files = (str(VOCABULARY_FOLDER / "vocab.json"), str(VOCABULARY_FOLDER / "merges.txt"))
-    vocabulary, merges = models.BPE.read_file(*files)
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>"))
-    quotes = [normalizers.Replace(curly, plain) for curly, plain in PLAIN_QUOTES.items()]
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), *quotes, normalizers.Lowercase()])
-    split = pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
-    return tokenizer
-
-
-def tokenise(text: str) -> list[int]:
-    """The tokens of a literal text, without start and end."""
-    return list(_tokenizer().encode(text, add_special_tokens=False).ids)
 
 
 def token_rows(tokens: Sequence[int], max_token_length: int, pad: int) -> list[list[int]]:

@@ -16,9 +16,10 @@ from torch import Tensor
 from lora_trainer.errors import ConfigError, LoraTrainerError
 from lora_trainer.families import PredictionType
 from lora_trainer.hosts.base import Conditioning, GenerateRequest, SizeConditioning
-from lora_trainer.hosts.standalone.clip import CHUNK, tokenise
+from lora_trainer.hosts.standalone.clip import CHUNK
 from lora_trainer.hosts.standalone.samplers import Sampler, find_sampler, make_scheduler
 from lora_trainer.seeds import torch_generator
+from lora_trainer.tokens import tokenise
 
 Encode = Callable[[Sequence[str], int], Conditioning]  # texts, max_token_length
 Predict = Callable[[Tensor, Tensor, Conditioning, Sequence[SizeConditioning]], Tensor]
