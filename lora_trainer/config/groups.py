@@ -53,7 +53,8 @@ class CaptionConfig(Group):
 
     caption_extension: str = option(
         ".txt",
-        "Extension of the caption files (.txt and .caption stand in for each other); images without use their folder's words.",
+        "Extension of the caption files (.txt and .caption stand in for each other); "
+        "an image without one uses its folder's words.",
     )
     caption_prefix: str = option("", "Text added before every caption.")
     caption_suffix: str = option("", "Text added after every caption.")
