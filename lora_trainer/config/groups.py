@@ -43,7 +43,7 @@ class DatasetConfig(Group):
     flip_aug: bool = option(False, "Mirror half of the images at random; not for faces or lettering.")
     color_aug: bool = option(False, "Vary hue and gamma slightly at random; needs cache_latents off.")
     random_crop: bool = option(False, "Crop at a random place instead of the centre; needs cache_latents off.")
-    alpha_mask: bool = option(False, "Masked training: the transparent parts of an image don't count towards the loss.")
+    alpha_mask: bool = option(False, "Masked loss: the transparent parts of an image don't count towards the loss.")
     prior_loss_weight: float = option(1.0, "Weight of the regularisation images in the loss.", minimum=0.0)
 
 

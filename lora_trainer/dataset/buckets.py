@@ -53,7 +53,7 @@ def place(size: Size, config: DatasetConfig) -> Placement:
             begins with the image's name.
     """
     if min(size) < LATENT:
-        raise DatasetError(f"is only {size[0]}x{size[1]} px; use an image of at least {LATENT} px a side.")
+        raise DatasetError(f"is only {size[0]}x{size[1]} px; use an image of at least {LATENT}x{LATENT} px.")
     if not config.enable_bucket:
         if config.random_crop and size[0] >= config.resolution[0] and size[1] >= config.resolution[1]:
             return Placement(size, config.resolution)  # as sd-scripts: a random part at the image's own scale
@@ -82,7 +82,7 @@ def _place_without_upscaling(size: Size, resolution: Size, steps: int) -> Placem
         resized = _shrunk(size, resolution[0] * resolution[1], steps)
     bucket = (resized[0] // steps * steps, resized[1] // steps * steps)
     if not all(bucket):
-        how = "" if resized == size else f", {resized[0]}x{resized[1]} px at the training size"
+        how = "" if resized == size else f", {resized[0]}x{resized[1]} px at the training resolution"
         raise DatasetError(
             f"is {size[0]}x{size[1]} px{how}, but its shorter side needs {steps} px; "
             "crop or replace it, or set bucket_no_upscale to false."

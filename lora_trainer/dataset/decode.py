@@ -140,7 +140,7 @@ def _orientation(image: Image.Image) -> int:
 def _unreadable(error: Exception) -> str:
     words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if isinstance(error, Image.UnidentifiedImageError):
-        words = "its content is in no format that Pillow knows"
+        words = "it is in no format that Pillow knows"
     return f"can't be read as an image ({words}); re-export it as PNG or JPEG, or delete it."
 
 

@@ -48,7 +48,7 @@ def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progres
         skipped[folder.is_reg] += leftovers(folder.path, listing, endings, notices)
         notices += caption_remarks(folder, used, endings[0], caption)
         if not used:
-            notices.append(f"{folder.name}: no image in it can be used.")
+            notices.append(f"{folder.name}: none of its images can be used.")
     train = [item for item in items if not item.is_reg]
     reg = [item for item in items if item.is_reg]
     if not train:
@@ -132,15 +132,15 @@ def _match_regularisation(reg: list[ImageItem], wanted: int, notices: list[str])
     unused = len(reg) - len(taken)
     if unused:
         notices.append(
-            f"{unused} of {len(reg)} regularisation images aren't used: {wanted} uses of training images per epoch "
-            "need no more; raise the repeats of the training folders to use them."
+            f"{unused} of {len(reg)} regularisation images aren't used, because an epoch has only {wanted} samples of "
+            "training images; raise the repeats of the training folders to use them."
         )
     if uses < wanted:
         more, rest = divmod(wanted - uses, len(taken))
         taken = [replace(item, repeats=item.repeats + more + (n < rest)) for n, item in enumerate(taken)]
         notices.append(
-            f"The {len(taken)} regularisation images are repeated to {wanted} uses per epoch, as many as the training "
-            "images have."
+            f"The {len(taken)} regularisation images are repeated to {wanted} samples per epoch, to match the training "
+            "images."
         )
     return taken
 
@@ -149,4 +149,5 @@ def _nothing(directory: Path, skipped: list[Skipped]) -> str:
     """The sentence for a folder in which no image can be used."""
     if not skipped:
         return f"{directory} holds no images; put them into its <repeats>_<trigger> folder."
-    return f"No image in {directory} can be used ({len(skipped)} skipped): {skipped[0].path} {skipped[0].reason}"
+    first = skipped[0]
+    return f"No image in {directory} can be used ({len(skipped)} skipped). The first: {first.path} {first.reason}"

@@ -57,7 +57,7 @@ def load_pixels(
     if image.size != item.size:
         raise DatasetError(
             f"{item.path} changed while it was used: it was {item.size[0]}x{item.size[1]} px, now {image.size[0]}x"
-            f"{image.size[1]}; start again."
+            f"{image.size[1]}; start training again."
         )
     box = crop_box(item.placement.resized, item.bucket, crop_rng if config.random_crop else None)
     colour = _fit(image, item.placement.resized, box)

@@ -70,7 +70,9 @@ class ImageItem:
                 while block := file.read(1 << 20):
                     digest.update(block)
         except OSError as error:
-            raise DatasetError(f"{self.path} can't be read any more ({error.strerror}); start again.") from error
+            raise DatasetError(
+                f"{self.path} can't be read any more ({error.strerror}); start training again."
+            ) from error
         return digest.hexdigest()
 
 

@@ -114,19 +114,19 @@ def find_folders(directory: Path, is_reg: bool, notices: list[str]) -> list[tupl
     if found:
         if listing.images:
             notices.append(
-                f"{_count(len(listing.images), 'image')} ignored because they lie directly in {directory}; "
+                f"{_count(len(listing.images), 'image')} ignored: images directly in {directory} aren't used; "
                 "move them into a <repeats>_<trigger> folder to train on them."
             )
     elif listing.images and parsed and parsed[0]:
         found.append((_folder(directory.resolve(), parsed, is_reg), listing))
-        notices.append(f"{directory} is itself a <repeats>_<trigger> folder and is read as the only one.")
+        notices.append(f"{directory} is itself a <repeats>_<trigger> folder; it is used as the whole dataset.")
     if not found:
         raise (LooseImagesError if listing.images else DatasetError)(_what_to_rename(directory, listing))
     for folder, inside in found:
         if folder.repeats > PLAUSIBLE_REPEATS and inside.images:
             notices.append(
-                f"{folder.name} uses each of its images {folder.repeats} times in every epoch, as its name says; if "
-                f"that number is something else, such as a date, rename the folder, for instance to "
+                f"{folder.name} repeats each of its images {folder.repeats} times per epoch, as its name says; if that "
+                f"number means something else, such as a date, rename the folder, for instance to "
                 f"{_suggestion(folder.name)}."
             )
     return found
@@ -136,7 +136,7 @@ def _folder(path: Path, parsed: tuple[int, str], is_reg: bool) -> Folder:
     repeats, words = parsed
     if repeats > MOST_REPEATS:
         raise DatasetError(
-            f"The folder {path.name} asks for {repeats} uses of each image; rename it, for instance to "
+            f"The folder {path.name} asks for {repeats} repeats of each image; rename it, for instance to "
             f"{_suggestion(path.name)}."
         )
     return Folder(path, repeats, words, is_reg)
@@ -150,7 +150,7 @@ def is_foreign_image(path: Path) -> bool:
 
 def unopened(path: Path) -> str:
     """The end of a sentence on such a picture."""
-    return f"is a {path.suffix.lower()} file, which can't be opened here; convert it to PNG or JPEG."
+    return f"is a {path.suffix.lower()} file, which can't be read here; convert it to PNG or JPEG."
 
 
 def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], notices: list[str]) -> list[Skipped]:
@@ -174,25 +174,25 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], notices:
         elif ending in USUAL_ENDINGS and path.stem.lower() in stems:
             unread.append(path.name)
         else:
-            others[ending or "without ending"] += 1
+            others[ending or "no extension"] += 1
     if orphans:
         notices.append(
-            f"{folder.name}: {_count(len(orphans), 'caption file')} ignored, without an image ({names(orphans)})."
+            f"{folder.name}: {_count(len(orphans), 'caption file')} ignored: no image has that name ({names(orphans)})."
         )
     if unread:
         notices.append(
             f"{folder.name}: {_count(len(unread), 'caption file')} not read ({names(unread)}), because "
-            f"caption_extension is {endings[0]}; set it to {Path(unread[0]).suffix} to use captions."
+            f"caption_extension is {endings[0]}; set it to {Path(unread[0]).suffix} to use them."
         )
     if listing.masks:
         notices.append(
-            f"{folder.name}: {_count(len(listing.masks), 'mask')} not trained as a picture "
-            f"({names([mask.name for mask in listing.masks])}); for masked loss put it into the image's alpha channel "
-            "and set alpha_mask."
+            f"{folder.name}: {_count(len(listing.masks), 'mask')} left out of the images "
+            f"({names([mask.name for mask in listing.masks])}); for masked loss, put it into the image's alpha channel "
+            "and switch alpha_mask on."
         )
     if others:
         notices.append(
-            f"{folder.name}: {_count(sum(others.values()), 'file')} ignored, neither image nor caption "
+            f"{folder.name}: {_count(sum(others.values()), 'file')} ignored, being neither image nor caption "
             f"({', '.join(sorted(others))})."
         )
     nested = [path.name for path in listing.folders if _images_in(path)]
@@ -247,9 +247,9 @@ def _what_to_rename(directory: Path, listing: Listing) -> str:
     """The sentence for a folder without any ``<repeats>_<trigger>`` folder: the most likely remedy."""
     if listing.images:
         return (
-            f"{directory} holds images, but its name doesn't say how often to use them and with which words; rename it "
-            f"to <repeats>_<trigger>, such as {_suggestion(directory.resolve().name)}, or move them to a sub-folder "
-            "named so."
+            f"{directory} holds images, but its name gives neither repeats nor trigger word; rename it to "
+            f"<repeats>_<trigger>, for instance {_suggestion(directory.resolve().name)}, or move the images into a "
+            "sub-folder with such a name."
         )
     for path in listing.folders:
         if any(parse_name(inner.name) for inner in _list_if_readable(path).folders):
@@ -260,4 +260,6 @@ def _what_to_rename(directory: Path, listing: Listing) -> str:
                 f"No folder in {directory} is named <repeats>_<trigger>; rename {path.name}, for instance to "
                 f"{_suggestion(path.name)}."
             )
-    return f"{directory} holds no images; put them into a sub-folder named <repeats>_<trigger>, such as 10_mywords."
+    return (
+        f"{directory} holds no images; put them into a sub-folder named <repeats>_<trigger>, for instance 10_mytrigger."
+    )

@@ -22,12 +22,12 @@ def caption_remarks(folder: Folder, used: Used, ending: str, config: CaptionConf
     yield from _cut_off(folder, used, config)
     other = sorted({text.ending for _, text in used if text.ending and text.ending != ending})
     if other:
-        yield f"{folder.name}: captions were read from {' and '.join(other)} files where {ending} is missing."
+        yield f"{folder.name}: captions come from {' and '.join(other)} files where there is no {ending} file."
     several = [item.path.name for item, text in used if len(text.lines) > 1]
     if several and not config.enable_wildcard:
         yield (
-            f"{folder.name}: {len(several)} captions have several lines, only the first is used ({names(several)}); "
-            "set enable_wildcard to use all lines in turn."
+            f"{folder.name}: {len(several)} captions have several lines; only the first is used ({names(several)}). "
+            "Switch enable_wildcard on to use a random line each time."
         )
     foreign = [item.path.name for item, text in used if not text.known_encoding]
     if foreign:
@@ -70,8 +70,8 @@ def _without_trigger(folder: Folder, used: Used, config: CaptionConfig) -> Itera
         some = "its only caption doesn't" if len(written) == 1 else f"{len(without)} of {len(written)} captions don't"
         yield (
             f'{folder.name}: {some} contain the folder\'s words "{folder.trigger}" '
-            f"({names(without)}), so a prompt with these words may not call what is learned; write them into the "
-            f'captions, or set caption_prefix to "{folder.trigger}," to put them before every one.'
+            f"({names(without)}), so a prompt with these words may not bring up what was learned; write them into "
+            f'the captions, or set caption_prefix to "{folder.trigger}," to put them before each one.'
         )
 
 
@@ -87,8 +87,8 @@ def _cut_off(folder: Folder, used: Used, config: CaptionConfig) -> Iterator[str]
         remedy += " and shorten them" if larger and not enough else ""
         subject = "1 caption is" if len(long) == 1 else f"{len(long)} captions are"
         yield (
-            f"{folder.name}: {subject} longer than {limit} tokens ({names([name for name, _ in long])}); what is "
-            f"beyond them isn't trained: {remedy}."
+            f"{folder.name}: {subject} longer than {limit} tokens ({names([name for name, _ in long])}); what "
+            f"comes after that isn't trained: {remedy}."
         )
 
 

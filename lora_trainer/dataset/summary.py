@@ -76,15 +76,17 @@ def to_json(facts: DatasetSummary) -> dict[str, Any]:
 
 def describe(facts: DatasetSummary) -> list[str]:
     """The summary as lines for a person."""
-    lines = [f"{facts.images} images, {facts.samples} uses per epoch, in {facts.path}"]
+    lines = [f"{facts.path}: {facts.images} images, {facts.samples} samples per epoch"]
     if facts.reg_images:
-        lines.append(f"{facts.reg_images} regularisation images, {facts.reg_samples} uses per epoch")
+        lines.append(f"{facts.reg_images} regularisation images, {facts.reg_samples} samples per epoch")
     for folder in facts.folders:
-        kind = "regularisation, " if folder.is_reg else ""
-        lines.append(f'  {folder.name}: {kind}{folder.images} images x {folder.repeats}, words "{folder.trigger}"')
-    lines += [f"  bucket {size[0]}x{size[1]}: {uses} uses" for size, uses in facts.buckets]
+        kind, words = ("regularisation, ", "class") if folder.is_reg else ("", "trigger word")
+        lines.append(f'  {folder.name}: {kind}{folder.images} images x {folder.repeats}, {words} "{folder.trigger}"')
+    lines += [f"  bucket {size[0]}x{size[1]}: {uses} samples" for size, uses in facts.buckets]
     if facts.captions_missing or facts.captions_empty:
-        lines.append(f"{facts.captions_missing} captions missing, {facts.captions_empty} empty")
+        lines.append(
+            f"{facts.captions_missing} images without a caption file, {facts.captions_empty} with an empty one"
+        )
     if facts.skipped:
         lines.append(f"{len(facts.skipped)} files skipped")
     return [*lines, *facts.skipped, *facts.notices]

@@ -34,7 +34,9 @@ def split_command_line(text: str, source: str) -> list[tuple[str, Any]]:
         elif found:
             found[-1][1].append(word)
         else:
-            raise ConfigError(f"{source}: additional_parameters begins with {word!r}; options begin with --.")
+            raise ConfigError(
+                f"{source}: additional_parameters begins with {word!r}, but options begin with --; correct it."
+            )
     return [(name, _value(name, values)) for name, values in found]
 
 
@@ -70,7 +72,7 @@ def read_flat(draft: Draft, data: dict[str, Any]) -> None:
     draft.start_from(SD_DEFAULTS, flat)
     read_arguments(draft, flat.items())
     if "resolution" not in flat:
-        draft.notices.append("resolution isn't given; 512,512 is used.")
+        draft.notices.append("resolution isn't given; using 512,512.")
 
 
 def read_text_encoder_lr(draft: Draft, value: Any) -> None:
@@ -78,7 +80,9 @@ def read_text_encoder_lr(draft: Draft, value: Any) -> None:
     numbers = value.split() if isinstance(value, str) and " " in value else value
     if isinstance(numbers, (list, tuple)):
         if len({str(number) for number in numbers}) > 1:
-            draft.notices.append(f"text_encoder_lr has several values; the first, {numbers[0]}, is used for all.")
+            draft.notices.append(
+                f"text_encoder_lr has several values; using the first, {numbers[0]}, for all text encoders."
+            )
         numbers = numbers[0] if numbers else None
     draft.set("text_encoder_lr", numbers)
 
@@ -99,13 +103,13 @@ def _network_args(draft: Draft, value: Any) -> None:
 
 def _network_module(draft: Draft, value: Any) -> None:
     if not is_off(value) and value != "networks.lora":
-        draft.refuse(f"network_module {value} (networks.lora is offered)")
+        draft.refuse(f"network_module {value} (only networks.lora works here)")
 
 
 def read_save_model_as(draft: Draft, value: Any) -> None:
     """Only safetensors is written; the form turns anything but ckpt into it."""
     if value == "ckpt":
-        draft.refuse("save_model_as ckpt (safetensors is offered)")
+        draft.refuse("save_model_as ckpt (only safetensors is written here)")
 
 
 def read_masked_loss(draft: Draft, value: Any) -> None:

@@ -88,7 +88,7 @@ class Draft:
         elif option in ZERO_IS_UNSET and same(value, 0):
             zero, value = value, sd_default(option)
             if value is not None and option not in ZERO_IS_ONE:
-                self.notices.append(f"{name} {zero} counts as not set, as in kohya; {value} is used.")
+                self.notices.append(f"{name} {zero} means not set, as in kohya; using {value}.")
         if option.endswith("_lr_weight") and isinstance(value, str) and "," in value:
             value = ",".join(part.strip() or "0" for part in value.split(","))  # an empty place counts 0 in kohya
         self.values[option] = self._read(name, value, row.type, _constraints(option))
@@ -143,7 +143,7 @@ class Draft:
         """
         if self._refused:
             raise ConfigError(
-                f"{self.source} asks for what this program doesn't offer: {', '.join(self._refused)}; "
+                f"{self.source} asks for what isn't possible here: {', '.join(self._refused)}; "
                 f"change {'it or switch it' if len(self._refused) == 1 else 'them or switch them'} off."
             )
         if self._unknown:

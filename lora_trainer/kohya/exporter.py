@@ -86,7 +86,7 @@ def export_kohya(config: RunConfig, fields: dict[str, Any] | None = None) -> Koh
         rule(flat, data, extra, lost)
     data["additional_parameters"] = " ".join(extra)
     lost += [
-        f"{name} has a space or quote, which kohya's form doesn't keep together."
+        f"{name} contains a space or a quote, so kohya's form will split it."
         for name in ("caption_prefix", "caption_suffix", "caption_separator", "keep_tokens_separator",
                      "secondary_separator", "optimizer_args", "lr_scheduler_args")
         if set(" \t\n\"'") & set(_spaced(flat[name]))
@@ -132,10 +132,10 @@ def _names(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: l
     convolutions = flat["conv_dim"] or flat["conv_block_dims"]
     data["LoRA_type"] = "Kohya LoCon" if convolutions else "Standard"
     if not convolutions and flat["conv_alpha"] != 1:
-        lost.append("conv_alpha has no effect without conv_dim, and kohya's form doesn't keep it then.")
+        lost.append("conv_alpha has no effect without conv_dim, and kohya's form drops it.")
     data["v_parameterization"] = bool(flat["v_parameterization"])
     if flat["v_parameterization"] is False:
-        lost.append("v_parameterization false can't be told from what the checkpoint says by itself.")
+        lost.append("v_parameterization false is written as not set, so kohya will follow the checkpoint.")
 
 
 def _rates(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
@@ -144,7 +144,7 @@ def _rates(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: l
     empty = [name for name, value in rates.items() if value is None]
     for name in empty if len(empty) == 1 else []:
         rates[name] = flat["learning_rate"]
-        lost.append(f"{name} is written as the number that it has from learning_rate, {flat['learning_rate']}.")
+        lost.append(f"{name} is empty here and is written as the value of learning_rate, {flat['learning_rate']}.")
     data.update({name: value or 0.0 for name, value in rates.items()})
 
 
@@ -187,14 +187,16 @@ def _text_cache(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lo
     if flat["cache_text_encoder_outputs_to_disk"] and possible and data["sdxl"]:
         extra.append("--cache_text_encoder_outputs_to_disk")
     elif flat["cache_text_encoder_outputs_to_disk"]:
-        lost.append("cache_text_encoder_outputs_to_disk is for SDXL with unchanged captions only in kohya.")
+        lost.append("kohya uses cache_text_encoder_outputs_to_disk only for SDXL with unchanging captions.")
     if not flat["cache_text_encoder_outputs"]:
-        lost.append("cache_text_encoder_outputs false is kohya's normal case; loaded again it is true.")
+        lost.append(
+            "cache_text_encoder_outputs false is kohya's default and isn't written; loaded again, it will be true."
+        )
 
 
 def _own(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
     if flat["save_state_every_n_minutes"] != OPTIONS["save_state_every_n_minutes"].default:
-        lost.append("save_state_every_n_minutes is unknown to kohya.")
+        lost.append("kohya has no save_state_every_n_minutes; it isn't written.")
 
 
 _Rule = Callable[[dict[str, Any], dict[str, Any], list[str], list[str]], None]

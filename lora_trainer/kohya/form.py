@@ -40,9 +40,7 @@ def refuse_other_tabs(data: dict[str, Any], source: str) -> None:
     whole = "pretrained_model_name_or_path" in data and "max_resolution" in data  # a saved form, not a few options
     if telling or whole:
         tab, sign = OTHER_TABS.get(telling or "", "Dreambooth"), f"has {telling}" if telling else "lacks network_dim"
-        raise ConfigError(
-            f"{source} is a configuration of kohya's {tab} tab (it {sign}); load one saved from the LoRA tab."
-        )
+        raise ConfigError(f"{source} is a file of kohya's {tab} tab (it {sign}); load one saved from the LoRA tab.")
 
 
 def read_form(draft: Draft, data: dict[str, Any]) -> None:
@@ -63,9 +61,9 @@ def _kind(draft: Draft, data: dict[str, Any]) -> None:
     """LoRA_type: which family of networks; only some have 3x3 convolutions."""
     kind = data.get("LoRA_type") or "Standard"
     if kind not in LORA_TYPES:
-        draft.refuse(f"LoRA_type {kind} ({' and '.join(LORA_TYPES)} are offered)")
+        draft.refuse(f"LoRA_type {kind} (only {' and '.join(LORA_TYPES)} work here)")
     if not is_off(data.get("locon")):
-        draft.refuse("locon (LoRA_type Kohya LoCon is offered)")
+        draft.refuse("locon (use LoRA_type Kohya LoCon)")
     for name in ("conv_dim", "conv_alpha"):
         if kind == "Kohya LoCon":
             draft.set(name, data.get(name, 1))
@@ -132,7 +130,7 @@ def _warmup(draft: Draft, data: dict[str, Any]) -> None:
     draft.set("lr_warmup_steps", data.get("lr_warmup", 10) or 0, "lr_warmup")
     percent = draft.values["lr_warmup_steps"]
     if percent > 100:
-        raise ConfigError(f"{draft.source}: lr_warmup can't be {percent:g}; it is a percentage of all steps.")
+        raise ConfigError(f"{draft.source}: lr_warmup can't be {percent:g}; give a percentage of all steps.")
     draft.values["lr_warmup_steps"] = min(percent / 100, WHOLE_RUN)
 
 

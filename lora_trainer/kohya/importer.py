@@ -134,7 +134,7 @@ def _agree(draft: Draft) -> None:
     if steps % 8:
         values["bucket_reso_steps"] = -(-steps // 64) * 64
         draft.notices.append(
-            f"bucket_reso_steps {steps} isn't possible (kohya refuses it too); {values['bucket_reso_steps']} is used."
+            f"bucket_reso_steps {steps} isn't possible (kohya refuses it, too); using {values['bucket_reso_steps']}."
         )
     if draft.masked_loss and not values.get("alpha_mask"):
         draft.idle("masked_loss", "needs masks; alpha_mask takes them from the images' alpha channel")
@@ -143,11 +143,11 @@ def _agree(draft: Draft) -> None:
     if values.get("lr_warmup_steps") and without:
         values["lr_warmup_steps"] = 0.0
         if not draft.warmup_assumed:
-            draft.notices.append(f"The warm-up is dropped, because {without} has none.")
+            draft.notices.append(f"The warm-up is left out, because {without} has none.")
     if not any(values.get(name) for name in ("block_dims", "down_lr_weight", "mid_lr_weight", "up_lr_weight")):
         for name in ("block_alphas", "conv_block_dims", "conv_block_alphas"):
             if values.pop(name, None):
-                draft.idle(name, "used only together with block_dims")
+                draft.idle(name, "works only together with block_dims")
 
 
 def _agree_caches(draft: Draft) -> None:
@@ -157,7 +157,7 @@ def _agree_caches(draft: Draft) -> None:
     for name in ("color_aug", "random_crop"):
         if values.get(name) and values.get("cache_latents", True):
             values["cache_latents"] = values["cache_latents_to_disk"] = False
-            draft.notices.append(f"cache_latents is switched off, because {name} changes the images at every use.")
+            draft.notices.append(f"cache_latents is switched off, because {name} changes the images each time.")
     if not values.get("cache_text_encoder_outputs", True):
         del values["cache_text_encoder_outputs"]  # kohya can't cache where we can; the result is the same
     if values.get("cache_text_encoder_outputs_to_disk"):

@@ -68,17 +68,17 @@ NOT_OFFERED = (
 )  # fmt: skip
 
 NO_EFFECT: dict[str, tuple[str, ...]] = {
-    "speed or memory only, which this program sees to itself": (
+    "these concern speed and memory only, which this program handles itself": (
         "cache_info", "ddp_gradient_as_bucket_view", "ddp_static_graph", "ddp_timeout",
         "disable_mmap_load_safetensors", "fused_backward_pass", "highvram", "lowram", "lowvram",
         "max_data_loader_n_workers", "mem_eff_attn", "no_half_vae", "persistent_data_loader_workers", "sdpa",
         "sdxl_no_half_vae", "skip_cache_check", "tokenizer_cache_dir", "torch_compile", "xformers",
     ),
-    "belongs to the launcher; start this program with accelerate launch for several processes": (
+    "for the launcher; use accelerate launch for several processes": (
         "dynamo_backend", "dynamo_mode", "dynamo_use_dynamic", "dynamo_use_fullgraph", "extra_accelerate_launch_args",
         "gpu_ids", "main_process_port", "multi_gpu", "num_cpu_threads_per_process", "num_machines", "num_processes",
     ),
-    "the state for resuming is always saved": (
+    "the resume state is always saved": (
         "save_last_n_epochs_state", "save_last_n_steps_state", "save_state", "save_state_on_train_end",
     ),
     "nothing is uploaded, and the log is log.jsonl in the run's folder": (
@@ -87,17 +87,17 @@ NO_EFFECT: dict[str, tuple[str, ...]] = {
         "log_config", "log_prefix", "log_tracker_config", "log_tracker_name", "log_with", "save_state_to_huggingface",
         "use_wandb", "use_wandb_checkbox", "wandb_api_key", "wandb_api_key_textbox", "wandb_run_name",
     ),
-    "isn't written to the file's metadata": (
+    "not written to the file's metadata": (
         "metadata_is_negative_embedding", "metadata_merged_from", "metadata_preprocessor", "metadata_thumbnail",
         "metadata_trigger_phrase", "metadata_usage_hint",
     ),
-    "kohya's trainer itself doesn't use it for a LoRA": (
+    "kohya's trainer doesn't use it for a LoRA either": (
         "block_lr", "fp16_master_weights_and_gradients", "no_token_padding", "offload_optimizer_device",
         "offload_optimizer_nvme_path", "offload_param_device", "offload_param_nvme_path",
         "stop_text_encoder_training", "stop_text_encoder_training_pct", "use_safetensors", "zero3_init_flag",
         "zero3_save_16bit_model", "zero_stage",
     ),
-    "belongs to kohya's form": ("file_path", "model_list", "save_as", "save_as_bool"),
+    "for kohya's form only": ("file_path", "model_list", "save_as", "save_as_bool"),
     "for LyCORIS, DyLoRA, LoHa and LoKr only": (
         "LyCORIS_preset", "bypass_mode", "constrain", "decompose_both", "dora_wd", "factor", "rank_dropout_scale",
         "rescaled", "train_norm", "train_on_input", "unit", "use_cp", "use_scalar", "use_tucker",

@@ -126,5 +126,5 @@ def _read_weights(name: str, text: str, length: int) -> list[float]:
 
 def _of_block(numbers: Sequence[Number], target: Target) -> Number:
     if target.block is None or target.block >= len(numbers):
-        raise ConfigError(f"{target.path} is in no block of the usual layout; leave the per-block lists empty.")
+        raise ConfigError(f"{target.path} is in no block of the usual layout; leave the options per block empty.")
     return numbers[target.block]

@@ -64,7 +64,7 @@ def read_lora(path: Path) -> LoraFile:
         FileError: if it is missing, broken, no LoRA, of another kind or for an unsupported model (says which).
     """
     if path.suffix.lower() != ".safetensors":
-        raise FileError(f"{path} isn't a .safetensors file; convert it first, other formats can carry programs.")
+        raise FileError(f"{path} isn't a .safetensors file; convert it first, because other formats can contain code.")
     if not path.is_file():
         raise FileError(f"There is no LoRA file {path}; check the path.")
     metadata = dict(read_header(path).metadata)

@@ -106,5 +106,5 @@ def _refusal(path: Path, name: str, names: Iterable[str]) -> str:
     """The sentence for a file that holds something else than LoRA weights."""
     for sign, kind in _OTHER_KINDS.items():
         if any(sign in other for other in names):
-            return f"{path} is of the kind {kind}; only plain LoRA (with or without convolutions) can be read."
+            return f"{path} is of type {kind}; only plain LoRA (with or without convolutions) can be read."
     return f"{path} isn't a LoRA for SD 1, SD 2 or SDXL (it holds {name})."

@@ -100,7 +100,7 @@ class LoraModule(Adapter):
         alpha = float(parts["alpha"]) if "alpha" in parts else float(down.shape[0])
         if not (torch.isfinite(down).all() and torch.isfinite(up).all() and math.isfinite(alpha)):
             raise FileError(
-                f"{path} holds NaN or infinite numbers (first in {key}); its training went wrong, use an earlier save."
+                f"{path} holds NaN or infinite numbers (first in {key}); its training failed, so use an earlier epoch."
             )
         return LoraWeights(down, up, alpha)
 

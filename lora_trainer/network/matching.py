@@ -32,7 +32,7 @@ def match(file: LoraFile, targets: Sequence[Target], info: ModelInfo) -> tuple[d
         else:
             matches[target.key] = weights
     if not matches:
-        raise FileError(f"No part of {file.path} fits {info.checkpoint} (its first key is {next(iter(file.modules))}).")
+        raise FileError(f"Nothing in {file.path} fits {info.checkpoint} (its first key is {next(iter(file.modules))}).")
     if not strangers:
         return matches, []
     return matches, [

@@ -132,7 +132,9 @@ class LoraNetwork:
             module.copy_from(weights, file.path)
         fresh = sum(module.key not in matches for module in self.modules)
         if fresh:
-            self.notices.append(f"{fresh} of {len(self.modules)} modules aren't in {file.path.name} and start anew.")
+            self.notices.append(
+                f"{fresh} of {len(self.modules)} modules aren't in {file.path.name}; these start from scratch."
+            )
 
     def attach(self) -> LoraNetwork:
         """Add the LoRA to the model's forward passes from now on."""
@@ -243,7 +245,7 @@ class LoraNetwork:
             odd = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
             raise FileError(
                 f"The saved state doesn't fit this configuration ({len(odd)} weights differ, first {odd[0]}); "
-                "start anew or restore the configuration."
+                "start again without --resume, or restore the settings."
             )
         for module in self.modules:
             module.take_parts({name: tensors[f"{module.key}.{name}"] for name in module.file_parts()})

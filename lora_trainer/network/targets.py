@@ -100,8 +100,8 @@ def text_targets(encoders: Sequence[TextEncoder], info: ModelInfo) -> list[Targe
         own = list(_encoder_targets(encoder, info.family))
         if not own:
             raise UnsupportedModelError(
-                f"The text encoder {encoder.prefix} of {info.checkpoint} has no layers named the {encoder.naming} way; "
-                "switch its training off with network_train_unet_only."
+                f"The text encoder {encoder.prefix} of {info.checkpoint} has no layers named in the {encoder.naming} "
+                "style; switch network_train_unet_only on to leave it out."
             )
         found += own
     return found
@@ -164,6 +164,6 @@ def _weight_shape(module: nn.Module, path: str) -> tuple[int, ...]:
     weight = getattr(module, "weight", None)
     if weight is None or weight.dim() not in (2, 4):
         raise UnsupportedModelError(
-            f"{path} has no 2-D or 4-D weight; quantised models can't be trained, load the checkpoint unquantised."
+            f"{path} has no 2-D or 4-D weight; quantised models can't be trained, so load an unquantised checkpoint."
         )
     return tuple(int(size) for size in weight.shape)

@@ -143,7 +143,7 @@ def test_tiny_images_are_refused_in_every_mode(size: tuple[int, int], config: Da
 def test_images_below_one_step_are_refused_with_the_remedy() -> None:
     with pytest.raises(DatasetError, match=r"needs 64 px.*bucket_no_upscale"):
         place((63, 300), DatasetConfig())
-    with pytest.raises(DatasetError, match="at the training size"):
+    with pytest.raises(DatasetError, match="at the training resolution"):
         place((20000, 200), DatasetConfig())
 
 

@@ -66,7 +66,7 @@ def test_caption_endings(save: Save, read: Scan, root: Path, option: str, files:
         return
     configured = any(name.lower() == "a" + caption_endings(option)[0] for name in files)
     assert any("files where" in text for text in data.notices) is not configured
-    assert not any("without an image" in text for text in data.notices)
+    assert not any("no image has that name" in text for text in data.notices)
 
 
 @pytest.mark.parametrize(

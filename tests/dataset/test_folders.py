@@ -63,7 +63,7 @@ def test_layout(save: Save, read: Scan) -> None:
 
 def test_missing_folder_and_images_without_a_repeats_folder(save: Save, read: Scan, root: Path) -> None:
     save("a.png", caption="x")
-    with pytest.raises(DatasetError, match=r"rename it.* such as 10_dataset, or move"):
+    with pytest.raises(DatasetError, match=r"rename it.* for instance 10_dataset, or move"):
         read()
     root.rename(root.parent / "elsewhere")
     with pytest.raises(DatasetError, match=r"dataset doesn't exist"):
@@ -133,7 +133,7 @@ def test_what_is_ignored_is_told(save: Save, read: Scan, root: Path) -> None:
     assert "photos with 2 images" in notice(data, "repeats", "10_photos")
     assert "0 repeats" in notice(data, "0_never")
     assert "inner" in notice(data, "sub-folders")
-    assert "old.txt" in notice(data, "without an image")
+    assert "old.txt" in notice(data, "no image has that name")
     assert "(.pdf)" in notice(data, "neither image nor caption")
     assert len(data.notices) == 6
 

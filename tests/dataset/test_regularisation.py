@@ -45,7 +45,7 @@ def test_too_few_regularisation_images_are_repeated(save: Save, read: Scan, tmp_
     data = read(reg_data_dir=str(tmp_path / "reg"))
     assert [item.repeats for item in data.items if item.is_reg] == [3, 3, 2, 2, 2]
     assert data.reg_samples == data.train_samples == 12
-    assert "repeated to 12 uses" in notice(data, "repeated")
+    assert "repeated to 12 samples" in notice(data, "repeated")
 
 
 def test_regularisation_repeats_are_taken_before_they_are_adjusted(save: Save, read: Scan, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_json_and_lines(data: Dataset) -> None:
     lines = describe(facts)
     assert all("\n" not in line for line in lines)
     text = "\n".join(lines)
-    assert "4 images, 32 uses per epoch" in text
-    assert "576x384: 20 uses" in text
+    assert "4 images, 32 samples per epoch" in text
+    assert "576x384: 20 samples" in text
     for line in (*data.notices, *map(str, data.skipped)):
         assert line in lines

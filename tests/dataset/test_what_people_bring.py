@@ -54,9 +54,9 @@ def test_a_date_as_repeats_is_doubted(save: Save, read: Scan, root: Path) -> Non
     save("20240115_holiday/a.png", caption="holiday")
     data = read()
     assert data.train_samples == 20240115
-    assert "10_holiday" in notice(data, "20240115 times in every epoch", "date")
+    assert "10_holiday" in notice(data, "20240115 times per epoch", "date")
     (root / "20240115_holiday").rename(root / "9999999999_holiday")
-    with pytest.raises(DatasetError, match="9999999999 uses of each image; rename it"):
+    with pytest.raises(DatasetError, match="9999999999 repeats of each image; rename it"):
         read()
 
 

@@ -61,7 +61,7 @@ def test_empty_values_are_the_trainers_defaults() -> None:
 def test_replaced_zero_is_told(zero: object) -> None:
     loaded = load_kohya({**FORM, "huber_c": zero, "vae_batch_size": 0, "clip_skip": 0, "loraplus_lr_ratio": 0})
     assert loaded.config.loss.huber_c == 0.1
-    assert loaded.notices == [f"huber_c {zero} counts as not set, as in kohya; 0.1 is used."]
+    assert loaded.notices == [f"huber_c {zero} means not set, as in kohya; using 0.1."]
 
 
 def test_null_says_nothing() -> None:
