@@ -186,7 +186,7 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], notices:
         )
     if listing.masks:
         notices.append(
-            f"{folder.name}: {_count(len(listing.masks), 'mask')} left out of the images "
+            f"{folder.name}: {_count(len(listing.masks), 'mask')} not trained as images "
             f"({names([mask.name for mask in listing.masks])}); for masked loss, put it into the image's alpha channel "
             "and switch alpha_mask on."
         )
