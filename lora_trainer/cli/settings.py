@@ -52,6 +52,12 @@ def read_settings(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any], 
     return config.replace(**parse_assignments(args.set)), fields, list(notices)
 
 
+def typed_paths(args: argparse.Namespace) -> frozenset[str]:
+    """Class paths that were typed in ``--set``: only those may come from packages that aren't known here."""
+    values = parse_assignments(args.set)
+    return frozenset(str(values[name]).strip() for name in ("optimizer_type", "lr_scheduler_type") if values.get(name))
+
+
 def notices_on_fields(fields: dict[str, Any], glance: Glance | None) -> list[str]:
     """What a kohya file says beside its options that a training here doesn't follow, a line each."""
     lines = [f"{name} isn't used: {reason}." for name, reason in NOT_USED.items() if fields.get(name)]

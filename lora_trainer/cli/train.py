@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_trainer.cli.settings import given_or, notices_on_fields, read_settings
+from lora_trainer.cli.settings import given_or, notices_on_fields, read_settings, typed_paths
 from lora_trainer.cli.terminal import ProgressBar, duration, is_first_process, say, stop_on_signals
 from lora_trainer.errors import ConfigError, LoraTrainerError
 from lora_trainer.training.events import (
@@ -159,7 +159,7 @@ def run_train(args: argparse.Namespace) -> None:
     with stop_on_signals(token):
         host = open_host(places, config)
         notices += notices_on_fields(fields, host.glance())
-        reader = train_and_tell(host, places, config, token, args.resume, args.overwrite, notices)
+        reader = train_and_tell(host, places, config, token, args.resume, args.overwrite, notices, typed_paths(args))
         lora = reader.finished.path if reader.finished else None
         if args.test and lora and not token.cancelled and is_first_process():
             from lora_trainer.cli.evaluate import test_and_tell
@@ -175,6 +175,7 @@ def train_and_tell(
     resume: bool = False,
     overwrite: bool = False,
     notices: Iterable[str] = (),
+    typed: frozenset[str] = frozenset(),
 ) -> Reader:
     """Train with progress on the terminal and a summary at the end."""
     from lora_trainer.cli import RunFailedError
@@ -185,7 +186,7 @@ def train_and_tell(
     for line in notices:
         reader.show(Notice(line))
     started = time.monotonic()
-    request = RunRequest(places.name, places.dataset, config, places.output, resume, overwrite)
+    request = RunRequest(places.name, places.dataset, config, places.output, resume, overwrite, typed)
     try:
         reader.read(train(host, request, token))
     except LoraTrainerError as error:

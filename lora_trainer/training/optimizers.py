@@ -1,11 +1,10 @@
-"""Optimisers by name: torch's, bitsandbytes', Adafactor, Lion, Prodigy, and any class path."""
+"""Optimisers by name: torch's, bitsandbytes', Adafactor, Lion, Prodigy, and class paths."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 from torch.optim import Optimizer
 
 from lora_trainer.config import OptimizerConfig
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, quoted, shortened
+from lora_trainer.training.classes import INSTEAD, load_class
 from lora_trainer.training.lion import Lion
 from lora_trainer.training.prodigy import Prodigy
 
@@ -44,15 +44,9 @@ CLASS_PATHS: dict[str, str] = {
     "SGDScheduleFree": "schedulefree.SGDScheduleFree",
 }
 NAMES = (*BUILT_IN, *CLASS_PATHS)
-INSTEAD = {  # what to choose where a package is missing
-    "bitsandbytes": "AdamW (its states are small for a LoRA)",
-    "dadaptation": "Prodigy, which needs no package",
-    "schedulefree": "AdamW with a cosine schedule",
-    "transformers": "AdamW",
-}
 
 
-def create_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
+def create_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig, typed: Collection[str] = ()) -> Optimizer:
     """Make the optimiser, in training mode.
 
     Adafactor with ``relative_step`` (its default, as in sd-scripts) finds its own rates: those of the groups are set to
@@ -62,12 +56,13 @@ def create_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> O
     Args:
         groups: parameter groups with ``params`` and, where it differs from ``learning_rate``, ``lr``; other keys, such
             as ``name``, are kept.
+        typed: class paths that were typed on the command line; see :mod:`lora_trainer.training.classes`.
 
     Raises:
         ConfigError: for an unknown name, arguments that don't suit it, or a package that is missing or doesn't work
             on this device; says what to choose instead.
     """
-    cls = _find_class(config.optimizer_type.strip())
+    cls = _find_class(config.optimizer_type.strip(), typed)
     groups = [{"lr": config.learning_rate, **group} for group in groups]
     arguments = _arguments(cls, config)
     _check_rates(cls, groups)
@@ -78,6 +73,8 @@ def create_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> O
         arguments["lr"] = config.learning_rate
     if cls.__module__.startswith("bitsandbytes"):
         _try_out(cls, arguments, groups[0]["params"][0].device, config.optimizer_type)
+    elif config.optimizer_args:
+        _try_arguments(cls, arguments, groups[0], config)
     optimizer = _construct(cls, groups, arguments, config)
     _set_mode(optimizer, training=True)
     return optimizer
@@ -120,7 +117,7 @@ def _set_mode(optimizer: Optimizer, training: bool) -> None:
         (optimizer.train if training else optimizer.eval)()  # type: ignore[attr-defined]
 
 
-def _find_class(name: str) -> type[Optimizer]:
+def _find_class(name: str, typed: Collection[str]) -> type[Optimizer]:
     folded = {known.lower(): known for known in NAMES}
     known = folded.get(name.lower(), name)
     if known in BUILT_IN:
@@ -130,29 +127,11 @@ def _find_class(name: str) -> type[Optimizer]:
         own = {n.lower(): n for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, Optimizer)}
         if path.lower() not in own or path.lower() == "optimizer":
             raise ConfigError(
-                f"optimizer_type can't be {name!r}; choose one of {', '.join(NAMES)}, "
+                f"optimizer_type can't be {quoted(name)}; choose one of {', '.join(NAMES)}, "
                 "an optimiser of torch.optim, or a class path such as package.module.Class."
             )
         path = f"torch.optim.{own[path.lower()]}"
-    return _import_class(path, name)
-
-
-def _import_class(path: str, name: str) -> type[Optimizer]:
-    module, _, attribute = path.rpartition(".")
-    package = module.partition(".")[0]
-    try:
-        cls = getattr(importlib.import_module(module), attribute)
-    except ImportError as error:
-        remedy = f"choose {INSTEAD[package]}, or install {package}" if package in INSTEAD else f"install {package}"
-        raise ConfigError(f"optimizer_type {name} can't be imported ({_first_line(error)}); {remedy}.") from error
-    except (AttributeError, RuntimeError, OSError) as error:  # a native library that doesn't load raises the latter two
-        remedy = f"; choose {INSTEAD[package]}." if package in INSTEAD else "; check the class path."
-        raise ConfigError(
-            f"optimizer_type {name} can't be loaded from {module} ({_first_line(error)}){remedy}"
-        ) from error
-    if not (inspect.isclass(cls) and issubclass(cls, Optimizer)):
-        raise ConfigError(f"optimizer_type {name} isn't an optimiser class; name a subclass of torch.optim.Optimizer.")
-    return cls
+    return load_class("optimizer_type", path, Optimizer, typed, name)
 
 
 def _arguments(cls: type[Optimizer], config: OptimizerConfig) -> dict[str, Any]:
@@ -165,7 +144,7 @@ def _arguments(cls: type[Optimizer], config: OptimizerConfig) -> dict[str, Any]:
             raise ConfigError("optimizer_args can't hold lr; set learning_rate, unet_lr or text_encoder_lr instead.")
         if name not in names and not any(row.kind is row.VAR_KEYWORD for row in rows.values()):
             raise ConfigError(
-                f"optimizer_args: {cls.__name__} has no argument {name!r}; it has {', '.join(sorted(names))}."
+                f"optimizer_args: {cls.__name__} has no argument {quoted(name)}; it has {', '.join(sorted(names))}."
             )
     if config.optimizer_type.strip().lower().startswith("sgdnesterov"):
         arguments = {"momentum": 0.9, "nesterov": True, **arguments}
@@ -203,11 +182,33 @@ def _construct(
             except RuntimeError:  # this torch has no fused kernel for the device
                 return cls(groups, **arguments)
         return cls(groups, **arguments)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"optimizer_args {config.optimizer_args} don't suit {config.optimizer_type} ({_first_line(error)}); "
-            "change or remove them."
-        ) from error
+    except Exception as error:  # arguments of every type reach classes that expect numbers
+        raise _unsuitable(config, error) from error
+
+
+def _try_arguments(
+    cls: type[Optimizer], arguments: dict[str, Any], group: dict[str, Any], config: OptimizerConfig
+) -> None:
+    """One step on a throw-away parameter: some arguments are used, and fail, only there.
+
+    Raises:
+        ConfigError: quotes the arguments.
+    """
+    trial = torch.nn.Parameter(torch.ones(2, 2, device=group["params"][0].device))
+    trial.grad = torch.ones_like(trial)
+    try:
+        optimizer = cls([{**group, "params": [trial]}], **arguments)
+        _set_mode(optimizer, training=True)
+        optimizer.step()
+    except Exception as error:  # as above
+        raise _unsuitable(config, error) from error
+
+
+def _unsuitable(config: OptimizerConfig, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"optimizer_args {quoted(config.optimizer_args)} don't suit {config.optimizer_type} ({_first_line(error)}); "
+        "change or remove them."
+    )
 
 
 def _try_out(cls: type[Optimizer], arguments: dict[str, Any], device: torch.device, name: str) -> None:
@@ -234,4 +235,4 @@ def _not_working(name: str, device: torch.device, why: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__), 200)

@@ -15,6 +15,7 @@ from lora_trainer.errors import ConfigError
 from lora_trainer.files import check_writable
 from lora_trainer.hosts.base import GenerateRequest, Host, TakenModel
 from lora_trainer.network.network import LoraNetwork
+from lora_trainer.training.classes import check_paths
 from lora_trainer.training.diffusion import NoiseSchedule
 from lora_trainer.training.events import CancelToken, Event, Notice, Saved
 from lora_trainer.training.feed import Feed
@@ -44,6 +45,7 @@ class RunRequest:
     output: Path  # the folder that will hold <name>/
     resume: bool = False
     overwrite: bool = False
+    typed: frozenset[str] = frozenset()  # class paths that were typed on the command line, by the user who runs them
 
 
 def train(host: Host, request: RunRequest, token: CancelToken | None = None) -> Iterator[Event]:
@@ -57,12 +59,13 @@ def train(host: Host, request: RunRequest, token: CancelToken | None = None) -> 
     token = token or CancelToken()
     processes = Processes()
     check_name(request, host.lora_dir)
+    told = check_paths(request.config, request.typed)
     folder = RunFolder(request.output, request.name)
     folder.prepare()
     check_writable(host.lora_dir, "LoRA folder")
     dataset = scan(request.dataset, request.config.dataset, request.config.caption)
     if processes.is_main:
-        yield from (Notice(text) for text in [*dataset.notices, *map(str, dataset.skipped)])
+        yield from (Notice(text) for text in [*told, *dataset.notices, *map(str, dataset.skipped)])
     with host.take(request.config.memory.mixed_precision) as model:
         session = _open(host, request, model, dataset, folder, processes)
         written: list[Path] = []
@@ -105,7 +108,7 @@ def _open(
     config = config.replace(seed=seed)
     network = LoraNetwork.create(model.unet, model.text_encoders, info, config, seed).to(model.device)
     groups = network.parameter_groups(config)
-    optimizer = create_optimizer(groups, config.optimizer)
+    optimizer = create_optimizer(groups, config.optimizer, request.typed)
     batches = batches_per_epoch(dataset, config.dataset.train_batch_size * processes.world)
     steps = total_steps(config.optimizer, batches)
     epochs = total_epochs(steps, batches, config.optimizer.gradient_accumulation_steps)
@@ -124,7 +127,7 @@ def _open(
         schedule=NoiseSchedule.from_alphas(model.alphas_cumprod, config.loss.zero_terminal_snr),
         prediction_type=prediction,
         optimizer=optimizer,
-        scheduler=create_scheduler(optimizer, config.schedule, steps),
+        scheduler=create_scheduler(optimizer, config.schedule, steps, request.typed),
         scaler=make_grad_scaler(model.device, config.memory.mixed_precision),
         parameters=[parameter for group in groups for parameter in group["params"]],
         processes=processes,

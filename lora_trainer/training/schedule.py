@@ -1,19 +1,19 @@
-"""Learning-rate schedules: sd-scripts' list in closed form, and any scheduler class."""
+"""Learning-rate schedules: sd-scripts' list in closed form, and scheduler classes."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from lora_trainer.config import ScheduleConfig
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, quoted, shortened
+from lora_trainer.training.classes import load_class
 from lora_trainer.training.optimizers import is_schedule_free, rate_of
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,9 @@ POLYNOMIAL_END = 1e-7  # the rate at which the polynomial schedule ends, as in t
 INVERSE_SQRT_TIMESCALE = 10_000  # where neither a time scale nor a warm-up is given, as in transformers
 
 
-def create_scheduler(optimizer: Optimizer, config: ScheduleConfig, total_steps: int) -> LRScheduler:
+def create_scheduler(
+    optimizer: Optimizer, config: ScheduleConfig, total_steps: int, typed: Collection[str] = ()
+) -> LRScheduler:
     """Make the schedule; step it once after every optimiser step.
 
     ``lr_scheduler_type`` wins over ``lr_scheduler``. Adafactor with its own rates gets a schedule that only reports
@@ -31,6 +33,7 @@ def create_scheduler(optimizer: Optimizer, config: ScheduleConfig, total_steps: 
 
     Args:
         total_steps: optimiser steps of the whole run; warm-up and decay below 1 are shares of it.
+        typed: class paths that were typed on the command line; see :mod:`lora_trainer.training.classes`.
 
     Raises:
         ConfigError: names the option, e.g. a warm-up where the schedule has none.
@@ -43,7 +46,7 @@ def create_scheduler(optimizer: Optimizer, config: ScheduleConfig, total_steps: 
         return LambdaLR(optimizer, lambda step: 1.0)
     if config.lr_scheduler_type:
         _refuse_warmup(config, config.lr_scheduler_type, "or give it in lr_scheduler_args")
-        return _custom(optimizer, config)
+        return _custom(optimizer, config, typed)
     if config.lr_scheduler == "adafactor":
         raise ConfigError(
             "lr_scheduler adafactor needs optimizer_type Adafactor with relative_step=True; choose another one."
@@ -137,10 +140,10 @@ def _piecewise(arguments: dict[str, Any]) -> Factor:
         *parts, last = rules.split(",")
         pairs = sorted((int(step), float(value)) for value, step in (part.split(":") for part in parts))
         rest = float(last)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ConfigError(
             "lr_scheduler piecewise_constant needs lr_scheduler_args step_rules=factor:step,…,factor, "
-            f"such as 1:100,0.1:200,0.01, not {rules!r}."
+            f"such as 1:100,0.1:200,0.01, not {quoted(rules)}."
         ) from None
     if unknown := arguments.keys() - {"step_rules"}:
         names = ", ".join(sorted(unknown))
@@ -148,24 +151,17 @@ def _piecewise(arguments: dict[str, Any]) -> Factor:
     return lambda step: next((value for end, value in pairs if step < end), rest)
 
 
-def _custom(optimizer: Optimizer, config: ScheduleConfig) -> LRScheduler:
-    name = config.lr_scheduler_type
-    module, _, attribute = name.rpartition(".")
-    try:
-        cls: Any = getattr(importlib.import_module(module or "torch.optim.lr_scheduler"), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"lr_scheduler_type {name} can't be loaded ({error}); "
-            "give a class of torch.optim.lr_scheduler or a class path."
-        ) from error
-    step = getattr(cls, "step", None)
-    needed = [row for row in inspect.signature(step).parameters.values() if row.default is row.empty] if step else []
-    if step is None or len(needed) != 1:  # self only
+def _custom(optimizer: Optimizer, config: ScheduleConfig, typed: Collection[str]) -> LRScheduler:
+    name = config.lr_scheduler_type.strip()
+    path = name if "." in name else f"torch.optim.lr_scheduler.{name}"
+    cls: Any = load_class("lr_scheduler_type", path, LRScheduler, typed, name)
+    needed = [row for row in inspect.signature(cls.step).parameters.values() if row.default is row.empty]
+    if len(needed) != 1:  # self only
         raise ConfigError(f"lr_scheduler_type {name} can't be stepped by step count alone; choose another scheduler.")
     try:
         return cls(optimizer, **config.lr_scheduler_args)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"lr_scheduler_args don't suit {name} ({error}); change them.") from error
+    except Exception as error:  # arguments of every type reach classes that expect numbers
+        raise ConfigError(f"lr_scheduler_args don't suit {name} ({shortened(str(error))}); change them.") from error
 
 
 def _refuse_warmup(config: ScheduleConfig, what: str, remedy: str) -> None:

@@ -150,6 +150,7 @@ class Job:
 
     def _request(self, values: Mapping[str, Any]) -> RunRequest:
         from lora_trainer.config import RunConfig
+        from lora_trainer.training.classes import check_paths
         from lora_trainer.training.run import RunRequest, check_name
 
         _refuse_unknown(values, TRAIN_KEYS, "train")
@@ -165,6 +166,7 @@ class Job:
             overwrite=bool(values.get("overwrite")),
         )
         check_name(request, self.host.lora_dir)
+        check_paths(request.config)
         return request
 
     def _wants_test(self, values: Mapping[str, Any]) -> bool:
@@ -191,7 +193,7 @@ class Job:
         except LoraTrainerError as error:
             log.info("%s: %s", record.name, error)
             record.fail(str(error))
-        except Exception as error:
+        except BaseException as error:  # SystemExit, too: nobody is above this thread to see it
             log.exception("%s failed", record.name)
             record.fail(_sentence(error))
 
@@ -276,7 +278,7 @@ def _refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], what: str
         raise ConfigError(f"{', '.join(map(repr, unknown))} can't be used in {what}; it takes {', '.join(known)}.")
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: BaseException) -> str:
     """An unexpected error as one sentence; the log has its traceback."""
     if type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower():
         return (

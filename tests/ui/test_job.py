@@ -16,7 +16,7 @@ import pytest
 from lora_trainer.errors import ConfigError, DatasetError, FileError, HostBusyError
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Progress, SoleUser
 from lora_trainer.training.events import CancelToken, Finished, Saved, StepDone
-from lora_trainer.ui.job import Job, shared_job
+from lora_trainer.ui.job import TRAIN_KEYS, Job, shared_job
 from lora_trainer.ui.status import MOST_POINTS, Record
 from tests.support.tiny_host import TinyHost, make_dataset
 
@@ -266,6 +266,29 @@ def test_errors_are_sentences(
     job.start(values)
     job.wait(60)
     assert job.status()["state"] == "done" and job.status()["error"] == "", "the next run begins clean"
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), GeneratorExit(), MemoryError()])
+def test_whatever_ends_the_thread_ends_in_a_sentence(
+    job: Job, host: OfficeHost, values: dict[str, Any], error: BaseException
+) -> None:
+    def end(progress: Progress) -> None:
+        raise error
+
+    host.act = end
+    job.start(values)
+    job.wait(60)
+    status = job.status()
+    assert status["state"] == "failed" and type(error).__name__ in status["error"]
+    assert host.calls == ["begin", "end"]
+
+
+def test_a_request_cannot_name_code(job: Job, values: dict[str, Any]) -> None:
+    values["config"]["optimizer_type"] = "unittest.__main__.X"
+    with pytest.raises(ConfigError, match="--set optimizer_type"):
+        job.start(values)
+    assert job.status()["state"] == "idle"
+    assert "typed" not in TRAIN_KEYS
 
 
 def test_check(job: Job, values: dict[str, Any]) -> None:
