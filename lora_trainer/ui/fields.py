@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -100,11 +100,6 @@ def given(name: str, value: Any) -> Any:
     if not text.strip() and row.type in ("int", "float", "tuple[int, int]"):
         return row.default  # an empty field asks for nothing special
     return text if row.type == "str" else text.strip()
-
-
-def read_options(names: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
-    """The options that the inputs hold."""
-    return {name: given(name, value) for name, value in zip(names, values, strict=True)}
 
 
 def _number(value: Any) -> str:

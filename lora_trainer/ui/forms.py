@@ -44,12 +44,9 @@ class Page:
 
 @dataclass
 class Answer:
-    """What changes on the page; what is None stays as it is."""
+    """What changes on the page; what isn't named stays as it is."""
 
-    message: str | None = None  # HTML below Train
-    check: str | None = None  # HTML below the images
-    plan: str | None = None
-    kohya: str | None = None
+    html: dict[str, str] = field(default_factory=dict)  # by part: message, check_answer, plan, …
     values: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     cards: list[tuple[str, str]] | None = None  # of presets: text and name

@@ -20,14 +20,15 @@ from lora_trainer.ui.status import ROUTE
 from lora_trainer.ui.tab import create_tab
 
 ROOT = Path(__file__).resolve().parents[2]
-ASSETS = {"lora_trainer.js": ROOT / "javascript" / "lora_trainer.js", "style.css": ROOT / "style.css"}
+SCRIPTS = sorted((ROOT / "javascript").glob("*.js"))  # the order in which a WebUI loads them, too
+ASSETS = {path.name: path for path in (ROOT / "style.css", *SCRIPTS)}
 MOST_TRIED_PORTS = 20
 
 
 def create_app(
     checkpoint: Path, lora_dir: Path, output: Path, test_after: bool = True, access: Access | None = None
 ) -> FastAPI:
-    """The application: the routes, the page's script and style, and the page."""
+    """The application: the routes, the page's scripts and style, and the page."""
     job = Job(lambda: _host(checkpoint, lora_dir), lambda: output, lambda: test_after)
     app = FastAPI(title="Train LoRA", docs_url=None, redoc_url=None, openapi_url=None)
     doors = access or Access()
@@ -54,11 +55,12 @@ def _host(checkpoint: Path, lora_dir: Path) -> Any:
 
 
 class WithAssets:
-    """Puts our script and style into the page, whatever gradio makes it."""
+    """Puts our scripts and style into the page, whatever gradio makes it."""
 
     TAGS = (
         f'<link rel="stylesheet" href=".{ROUTE}/assets/style.css">'
-        f'<script src=".{ROUTE}/assets/lora_trainer.js" defer></script></head>'
+        + "".join(f'<script src=".{ROUTE}/assets/{path.name}" defer></script>' for path in SCRIPTS)
+        + "</head>"
     ).encode()
 
     def __init__(self, app: Callable[..., Any]) -> None:

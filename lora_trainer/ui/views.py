@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,8 +42,12 @@ def note(*sentences: str, kind: str = "lt-good") -> str:
     return f'<div class="lt-note {kind}">{lines}</div>' if lines else ""
 
 
-def dataset_view(facts: DatasetSummary, dataset: Dataset, trigger: str) -> str:
-    """What the check found, plainly."""
+def dataset_view(facts: DatasetSummary, dataset: Dataset, trigger: str, suggested: Mapping[str, str]) -> str:
+    """What the check found, plainly.
+
+    Args:
+        suggested: texts by input; the page's script takes each where nothing was typed.
+    """
     shapes = len(facts.buckets)
     counts = [
         (str(facts.images), "image" if facts.images == 1 else "images"),
@@ -61,7 +66,8 @@ def dataset_view(facts: DatasetSummary, dataset: Dataset, trigger: str) -> str:
     sizes += f" and {shapes - MOST_LINES} more" if shapes > MOST_LINES else ""
     remarks = [*caption_remarks(facts, dataset, trigger), *facts.notices]
     return (
-        f'<div class="lt-check" data-images="{facts.images}"><div class="lt-tiles">{tiles}</div>{_thumbnails(dataset)}'
+        f'<div class="lt-check" data-images="{facts.images}" data-suggested="{escape(json.dumps(suggested))}">'
+        f'<div class="lt-tiles">{tiles}</div>{_thumbnails(dataset)}'
         f"<p>{'<br>'.join(map(escape, folders))}</p><p>Trained at {escape(sizes)}</p>"
         f"{_lines('To know', remarks, 'lt-warn')}{_lines('Skipped', facts.skipped, 'lt-problem')}</div>"
     )

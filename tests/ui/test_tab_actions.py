@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from lora_trainer.errors import DatasetError, HostBusyError
 from lora_trainer.hosts.base import Glance
 from lora_trainer.kohya import load_config
 from lora_trainer.ui import fitting, remembered, views
-from lora_trainer.ui.actions import Actions
+from lora_trainer.ui.actions import files, images, settings, start
 from lora_trainer.ui.copies import copy_photos
+from lora_trainer.ui.desk import Desk
 from lora_trainer.ui.estimate import Paces
 from lora_trainer.ui.fitting import PRACTICE, fitted, presets_for
 from lora_trainer.ui.forms import CONTINUE, CUSTOM, REFUSE, REPLACE, Page
@@ -63,8 +65,8 @@ def job(tmp_path: Path) -> FakeJob:
 
 
 @pytest.fixture
-def actions(job: FakeJob) -> Actions:
-    return Actions(job)  # type: ignore[arg-type]
+def desk(job: FakeJob) -> Desk:
+    return Desk(job)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -91,46 +93,48 @@ def dataset(tmp_path: Path) -> Path:
     return folder.parent
 
 
-def page(**values: Any) -> Page:
-    """A page with the first preset's options and some values."""
+def page(desk: Desk, **values: Any) -> Page:
+    """The page after an event that sent some values and options."""
     options = dict(values.pop("options", {}))
     begin = {"dataset": "", "trigger": "", "preset": "starter", "name": "", "existing": REFUSE, "test": True}
-    return Page({**begin, "repeats": "10", **values}, {"resolution": "64,64", **options})
+    return desk.page({**begin, "repeats": "10", **values, "resolution": "64,64", **options})
 
 
-def test_check_counts_skips_and_suggests(actions: Actions, dataset: Path) -> None:
-    answer = actions.check(page(dataset=f'"{dataset}"'))
-    assert answer.values == {"trigger": "zwx cat", "name": "zwx_cat"}
-    assert answer.check is not None and 'data-images="3"' in answer.check
-    assert "broken.png" in answer.check and "Skipped" in answer.check
-    assert "1 of 3 images have no caption" in answer.check
-    assert "1 of 2 captions don&#x27;t contain the folder&#x27;s words" in answer.check
-    assert "1 of 3 captions don&#x27;t contain the trigger word" not in answer.check, "the same, said twice"
-    other = actions.check(page(dataset=str(dataset), trigger="mat"))
-    assert other.check is not None and "2 of 3 captions don&#x27;t contain the trigger word “mat”" in other.check
-    assert answer.check.count("data:image/jpeg;base64") == 3
-    assert answer.plan is not None and "150 in 10 epochs" in answer.plan
+def test_check_counts_skips_and_suggests(desk: Desk, dataset: Path) -> None:
+    answer = images.check(desk, page(desk, dataset=f'"{dataset}"'))
+    suggested = '{"trigger": "zwx cat", "name": "zwx_cat"}'
+    assert f'data-suggested="{escape(suggested)}"' in answer.html["check_answer"]
+    assert answer.values == {}, "the page takes suggestions where nothing was typed: only it knows in time"
+    assert 'data-images="3"' in answer.html["check_answer"]
+    assert "broken.png" in answer.html["check_answer"] and "Skipped" in answer.html["check_answer"]
+    assert "1 of 3 images have no caption" in answer.html["check_answer"]
+    assert "1 of 2 captions don&#x27;t contain the folder&#x27;s words" in answer.html["check_answer"]
+    assert "1 of 3 captions don&#x27;t contain the trigger word" not in answer.html["check_answer"], "said twice"
+    other = images.check(desk, page(desk, dataset=str(dataset), trigger="mat"))
+    assert "2 of 3 captions don&#x27;t contain the trigger word “mat”" in other.html["check_answer"]
+    assert answer.html["check_answer"].count("data:image/jpeg;base64") == 3
+    assert "150 in 10 epochs" in answer.html["plan"]
 
 
-def test_check_leaves_what_the_user_wrote(actions: Actions, dataset: Path) -> None:
-    answer = actions.check(page(dataset=str(dataset), trigger="mine", name="my-name"))
-    assert answer.values == {}
+def test_check_leaves_what_the_user_wrote(desk: Desk, dataset: Path) -> None:
+    answer = images.check(desk, page(desk, dataset=str(dataset), trigger="mine", name="my-name"))
+    assert answer.values == {} and "“mine”" in answer.html["check_answer"]
 
 
 @pytest.mark.parametrize(
     ("folder", "sentence"),
     [("", "Which images?"), ("/no/such/<folder>", "doesn&#x27;t exist"), ("photos", "holds images, but its name")],
 )
-def test_check_of_what_is_no_dataset(actions: Actions, photos: Path, folder: str, sentence: str) -> None:
-    answer = actions.check(page(dataset=str(photos) if folder == "photos" else folder))
-    assert answer.check is not None and "lt-problem" in answer.check and sentence in answer.check
-    assert "<folder>" not in answer.check
-    assert ("open “I just have photos”" in answer.check) is (folder == "photos")
+def test_check_of_what_is_no_dataset(desk: Desk, photos: Path, folder: str, sentence: str) -> None:
+    answer = images.check(desk, page(desk, dataset=str(photos) if folder == "photos" else folder))
+    assert "lt-problem" in answer.html["check_answer"] and sentence in answer.html["check_answer"]
+    assert "<folder>" not in answer.html["check_answer"]
+    assert ("open “I just have photos”" in answer.html["check_answer"]) is (folder == "photos")
 
 
-def test_loose_photos_are_copied_and_stay_as_they_were(actions: Actions, job: FakeJob, photos: Path) -> None:
+def test_loose_photos_are_copied_and_stay_as_they_were(desk: Desk, job: FakeJob, photos: Path) -> None:
     before = {path.name: path.read_bytes() for path in photos.iterdir()}
-    answer = actions.copy(page(dataset=str(photos), trigger="zwx", repeats="7"), [])
+    answer = images.copy(desk, page(desk, dataset=str(photos), trigger="zwx", repeats="7"), [])
     folder = job.output / "datasets" / "zwx"
     assert answer.values["dataset"] == str(folder)
     made = {path.name: path for path in (folder / "7_zwx").iterdir()}
@@ -138,8 +142,8 @@ def test_loose_photos_are_copied_and_stay_as_they_were(actions: Actions, job: Fa
     assert made["b.txt"].read_text() == "a cat on a mat" and made["a.txt"].read_text() == "zwx"
     assert made["b.png"].read_bytes() == before["b.png"]
     assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
-    assert answer.check is not None and "3 photos were copied" in answer.check and "untouched" in answer.check
-    second = actions.copy(page(dataset=str(photos), trigger="zwx"), [])
+    assert "3 photos were copied" in answer.html["check_answer"] and "untouched" in answer.html["check_answer"]
+    second = images.copy(desk, page(desk, dataset=str(photos), trigger="zwx"), [])
     assert second.values["dataset"] == f"{folder}-2", "a folder that exists is never added to"
 
 
@@ -149,32 +153,32 @@ def test_dropped_files_are_copied(tmp_path: Path, photos: Path) -> None:
     assert sorted(path.name for path in (made.folder / "3_my cat").iterdir()) == ["b.png", "b.txt"]
 
 
-def test_photos_that_cannot_be_opened_are_named(actions: Actions, photos: Path, monkeypatch: Any) -> None:
+def test_photos_that_cannot_be_opened_are_named(desk: Desk, photos: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("lora_trainer.dataset.layout.image_endings", lambda: frozenset({".png", ".jpg"}))
     for name in ("IMG_1.HEIC", "IMG_2.avif"):
         (photos / name).write_bytes(b"a photo")
     (photos / "b-masklabel.png").write_bytes((photos / "b.png").read_bytes())
-    answer = actions.copy(page(dataset=str(photos), trigger="zwx"), [])
-    assert answer.check is not None and "3 photos were copied" in answer.check
+    answer = images.copy(desk, page(desk, dataset=str(photos), trigger="zwx"), [])
+    assert "3 photos were copied" in answer.html["check_answer"]
     for name, ending in (("IMG_1.HEIC", "heic"), ("IMG_2.avif", "avif")):
-        assert f"Not copied: {name} is a .{ending} file" in answer.check
-    assert answer.check.count("convert it to PNG or JPEG") == 2
+        assert f"Not copied: {name} is a .{ending} file" in answer.html["check_answer"]
+    assert answer.html["check_answer"].count("convert it to PNG or JPEG") == 2
     with pytest.raises(DatasetError, match=r"can be copied: IMG_1.HEIC is a .heic file.*convert it"):
         copy_photos([photos / "IMG_1.HEIC"], photos / "sets", "zwx", 1)
 
 
-def test_the_trigger_alone_is_no_caption(actions: Actions, photos: Path) -> None:
+def test_the_trigger_alone_is_no_caption(desk: Desk, photos: Path) -> None:
     (photos / "a.txt").write_text("ZWX\n")
-    answer = actions.copy(page(dataset=str(photos), trigger="zwx", options={"bucket_reso_steps": "8"}), [])
-    assert answer.check is not None and "1 had a caption, the others got" in answer.check
-    assert "<b>1</b><span>with a caption</span>" in answer.check
-    assert "2 of 3 captions are the folder&#x27;s words alone" in answer.check
+    answer = images.copy(desk, page(desk, dataset=str(photos), trigger="zwx", options={"bucket_reso_steps": "8"}), [])
+    assert "1 had a caption, the others got" in answer.html["check_answer"]
+    assert "<b>1</b><span>with a caption</span>" in answer.html["check_answer"]
+    assert "2 of 3 captions are the folder&#x27;s words alone" in answer.html["check_answer"]
 
 
-def test_a_file_that_has_not_arrived_is_not_copied(actions: Actions, job: FakeJob, photos: Path) -> None:
+def test_a_file_that_has_not_arrived_is_not_copied(desk: Desk, job: FakeJob, photos: Path) -> None:
     (photos / "late.txt").touch()
-    answer = actions.copy(page(trigger="zwx"), [str(photos / "b.png"), str(photos / "late.txt")])
-    assert answer.check is not None and "late.txt is empty" in answer.check
+    answer = images.copy(desk, page(desk, trigger="zwx"), [str(photos / "b.png"), str(photos / "late.txt")])
+    assert "late.txt is empty" in answer.html["check_answer"]
     assert not (job.output / "datasets").exists()
 
 
@@ -189,12 +193,15 @@ def test_copies_that_are_refused(tmp_path: Path, photos: Path, trigger: str, rep
     assert not (tmp_path / "sets").exists()
 
 
-def test_start_sends_every_option_and_the_choice(actions: Actions, job: FakeJob, dataset: Path) -> None:
+def test_start_sends_every_option_and_the_choice(desk: Desk, job: FakeJob, dataset: Path) -> None:
     for existing, flags in ((REFUSE, (False, False)), (CONTINUE, (True, False)), (REPLACE, (False, True))):
-        answer = actions.start(
-            page(dataset=str(dataset), name=" cat ", trigger="zwx", existing=existing, options={"network_dim": "4"})
+        answer = start.start(
+            desk,
+            page(
+                desk, dataset=str(dataset), name=" cat ", trigger="zwx", existing=existing, options={"network_dim": "4"}
+            ),
         )
-        assert answer.message == ""
+        assert answer.html["message"] == ""
         asked = job.asked[-1]
         assert (asked["name"], asked["dataset"], asked["trigger"], asked["test"]) == ("cat", str(dataset), "zwx", True)
         assert (asked["resume"], asked["overwrite"]) == flags
@@ -210,34 +217,53 @@ def test_start_sends_every_option_and_the_choice(actions: Actions, job: FakeJob,
         ({"dataset": "/d", "name": "x", "options": {"learning_rate": "fast"}}, "it must be a number"),
     ],
 )
-def test_bad_values_give_sentences(actions: Actions, job: FakeJob, values: dict[str, Any], sentence: str) -> None:
-    answer = actions.start(page(**values))
-    assert answer.message is not None and "lt-problem" in answer.message and sentence in answer.message
+def test_bad_values_give_sentences(desk: Desk, job: FakeJob, values: dict[str, Any], sentence: str) -> None:
+    answer = start.start(desk, page(desk, **values))
+    assert "lt-problem" in answer.html["message"] and sentence in answer.html["message"]
     assert job.asked == []
 
 
-def test_a_busy_job_is_told(actions: Actions, job: FakeJob) -> None:
+def test_a_busy_job_is_told(desk: Desk, job: FakeJob) -> None:
     job.error = HostBusyError("first is being worked on.")
-    answer = actions.start(page(dataset="/d", name="x"))
-    assert answer.message is not None and "first is being worked on." in answer.message
+    answer = start.start(desk, page(desk, dataset="/d", name="x"))
+    assert "first is being worked on." in answer.html["message"]
 
 
-def test_last_settings_come_back_and_go(actions: Actions, job: FakeJob, dataset: Path) -> None:
-    actions.changed(page(dataset=str(dataset), name="cat", options={"network_dim": "5", "learning_rate": "3e-05"}))
-    back = Actions(job).restore(page())  # type: ignore[arg-type]
+def test_last_settings_come_back_and_go(desk: Desk, job: FakeJob, dataset: Path) -> None:
+    settings.changed(
+        desk, page(desk, dataset=str(dataset), name="cat", options={"network_dim": "5", "learning_rate": "3e-05"})
+    )
+    other = Desk(job)  # type: ignore[arg-type]
+    back = settings.restore(other, other.page({}))
     assert back.values["dataset"] == str(dataset) and back.values["name"] == "cat"
     assert back.options["network_dim"] == "5" and back.options["learning_rate"] == "3e-05"
     assert set(back.options) == set(OPTIONS)
-    fresh = actions.reset(page(name="cat"))
+    fresh = settings.reset(desk, page(desk, name="cat"))
     assert fresh.values["name"] == "" and fresh.options["network_dim"] == PRESETS[0].config().network.network_dim
     assert remembered.recall(job.output) == ({}, {})
 
 
-def test_damaged_last_settings_are_no_obstacle(actions: Actions, job: FakeJob) -> None:
+def test_an_event_brings_only_what_it_is_about(desk: Desk, job: FakeJob, dataset: Path) -> None:
+    images.check(desk, page(desk, dataset=str(dataset)))
+    answer = settings.changed(desk, desk.page({"max_train_epochs": "3"}))
+    assert "45 in 3 epochs" in answer.html["plan"], "the folder and all other options are known from before"
+    values, options = remembered.recall(job.output)
+    assert values["dataset"] == str(dataset) and options["max_train_epochs"] == "3"
+
+
+def test_a_page_that_is_only_looked_at_changes_nothing(desk: Desk, job: FakeJob, dataset: Path) -> None:
+    settings.changed(desk, page(desk, name="new"))
+    kept = (job.output / remembered.FILE).read_bytes()
+    old = Desk(job)  # type: ignore[arg-type]
+    assert settings.look(old, old.page({})).html["plan"]
+    assert (job.output / remembered.FILE).read_bytes() == kept
+
+
+def test_damaged_last_settings_are_no_obstacle(desk: Desk, job: FakeJob) -> None:
     for content in ("{", "[]", '{"version": 99}', '{"version": 1, "values": 3, "options": {}}'):
         job.output.mkdir(exist_ok=True)
         (job.output / remembered.FILE).write_text(content)
-        assert actions.restore(page()).values["preset"] == "starter"
+        assert settings.restore(desk, page(desk)).values["preset"] == "starter"
 
 
 def test_presets_follow_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,42 +282,42 @@ def test_presets_follow_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.memory.mixed_precision == "bf16" and config.optimizer.optimizer_type == "AdamW8bit"
 
 
-def test_choosing_a_preset_sets_all_options(actions: Actions) -> None:
-    answer = actions.choose_preset(page(preset="style", options={"flip_aug": False}))
+def test_choosing_a_preset_sets_all_options(desk: Desk) -> None:
+    answer = settings.choose_preset(desk, page(desk, preset="style", options={"flip_aug": False}))
     assert answer.options["flip_aug"] is True and answer.options["mixed_precision"] == "bf16"
     assert set(answer.options) == set(OPTIONS)
-    assert actions.choose_preset(page(preset="no such")).options == {}
+    assert settings.choose_preset(desk, page(desk, preset="no such")).options == {}
 
 
-def test_another_checkpoint_is_noticed(actions: Actions, job: FakeJob) -> None:
+def test_another_checkpoint_is_noticed(desk: Desk, job: FakeJob) -> None:
     job.host.seen = Glance("big.safetensors", "sdxl", 1024)
-    answer = actions.changed(page(options={"resolution": "512,512"}))
-    assert answer.plan is not None and "isn&#x27;t one for big.safetensors" in answer.plan
-    assert "made for 1024" in answer.plan
+    answer = settings.changed(desk, page(desk, options={"resolution": "512,512"}))
+    assert "isn&#x27;t one for big.safetensors" in answer.html["plan"]
+    assert "made for 1024" in answer.html["plan"]
     assert [name for _, name in answer.cards or []] == ["sdxl", "sdxl-low-memory"]
     job.host.seen = Glance("odd.safetensors", refusal="odd.safetensors is an inpainting model.")
-    refused = actions.changed(page())
-    assert refused.plan is not None and "inpainting" in refused.plan
+    refused = settings.changed(desk, page(desk))
+    assert "inpainting" in refused.html["plan"]
 
 
-def test_settings_files_both_ways(actions: Actions, job: FakeJob, tmp_path: Path) -> None:
-    given = page(dataset="/pictures", name="cat", options={"network_dim": "12", "learning_rate": "2e-4"})
-    saved = actions.save_settings(given, "", kohya=True)
+def test_settings_files_both_ways(desk: Desk, job: FakeJob, tmp_path: Path) -> None:
+    given = page(desk, dataset="/pictures", name="cat", options={"network_dim": "12", "learning_rate": "2e-4"})
+    saved = files.save(desk, given, "", kohya=True)
     target = job.output / "settings" / "cat.kohya.json"
-    assert saved.kohya is not None and str(target) in saved.kohya
+    assert str(target) in saved.html["json_answer"]
     assert load_config(target).kind == "kohya"
-    loaded = actions.load_settings(page(), str(target))
+    loaded = files.load(desk, page(desk), str(target))
     assert loaded.options["network_dim"] == 12 and loaded.options["learning_rate"] == 2e-4
     assert loaded.values["dataset"] == "/pictures" and loaded.values["name"] == "cat"
     assert loaded.values["preset"] == CUSTOM and CUSTOM in [name for _, name in loaded.cards or []]
     own = tmp_path / "own.json"
-    actions.save_settings(given, str(own), kohya=False)
+    files.save(desk, given, str(own), kohya=False)
     assert json.loads(own.read_text())["network_dim"] == 12
     for path, sentence in (("", "Which file?"), ("/no/such.json", "can&#x27;t be read")):
-        answer = actions.load_settings(page(), path)
-        assert answer.kohya is not None and sentence in answer.kohya and answer.options == {}
-    wrong = actions.save_settings(given, str(tmp_path / "x.exe"), kohya=False)
-    assert wrong.kohya is not None and "ends in .json" in wrong.kohya and not (tmp_path / "x.exe").exists()
+        answer = files.load(desk, page(desk), path)
+        assert sentence in answer.html["json_answer"] and answer.options == {}
+    wrong = files.save(desk, given, str(tmp_path / "x.exe"), kohya=False)
+    assert "ends in .json" in wrong.html["json_answer"] and not (tmp_path / "x.exe").exists()
 
 
 def test_time_is_that_of_a_run_like_it(tmp_path: Path) -> None:

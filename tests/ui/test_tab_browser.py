@@ -244,6 +244,26 @@ def test_bad_values_give_sentences(page: Page, dataset: Path) -> None:
     assert page.locator(".lt-head").count() == 0, "nothing was started"
 
 
+def test_a_late_answer_overwrites_nothing(page: Page, served: Served, dataset: Path) -> None:
+    """Reset, then at once a folder, and while that is checked a name: what was typed stays."""
+
+    def late(route: Any) -> None:
+        time.sleep(1.5)
+        route.continue_()
+
+    if not page.is_visible("#lora_trainer_reset"):
+        page.click("#lora_trainer_advanced > :is(.label-wrap, button)")
+    page.route(re.compile("/(run/predict|queue/join)"), late)
+    press(page, "reset")
+    fill(page, "dataset", str(dataset))
+    press(page, "check")
+    fill(page, "name", "mine")
+    page.wait_for_selector("#lora_trainer_check_answer .lt-check")
+    page.wait_for_function("document.querySelector('#lora_trainer_trigger :is(input, textarea)').value === 'zwx'")
+    page.wait_for_timeout(1000)
+    assert (value_of(page, "dataset"), value_of(page, "name")) == (str(dataset), "mine")
+
+
 def test_from_a_folder_to_a_tested_lora(page: Page, served: Served, browser: Browser, dataset: Path) -> None:
     """The whole way, with a pause, and with the browser closed and opened again in between."""
     check(page, dataset)
@@ -301,6 +321,7 @@ def test_stop_saves(page: Page, served: Served, dataset: Path) -> None:
     fill(page, "name", "stopped")
     set_options(page, max_train_epochs=0, max_train_steps=5000, train_batch_size=1, network_dim=4)
     press(page, "start")
+    state(page, "training")  # until then the page shows the run of another test
     page.wait_for_selector("#lora_trainer_loss polyline.lt-mean")
     page.wait_for_selector("#lora_trainer_start:disabled")
     started = time.monotonic()

@@ -1,0 +1,74 @@
+// Requests to the routes. Our own page carries its key from the first one on, so a WebUI with a password never asks the
+// browser for one; and no more than one question about the status is under way, however slow the answer is.
+
+(function (tab) {
+    "use strict";
+
+    const PATIENCE = 30000; // ms for an answer
+
+    let underWay = null; // the question about the status: a server that hangs must not gather them
+    let guarded = false; // whether addresses of pictures need our key, too
+    let reportUrl = "";
+    tab.lastAsked = 0;
+
+    /** An address of the routes as this page reaches it, also behind a sub-path. */
+    tab.address = function (url) {
+        const local = "." + url;
+        if (!guarded) return local;
+        return local + (local.includes("?") ? "&" : "?") + "key=" + encodeURIComponent(tab.facts().key);
+    };
+
+    /** Ask a route; JSON, or an error with a sentence. The key goes along from the first request on: a browser that is
+     *  refused without one opens its login dialog, and all that the page asks for waits behind that. */
+    tab.ask = async function (url, method = "GET", body = null) {
+        const headers = {"Content-Type": "application/json", "x-lora-trainer-key": tab.facts().key || ""};
+        const patience = new AbortController();
+        const timer = setTimeout(() => patience.abort(), PATIENCE);
+        try {
+            const answer = await fetch("." + url, {method, headers, body: body && JSON.stringify(body), signal: patience.signal});
+            const found = await answer.json().catch(() => null);
+            if (!answer.ok && found && found.error) throw Object.assign(new Error(found.error), {told: true});
+            if (!answer.ok || !found) throw new Error(`${answer.status} ${answer.statusText}`);
+            guarded = answer.headers.get("x-lora-trainer-guarded") === "1";
+            return found;
+        } finally {
+            clearTimeout(timer);
+        }
+    };
+
+    /** Hear how the job stands, and show it. While a question is under way there is no second one. */
+    tab.refresh = function () {
+        underWay = underWay || question().finally(() => (underWay = null));
+        return underWay;
+    };
+
+    async function question() {
+        tab.lastAsked = Date.now();
+        try {
+            const found = await tab.ask("/lora-trainer/status");
+            if (found.report && (found.report !== reportUrl || !tab.report) && found.state !== "testing") {
+                reportUrl = found.report;
+                tab.report = await tab.ask("/lora-trainer/report/" + encodeURIComponent(found.name)).catch(() => null);
+            } else if (!found.report) {
+                tab.report = null;
+                reportUrl = "";
+            }
+            tab.status = found;
+            tab.show(null);
+        } catch (error) {
+            tab.show(error);
+        }
+    }
+
+    /** Pause, resume or stop. These don't pass through gradio, so they work however busy its queue is. */
+    tab.command = async function (name, button) {
+        button.disabled = true;
+        try {
+            await tab.ask("/lora-trainer/" + name, "POST", {});
+        } finally {
+            button.disabled = false;
+            await tab.refresh(); // the one under way may be older than the command
+            tab.refresh();
+        }
+    };
+})(window.loraTrainer = window.loraTrainer || {});

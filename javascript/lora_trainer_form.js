@@ -1,0 +1,104 @@
+// What is typed: the server hears of it when the typing pauses, panel by panel; and what the server answers late never
+// overwrites what was typed meanwhile.
+
+(function (tab) {
+    "use strict";
+
+    const PAUSE = 900; // ms without a change until the server hears of it
+    const PATIENCE = 60000; // ms that the form waits for an answer that fills it
+    const FIELDS = "input, textarea, select, button";
+
+    const changed = new Set(); // panels
+    let timer = 0;
+    let fills = 0; // answers that are awaited
+    let restored = false;
+
+    tab.filling = () => fills > 0;
+
+    const answered = () => (tab.part("answered").querySelector("[data-answer]") || {dataset: {answer: ""}}).dataset.answer;
+
+    /** Take no input until the server's answer has filled the form, so that it can't overwrite what is typed meanwhile. */
+    tab.awaitFill = function (scope) {
+        const before = answered();
+        const end = Date.now() + PATIENCE;
+        const focused = document.activeElement;
+        const shut = [...scope.querySelectorAll(FIELDS)].filter((field) => !field.disabled);
+        shut.forEach((field) => (field.disabled = true));
+        scope.setAttribute("aria-busy", "true");
+        fills += 1;
+        return new Promise((done) => {
+            const waiting = setInterval(() => {
+                if (answered() === before && Date.now() < end) return;
+                clearInterval(waiting);
+                fills -= 1;
+                shut.forEach((field) => (field.disabled = false));
+                scope.removeAttribute("aria-busy");
+                if (shut.includes(focused) && document.activeElement === document.body) focused.focus();
+                tab.show(null);
+                done();
+            }, 50);
+        });
+    };
+
+    /** A value that was changed: the server hears of its panel when the typing pauses. */
+    tab.noteChange = function (event) {
+        const form = tab.part("form");
+        if (!form || !form.contains(event.target) || !restored) return;
+        if (event.target.closest("input[type=file]")) return;
+        if (event.target.closest("#lora_trainer_preset")) {
+            if (event.type === "change") setTimeout(() => tab.part("chosen").click(), 60);
+            return;
+        }
+        if (event.target.closest("#lora_trainer_dataset")) {
+            if (event.type === "change") tab.part("check").click();
+            return;
+        }
+        const panel = event.target.closest("[id^=lora_trainer_panel_], [id^=lora_trainer_group_]");
+        if (!panel) return;
+        changed.add(panel.id.replace(/^lora_trainer_(panel|group)_/, ""));
+        clearTimeout(timer);
+        timer = setTimeout(tellChanges, PAUSE);
+    };
+
+    function tellChanges() {
+        for (const name of changed) {
+            const button = tab.part("changed_" + name);
+            if (button) button.click();
+        }
+        changed.clear();
+    }
+
+    /** The check suggests trigger and name: each is taken where nothing was typed, now that the suggestion is here. */
+    tab.takeSuggestions = function () {
+        const answer = tab.part("check_answer").querySelector("[data-suggested]:not([data-taken])");
+        if (!answer) return;
+        answer.dataset.taken = "1";
+        for (const [name, text] of Object.entries(JSON.parse(answer.dataset.suggested))) {
+            const field = tab.part(name).querySelector("textarea, input");
+            if (!field || field.value.trim()) continue;
+            field.value = text;
+            field.dispatchEvent(new Event("input", {bubbles: true}));
+        }
+    };
+
+    /** The first look at the tab: the last settings come back, and a folder that was given is checked again. */
+    async function restore() {
+        tab.part("restore").click(); // which awaits the answer
+        await tab.filled;
+        restored = true;
+        const folder = tab.part("dataset").querySelector("textarea, input");
+        if (folder && folder.value.trim()) tab.part("check").click();
+    }
+
+    let asked = false;
+
+    /** Somebody looks at the tab, for the first time or again: the checkpoint may be another one by now. */
+    tab.comeBack = function () {
+        if (asked) {
+            tab.part("look").click();
+            return;
+        }
+        asked = true;
+        restore();
+    };
+})(window.loraTrainer = window.loraTrainer || {});

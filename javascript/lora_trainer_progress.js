@@ -1,0 +1,87 @@
+// How the run stands: bar, figures, notices, sample pictures.
+
+(function (tab) {
+    "use strict";
+
+    /** Draw the status; `error` says that it may be old. */
+    tab.show = function (error) {
+        if (!tab.status) {
+            if (error) tab.put("progress", tab.problem(error.told ? error.message : "The WebUI doesn't answer: " + error.message));
+            return;
+        }
+        const running = tab.running();
+        const state = tab.status.state;
+        tab.put("progress", progressHtml(running, error));
+        tab.put("notices", noticesHtml());
+        tab.put("loss", tab.status.losses.length > 1 ? tab.lossHtml() : "");
+        tab.put("samples", samplesHtml());
+        tab.put("report", running ? "" : tab.resultHtml());
+        tab.toggle("pause", running && state !== "paused");
+        tab.toggle("resume", state === "paused");
+        tab.toggle("stop", running);
+        tab.toggle("buttons", running);
+        for (const button of [tab.part("start"), tab.part("test")]) {
+            button.disabled = running || tab.filling();
+            button.classList.toggle("lt-busy", running);
+        }
+    };
+
+    function progressHtml(running, error) {
+        const s = tab.status;
+        if (s.state === "idle") {
+            return `<div class="lt-welcome"><h3>Nothing is being trained</h3>
+                <ol><li>Choose the folder with your pictures and press <b>Check</b>.</li>
+                <li>Look over trigger word, preset and name.</li>
+                <li>Press <b>Train</b>. It uses the checkpoint that is loaded; curve, pictures and time left appear here.</li>
+                <li>Afterwards the LoRA is in the Lora tab, and here are pictures at several strengths.</li></ol></div>`;
+        }
+        const titles = {
+            preparing: "Getting ready", training: "Training", paused: "Paused", testing: "Testing", done: "Done",
+            failed: "Failed", stopped: "Stopped",
+        };
+        const total = s.progress.total || s.steps || 0;
+        const done = s.progress.total ? s.progress.done : s.step;
+        const share = total ? Math.min(100, 100 * done / total) : 0;
+        const cells = [];
+        if (s.steps) cells.push(["Step", `${s.step} / ${s.steps}`]);
+        if (s.epochs) cells.push(["Epoch", `${s.epoch} / ${s.epochs}`]);
+        if (s.average !== null) cells.push(["Loss", s.average.toFixed(4)]);
+        if (running && s.eta_seconds !== null) cells.push(["Time left", tab.duration(s.eta_seconds)]);
+        if (s.seconds_per_step) cells.push(["A step", s.seconds_per_step.toPrecision(2) + " s"]);
+        const tiles = cells.map(([name, value]) => `<div><span>${name}</span><b>${tab.escaped(value)}</b></div>`).join("");
+        const lost = error ? tab.problem("No answer at the moment (" + error.message + "); trying again.") : "";
+        const message = s.state === "failed" ? tab.problem(s.error) : `<p class="lt-message">${tab.escaped(s.message)}</p>`;
+        const percent = running && total ? `${Math.floor(share)} %` : "";
+        return `<div class="lt-head" data-state="${s.state}"><span class="lt-dot"></span>
+            <h3>${titles[s.state]}</h3><b class="lt-name">${tab.escaped(s.name)}</b><span class="lt-percent">${percent}</span></div>
+            <div class="lt-bar lt-${s.state}" role="progressbar" aria-valuenow="${Math.round(share)}" aria-valuemin="0"
+            aria-valuemax="100"><div style="width:${share.toFixed(1)}%"></div></div>${message}${lost}
+            <div class="lt-tiles">${tiles}</div>`;
+    }
+
+    function noticesHtml() {
+        if (!tab.status.notices.length) return "";
+        const lines = tab.status.notices.map((line) => `<li>${tab.escaped(line)}</li>`).join("");
+        return `<details class="lt-note lt-warn"${tab.status.notices.length < 4 ? " open" : ""}>
+            <summary>To know (${tab.status.notices.length})</summary><ul>${lines}</ul></details>`;
+    }
+
+    function samplesHtml() {
+        if (!tab.status.samples.length) return "";
+        const prompts = [...new Set(tab.status.samples.map((sample) => sample.prompt))];
+        const steps = [...new Set(tab.status.samples.map((sample) => sample.step))].sort((a, b) => a - b);
+        const named = (step) => (step === 0 ? "before" : "step " + step);
+        const head = steps.map((step) => `<th scope="col">${named(step)}</th>`).join("");
+        const rows = prompts.map((prompt) => {
+            const cells = steps.map((step) => {
+                const found = tab.status.samples.filter((sample) => sample.step === step && sample.prompt === prompt);
+                return `<td>${found.map((one) => tab.picture(one.url, `${named(step)}: ${prompt}`)).join("")}</td>`;
+            });
+            return `<tr>${cells.join("")}</tr><tr><td colspan="${steps.length}" class="lt-caption">${tab.escaped(prompt)}</td></tr>`;
+        });
+        return `<div class="lt-panel"><div class="lt-title"><h3>Samples</h3>
+            <small>Always the same seeds; “before” is the checkpoint without the LoRA.</small></div>
+            <div class="lt-scroll"><table class="lt-sheet"><thead><tr>${head}</tr></thead><tbody>${rows.join("")}</tbody>
+            </table></div></div>`;
+    }
+})(window.loraTrainer = window.loraTrainer || {});

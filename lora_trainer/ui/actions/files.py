@@ -1,0 +1,56 @@
+"""Settings from a file and into one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_trainer.errors import ConfigError, LoraTrainerError
+from lora_trainer.ui import views
+from lora_trainer.ui.desk import Desk, plain
+from lora_trainer.ui.forms import CUSTOM, Answer, Page
+
+SETTINGS = "settings"  # saved configurations, in the output folder
+
+
+def load(desk: Desk, page: Page, file: str) -> Answer:
+    """Read a configuration: kohya's JSON, ours, or a run.json."""
+    from lora_trainer.kohya import load_config
+
+    try:
+        if not file.strip():
+            raise ConfigError("Which file? Drop a JSON here or give its path.")
+        loaded = load_config(Path(file.strip().strip('"')).expanduser())
+    except LoraTrainerError as error:
+        return Answer({"json_answer": views.problem(str(error))})
+    answer = Answer(options=plain(loaded.config), values={"preset": CUSTOM})
+    for key, value in (("dataset", "train_data_dir"), ("name", "output_name")):
+        if loaded.fields.get(value):
+            answer.values[key] = str(loaded.fields[value])
+    kind = {"own": "Our own settings", "kohya": "kohya's settings", "sd-scripts": "sd-scripts' settings"}
+    read, told = views.note(f"{kind[loaded.kind]} were read."), views.note(*loaded.notices, kind="lt-warn")
+    answer.html["json_answer"] = read + told
+    now = desk.page({**answer.values, **answer.options})
+    desk.remember()
+    return desk.planned(answer, now)
+
+
+def save(desk: Desk, page: Page, file: str, kohya: bool) -> Answer:
+    """Write the options as kohya's JSON or as ours."""
+    from lora_trainer.files import write_json
+    from lora_trainer.kohya import save_kohya
+
+    ending = ".kohya.json" if kohya else ".json"
+    try:
+        given = file.strip().strip('"')
+        target = Path(given).expanduser() if given else desk.job.output / SETTINGS / f"{page.name or 'lora'}{ending}"
+        if target.suffix != ".json":
+            raise ConfigError(f"{target} can't be written: give a file name that ends in .json.")
+        config, lost = page.config(), []
+        if kohya:
+            fields = {"train_data_dir": page.dataset, "output_name": page.name}
+            lost = save_kohya(config, target, {key: value for key, value in fields.items() if value})
+        else:
+            write_json(target, config.to_dict())
+    except LoraTrainerError as error:
+        return Answer({"json_answer": views.problem(str(error))})
+    return Answer({"json_answer": views.note(f"Saved as {target}.") + views.note(*lost, kind="lt-warn")})

@@ -1,0 +1,69 @@
+"""Look at a dataset, and make one of loose photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lora_trainer.dataset.layout import unopened
+from lora_trainer.errors import DatasetError, LooseImagesError, LoraTrainerError
+from lora_trainer.ui import views
+from lora_trainer.ui.copies import copy_photos
+from lora_trainer.ui.desk import Desk, existing
+from lora_trainer.ui.forms import Answer, Page
+
+DATASETS = "datasets"  # copies of photos, in the output folder
+PHOTOS_BOX = " Or open “I just have photos” below the folder: it copies them into such a folder and leaves yours alone."
+
+
+def check(desk: Desk, page: Page) -> Answer:
+    """Look at the dataset; suggests trigger and name, which the page takes where nothing was typed."""
+    desk.checked = ""
+    try:
+        dataset = desk.scan(page)
+    except LoraTrainerError as error:
+        way_out = PHOTOS_BOX if isinstance(error, LooseImagesError) else ""
+        return desk.planned(Answer({"check_answer": views.problem(f"{error}{way_out}")}), page)
+    desk.checked = page.dataset
+    from lora_trainer.dataset.summary import summary
+
+    facts = summary(dataset)
+    words = next((folder.trigger for folder in facts.folders if folder.trigger and not folder.is_reg), "")
+    suggested = {"trigger": words, "name": _as_name(words)} if words else {}
+    desk.remember()
+    view = views.dataset_view(facts, dataset, page.trigger or words, suggested)
+    return desk.planned(Answer({"check_answer": view}), page, dataset=dataset)
+
+
+def copy(desk: Desk, page: Page, files: Sequence[str]) -> Answer:
+    """Make a dataset folder of photos: of those that were dropped, else of those in the folder."""
+    try:
+        sources = _arrived(files) or [existing(page.dataset)]
+        made = copy_photos(sources, desk.job.output / DATASETS, page.trigger, page.values.get("repeats"))
+    except LoraTrainerError as error:
+        return Answer({"check_answer": views.problem(str(error))})
+    answer = check(desk, desk.page({"dataset": str(made.folder)}))
+    answer.values["dataset"] = str(made.folder)
+    told = f"{made.pictures} photos were copied to {made.folder}; {made.described} had a caption"
+    rest = f", the others got “{page.trigger}” as theirs" if made.described < made.pictures else ""
+    left = [f"Not copied: {file.name} {unopened(file)}" for file in made.left]
+    answer.html["check_answer"] = (
+        views.note(told + rest + ". Your originals are untouched.")
+        + views.note(*left, kind="lt-warn")
+        + answer.html["check_answer"]
+    )
+    return answer
+
+
+def _arrived(files: Sequence[str]) -> list[Path]:
+    """Dropped files; one that is empty is still on its way from the browser, and a copy would be worth nothing."""
+    paths = [Path(file) for file in files]
+    for path in paths:
+        if not path.is_file() or not path.stat().st_size:
+            raise DatasetError(f"{path.name} is empty or hasn't arrived yet: wait a moment and try again.")
+    return paths
+
+
+def _as_name(words: str) -> str:
+    """A name that can stand in ``<lora:NAME:1>`` and be a file's."""
+    return "".join(char if char.isalnum() or char in "-_" else "_" for char in words).strip("_") or "lora"

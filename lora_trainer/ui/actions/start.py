@@ -1,0 +1,43 @@
+"""Begin to train, or to test."""
+
+from __future__ import annotations
+
+from lora_trainer.errors import ConfigError, DatasetError, LoraTrainerError
+from lora_trainer.ui import views
+from lora_trainer.ui.desk import Desk
+from lora_trainer.ui.forms import CONTINUE, REPLACE, Answer, Page
+
+
+def start(desk: Desk, page: Page) -> Answer:
+    """Begin to train."""
+    desk.remember()
+    existing = page.values.get("existing")
+    try:
+        if not page.dataset:
+            raise DatasetError("Which images? Give their folder in step 1.")
+        if not page.name:
+            raise ConfigError("The LoRA has no name: give one in step 4.")
+        desk.job.start(
+            {
+                "name": page.name, "dataset": page.dataset, "config": page.config().to_dict(),
+                "resume": existing == CONTINUE, "overwrite": existing == REPLACE,
+                "test": bool(page.values.get("test")), "trigger": page.trigger,
+            }
+        )  # fmt: skip
+    except LoraTrainerError as error:
+        return Answer({"message": views.problem(str(error))})
+    return Answer({"message": ""})
+
+
+def test(desk: Desk, page: Page) -> Answer:
+    """Test the LoRA of that name."""
+    try:
+        if not page.name:
+            raise ConfigError("Which LoRA? Give its name in step 4.")
+        desk.job.test({"lora": page.name, "trigger": page.trigger})
+    except LoraTrainerError as error:
+        return Answer({"message": views.problem(str(error))})
+    return Answer({"message": ""})
+
+
+test.__test__ = False  # type: ignore[attr-defined]  # it isn't one of pytest's

@@ -1,0 +1,154 @@
+"""What all actions of the tab share: the job, the settings as they stand, and the plan that follows from them.
+
+An action is a function ``(desk, page, …) -> Answer``. It knows no gradio: plain values in, plain values out;
+:mod:`lora_trainer.ui.binding` connects it to the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_trainer.config import OPTIONS, RunConfig
+from lora_trainer.errors import DatasetError, LoraTrainerError
+from lora_trainer.ui import remembered, views
+from lora_trainer.ui.draft import Draft
+from lora_trainer.ui.estimate import Paces, count_steps, gpu_memory
+from lora_trainer.ui.fitting import find, fitted, presets_for
+from lora_trainer.ui.forms import CUSTOM, REFUSE, Answer, Page
+
+if TYPE_CHECKING:
+    from lora_trainer.dataset.items import Dataset
+    from lora_trainer.hosts.base import Glance
+    from lora_trainer.ui.job import Job
+
+
+class Desk:
+    """One job and the settings of its next run."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.draft = Draft(self._first)
+        self.checked = ""  # the folder that was found fit
+        self._paces = Paces()
+
+    def page(self, sent: Mapping[str, Any]) -> Page:
+        """The settings, after taking in what an event sent."""
+        return self.draft.page(sent)
+
+    def remember(self) -> None:
+        """Keep the settings for next time."""
+        page = self.draft.page()
+        remembered.remember(self.job.output, page.values, page.options)
+
+    def recall(self) -> Page | None:
+        """The settings of last time."""
+        values, options = remembered.recall(self.job.output)
+        return Page({**self.fresh()[0].values, **values}, {**plain(RunConfig()), **options}) if options else None
+
+    def fresh(self) -> tuple[Page, list[str]]:
+        """The settings to begin with, and why they aren't quite the preset's."""
+        preset = presets_for(self.glance())[0]
+        config, notes = fitted(preset, self.glance(), self.suggested())
+        values = {
+            "dataset": "", "trigger": "", "name": "", "preset": preset.name, "existing": REFUSE, "test": True,
+            "repeats": "10",
+        }  # fmt: skip
+        return Page(values, plain(config)), notes
+
+    def _first(self) -> Page:
+        return self.recall() or self.fresh()[0]
+
+    def glance(self) -> Glance | None:
+        """What is loaded; None where that can't be told."""
+        try:
+            return self.job.host.glance()
+        except LoraTrainerError:
+            return None
+
+    def suggested(self) -> Mapping[str, Any]:
+        """The host's own defaults."""
+        try:
+            return self.job.host.defaults()
+        except LoraTrainerError:
+            return {}
+
+    def scan(self, page: Page) -> Dataset:
+        """The dataset as it would be trained.
+
+        Raises:
+            LoraTrainerError: one sentence.
+        """
+        from lora_trainer.dataset.folders import scan
+
+        config = page.config()
+        return scan(existing(page.dataset), config.dataset, config.caption)
+
+    def planned(self, answer: Answer, page: Page, notes: Sequence[str] = (), dataset: Dataset | None = None) -> Answer:
+        """The answer with the plan, as far as the options allow one."""
+        glance = self.glance()
+        steps = epochs = pace = None
+        try:
+            config = page.config()
+            if dataset is None and self.checked and self.checked == page.dataset:
+                dataset = self.scan(page)
+            if dataset is not None:
+                steps, epochs = count_steps(dataset, config)
+            pace = self._pace(config, glance)
+            doubts = _doubts(page, config, glance)
+            answer.html["plan"] = views.plan_view(glance, steps, epochs, pace, gpu_memory(), notes, doubts)
+        except LoraTrainerError as error:
+            answer.html["plan"] = views.problem(str(error))
+        answer.cards = self.cards(page.values.get("preset"), dataset)
+        return answer
+
+    def cards(self, chosen: object, dataset: Dataset | None = None) -> list[tuple[str, str]]:
+        """The presets' texts and names; loaded settings have a card of their own while they are chosen."""
+        glance = self.glance()
+        suggested = self.suggested()
+        rows = []
+        for preset in presets_for(glance):
+            config, _ = fitted(preset, glance, suggested)
+            steps = count_steps(dataset, config)[0] if dataset is not None else None
+            rows.append((views.card_text(preset.label, preset.help, steps, self._pace(config, glance)), preset.name))
+        return [*rows, ("Loaded\nSettings from a file.", CUSTOM)] if chosen == CUSTOM else rows
+
+    def _pace(self, config: RunConfig, glance: Glance | None) -> Any:
+        return self._paces.like(self.job.output, config, glance.checkpoint) if glance else None
+
+
+def _doubts(page: Page, config: RunConfig, glance: Glance | None) -> list[str]:
+    """What of the settings hardly suits the model: the checkpoint may have been changed after the preset was chosen."""
+    if glance is None:
+        return []
+    doubts = []
+    chosen = page.values.get("preset")
+    if chosen != CUSTOM and find(presets_for(glance), chosen) is None:
+        doubts.append(f"The preset isn't one for {glance.checkpoint}: choose another one above.")
+    side = max(config.dataset.resolution)
+    if not 0.7 * glance.resolution <= side <= 1.6 * glance.resolution:
+        doubts.append(
+            f"Training at {side} pixels, but {glance.checkpoint} is made for {glance.resolution}: choose a preset "
+            "anew, or change Resolution in Advanced."
+        )
+    return doubts
+
+
+def plain(config: RunConfig) -> dict[str, Any]:
+    """The options by name."""
+    return {name: config.value(name) for name in OPTIONS}
+
+
+def existing(folder: str) -> Path:
+    """The folder that was typed.
+
+    Raises:
+        DatasetError: if there is none.
+    """
+    if not folder:
+        raise DatasetError("Which images? Give the folder that they lie in.")
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise DatasetError(f"The folder {path} doesn't exist; check its path.")
+    return path

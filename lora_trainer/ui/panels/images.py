@@ -1,0 +1,69 @@
+"""Panel 1: the folder with pictures, what the check found in it, and the way from loose photos to a folder."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from lora_trainer.ui import views
+from lora_trainer.ui.actions import images
+from lora_trainer.ui.binding import FILLS_PANEL, PLAN, Form, paths
+
+PHOTOS = (
+    '<p class="lt-help">Drop them here, or give their folder above. They are copied, never changed, into a '
+    "new <code>repeats_trigger</code> folder; a photo without a caption gets the trigger word (step 2) as "
+    "its caption. Better captions make a better LoRA: edit the .txt files in that folder.</p>"
+)
+
+
+def show(form: Form) -> None:
+    """Folder and Check, the answer, and the fold for loose photos."""
+    with gr.Column(elem_classes=["lt-panel"], elem_id="lora_trainer_panel_images"):
+        gr.HTML(views.heading(1, "Images", "The folder with your pictures"))
+        with gr.Row(elem_classes=["lt-inline"]):
+            dataset = gr.Textbox(
+                max_lines=1,
+                label="Folder",
+                placeholder="/path/to/folder that holds 10_mytrigger",
+                info="It holds sub-folders named <repeats>_<trigger word>, with a .txt caption beside each picture.",
+                elem_id="lora_trainer_dataset",
+            )
+            form.add("dataset", dataset)
+            form.add("check", gr.Button("Check", elem_id="lora_trainer_check", size="sm"))
+        form.add("check_answer", gr.HTML(elem_id="lora_trainer_check_answer"))
+        with gr.Accordion("I just have photos", open=False, elem_id="lora_trainer_photos"):
+            _show_photos(form)
+
+
+def _show_photos(form: Form) -> None:
+    gr.HTML(PHOTOS)
+    files = gr.File(
+        label="Photos and captions", file_count="multiple", file_types=["image", ".txt", ".caption"],
+        elem_id="lora_trainer_files_in",
+    )  # fmt: skip
+    form.add("files_in", files)
+    with gr.Row(elem_classes=["lt-inline"]):
+        repeats = gr.Textbox(
+            max_lines=1,
+            label="Repeats",
+            value="10",
+            info="Uses of each photo per epoch.",
+            elem_id="lora_trainer_repeats",
+        )
+        form.add("repeats", repeats)
+        copy = gr.Button("Make the training folder", elem_id="lora_trainer_copy", size="sm", elem_classes=[FILLS_PANEL])
+        form.add("copy", copy)
+
+
+def ask(form: Form) -> None:
+    """Check looks at the folder; a folder of photos is made with the trigger word."""
+    shown = ("check_answer", *PLAN)
+    for event in (form.parts["check"].click, form.parts["dataset"].submit):
+        form.on(event, images.check, reads=("dataset", "trigger", "name"), changes=shown)
+    form.on(
+        form.parts["copy"].click,
+        lambda desk, page, files: images.copy(desk, page, paths(files)),
+        reads=("dataset", "trigger", "name", "repeats"),
+        changes=("dataset", *shown),
+        extra=("files_in",),
+    )
+    form.follow("images", ("dataset", "repeats"))
