@@ -120,19 +120,19 @@ def test_the_page_on_its_own_isnt_opened_to_others_by_accident(capsys: pytest.Ca
 def test_the_tabs_buttons_ask_who_presses(access: Access, headers: dict[str, str], told: str | None) -> None:
     """gradio's own addresses take a POST from anywhere; its handler is where it can be refused."""
     pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins has it")
-    from lora_trainer.config import OPTIONS as ROWS
-    from lora_trainer.ui.tab import VALUES, _handler
+    from lora_trainer.ui.binding import Form
 
     pressed: list[Any] = []
 
-    def action(page: Any) -> Answer:
+    def action(desk: Any, page: Any) -> Answer:
         pressed.append(page)
-        return Answer(message="")
+        return Answer({"message": ""})
 
-    handle = _handler(action, lambda: access)
+    desk = SimpleNamespace(page=dict)
+    handle = Form(desk, webui=False, access=lambda: access)._handler(action, [], ["message"])  # type: ignore[arg-type]
     request = SimpleNamespace(request=SimpleNamespace(headers=headers))
-    updates = asyncio.run(handle(request, *[None] * (len(VALUES) + len(ROWS))))
+    update = asyncio.run(handle(request))
     if told is None:
         assert pressed
     else:
-        assert not pressed and told in updates[0]["value"]
+        assert not pressed and told in update["value"]
