@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lora_trainer.dataset.batches import Batch, plan_epoch
-from lora_trainer.errors import LoraTrainerError, TrainingDivergedError
+from lora_trainer.dataset.batches import plan_epoch
+from lora_trainer.errors import LoraTrainerError
+from lora_trainer.training.diagnosis import not_finite
 from lora_trainer.training.events import CancelToken, Event, Started
 from lora_trainer.training.precision import clip_gradients
 from lora_trainer.training.step import training_step
@@ -29,6 +30,7 @@ def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
 
     Raises:
         TrainingDivergedError: loss or gradients are NaN or infinite; they weren't applied.
+        UnsupportedModelError: they are, because the base model's weights are.
     """
     try:
         yield from _steps(run, token)
@@ -66,10 +68,10 @@ def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
             processes.sum_gradients(run.parameters)
             loss = processes.sum(loss)[0] / len(group)
             if not math.isfinite(loss):
-                raise _diverged(run, group, "loss")
+                raise not_finite(run, group, "loss")
             norm = clip_gradients(run.parameters, config.optimizer.max_grad_norm, run.scaler, run.optimizer)
             if not math.isfinite(norm) and (not run.scaler.is_enabled() or run.scaler.get_scale() < SMALLEST_SCALE):
-                raise _diverged(run, group, "gradient")
+                raise not_finite(run, group, "gradient")
             run.scaler.step(run.optimizer)  # skips the step if fp16 gradients overflowed, and lowers the scale
             run.scaler.update()
             run.scheduler.step()
@@ -83,11 +85,3 @@ def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
         if at.group == groups and at.step < run.steps:
             at.epoch, at.group = at.epoch + 1, 0
     yield from run.finish(stopped)
-
-
-def _diverged(run: Session, group: list[Batch], what: str) -> TrainingDivergedError:
-    names = ", ".join(dict.fromkeys(run.dataset.items[sample.item].path.name for batch in group for sample in batch))
-    return TrainingDivergedError(
-        f"The {what} became NaN or infinite in step {run.position.step + 1} with {names}; everything up to step "
-        f"{run.position.step} is saved. Lower the learning rate, or use bf16 or fp32 instead of fp16, then resume."
-    )

@@ -119,11 +119,51 @@ def test_a_missing_tensor_is_named(tiny_checkpoint: Checkpoint, tmp_path: Path, 
         build_parts(detect(path))
 
 
-def test_strange_tensors_are_named(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
-    more = {"model.diffusion_model.extra.weight": torch.zeros(2)}
-    path = edited(tiny_checkpoint("sd1"), tmp_path, lambda weights: weights.update(more))
-    with pytest.raises(UnsupportedModelError, match=r"extra\.weight is unknown"):
-        build_parts(detect(path))
+def test_weights_that_no_part_uses_are_left_out(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    more = {
+        "model.diffusion_model.extra.weight": torch.zeros(2),
+        "cond_stage_model.transformer.text_projection.weight": torch.eye(32),  # as merging programs leave it
+        "cond_stage_model.logit_scale": torch.tensor(4.6),
+        "first_stage_model.encoder.mid.extra.weight": torch.zeros(2),
+    }
+    plain, path = tiny_checkpoint("sd1"), edited(tiny_checkpoint("sd1"), tmp_path, lambda w: w.update(more))
+    ours, theirs = build_parts(detect(path)), build_parts(detect(plain))
+    assert fingerprint(ours.unet, ours.vae, *ours.text_encoders) == fingerprint(
+        theirs.unet, theirs.vae, *theirs.text_encoders
+    )
+
+
+def test_a_unet_without_the_models_prefix(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    def rename(weights: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in weights if name.startswith("model.diffusion_model.")]:
+            weights[name.removeprefix("model.")] = weights.pop(name)
+
+    plain, path = tiny_checkpoint("sdxl"), edited(tiny_checkpoint("sdxl"), tmp_path, rename)
+    assert detect(path).family == "sdxl"
+    assert fingerprint(build_parts(detect(path)).unet) == fingerprint(build_parts(detect(plain)).unet)
+    torch.save(load_file(path), path.with_suffix(".ckpt"))
+    assert fingerprint(build_parts(detect(path.with_suffix(".ckpt"))).unet) == fingerprint(
+        build_parts(detect(plain)).unet
+    )
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["today", "before 2023"])
+def test_a_vae_in_diffusers_names(tiny_checkpoint: Checkpoint, tmp_path: Path, old: bool) -> None:
+    theirs = make_vae(seed=7)
+    state = {name: weight.contiguous() for name, weight in theirs.state_dict().items()}
+    if old:
+        names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+        for name in [name for name in state if ".attentions." in name and "group_norm" not in name]:
+            new = next(name.replace(a, b) for a, b in names.items() if a in name)
+            state[new] = state.pop(name)
+    save_file(state, tmp_path / "diffusion_pytorch_model.safetensors")
+    parts = build_parts(detect(tiny_checkpoint("sd1")), tmp_path / "diffusion_pytorch_model.safetensors")
+    ours = parts.vae.state_dict()
+    assert ours.keys() == theirs.state_dict().keys()
+    assert all(torch.equal(ours[name], weight) for name, weight in theirs.state_dict().items())
+
+
+def test_tensors_of_strange_shapes_are_named(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
     other = {"model.diffusion_model.out.2.weight": torch.zeros(4, 16, 3, 3)}
     path = edited(tiny_checkpoint("sd1"), tmp_path, lambda weights: weights.update(other))
     with pytest.raises(UnsupportedModelError, match=r"unexpected shape \(conv_out\.weight\)"):

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from support.tiny_host import TinyHost, TinyModel, make_dataset
 
 from lora_trainer.config import RunConfig
-from lora_trainer.errors import ConfigError, FileError, TrainingDivergedError
+from lora_trainer.errors import ConfigError, FileError, TrainingDivergedError, UnsupportedModelError
 from lora_trainer.training.events import CancelToken, Event, Finished, Preparing, Sampled, Saved, Started, StepDone
 from lora_trainer.training.run import RunRequest, train
 
@@ -206,6 +206,28 @@ def test_nan_stops_with_everything_saved(tmp_path: Path) -> None:
     run(tmp_path / "whole")
     resumed, whole = ((tmp_path / p / "loras/zork.safetensors").read_bytes() for p in ("", "whole"))
     assert resumed == whole
+
+
+@pytest.mark.parametrize("part", ["UNet", "text encoder"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_broken_checkpoint_is_named_and_not_the_settings(tmp_path: Path, part: str, value: float) -> None:
+    host = TinyHost(tmp_path / "loras")
+    module = host.model.unet if part == "UNet" else host.model.text
+    name, weight = next((n, w) for n, w in module.named_parameters() if n.endswith(("to_out.0.weight", "fc1.weight")))
+    weight.data[0, 0] = value
+    with pytest.raises(UnsupportedModelError, match=rf"tiny.safetensors .* its {part} holds NaN or .*{name}\)") as told:
+        run(tmp_path, host=host)
+    assert "resume" not in str(told.value) and "saved" not in str(told.value)
+    assert not (tmp_path / "loras/zork.safetensors").exists()
+
+
+def test_nan_in_the_first_step_promises_nothing(tmp_path: Path) -> None:
+    host = TinyHost(tmp_path / "loras")
+    original = host.model.predict
+    host.model.predict = lambda *args: original(*args) * float("nan")  # type: ignore[method-assign]
+    with pytest.raises(TrainingDivergedError, match=r"in step 1 with .*nothing was trained yet") as told:
+        run(tmp_path, host=host)
+    assert "resume" not in str(told.value)
 
 
 def test_whatever_ends_a_run_saves_what_was_trained(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from lora_trainer.families import Traits, traits
 from lora_trainer.hosts.standalone.checkpoint_file import CheckpointFile, Shapes
 from lora_trainer.hosts.standalone.detect import UNET, Detected
 from lora_trainer.hosts.standalone.ldm_config import TextConfig
+from lora_trainer.hosts.standalone.ldm_keys import is_diffusers_vae
 
 HEAD_CHANNELS = 64
 GROUPS = 32  # of every group normalisation
@@ -126,7 +127,12 @@ def vae_arguments(found: Detected, file: CheckpointFile, prefix: str) -> dict[st
         UnsupportedModelError: if it isn't a VAE of Stable Diffusion.
     """
     shapes = file.shapes
-    blocks = _numbers(shapes, prefix + "decoder.up.{}.block.0.conv1.weight")  # the decoder always has one a level
+    theirs = is_diffusers_vae(shapes)
+    block = prefix + ("decoder.up_blocks.{}.resnets.{}" if theirs else "decoder.up.{}.block.{}") + ".conv1.weight"
+    blocks = list(takewhile(lambda n: block.format(n, 0) in shapes, count()))  # the decoder always has one a level
+    channels = [shapes[block.format(n, 0)][0] for n in blocks]
+    if theirs:
+        channels.reverse()  # they count the decoder's levels from the smallest picture
     latents = (*shapes.get(f"{prefix}post_quant_conv.weight", ()), 0, 0)[1]
     if len(blocks) != VAE_LEVELS or latents != 4:
         raise UnsupportedModelError(
@@ -136,8 +142,8 @@ def vae_arguments(found: Detected, file: CheckpointFile, prefix: str) -> dict[st
     return {
         "down_block_types": ("DownEncoderBlock2D",) * len(blocks),
         "up_block_types": ("UpDecoderBlock2D",) * len(blocks),
-        "block_out_channels": tuple(shapes[f"{prefix}decoder.up.{i}.block.0.conv1.weight"][0] for i in blocks),
-        "layers_per_block": len(_numbers(shapes, prefix + "decoder.up.0.block.{}.conv1.weight")) - 1,
+        "block_out_channels": tuple(channels),
+        "layers_per_block": len(list(takewhile(lambda n: block.format(0, n) in shapes, count()))) - 1,
         "latent_channels": latents,
         "scaling_factor": scale,
     }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,17 +16,22 @@ from lora_trainer.safetensors_file import read_header
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-PICKLED = (".ckpt", ".pt", ".pth")
+PICKLED = (".ckpt", ".pt", ".pth", ".bin")
+USUAL = {"diffusion_model.": "model.diffusion_model."}  # prefixes that some programs write -> those that all others do
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A file of weights: ``shapes`` by tensor name, ``metadata`` of its header, ``weights`` if it was read whole."""
+    """A file of weights: ``shapes`` by tensor name, ``metadata`` of its header, ``weights`` if it was read whole.
+
+    Names are the usual ones; ``in_file`` has those that the file itself calls otherwise.
+    """
 
     path: Path
     shapes: Shapes
     metadata: Mapping[str, str]
     weights: Mapping[str, Tensor] | None = None
+    in_file: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, *prefixes: str) -> dict[str, Tensor]:
         """The tensors whose names begin with one of ``prefixes``, on the CPU in the file's number format.
@@ -36,7 +41,8 @@ class CheckpointFile:
         if self.weights is not None:
             return {name: tensor for name, tensor in self.weights.items() if name.startswith(prefixes)}
         with safe_open(self.path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in self.shapes if name.startswith(prefixes)}
+            wanted = [name for name in self.shapes if name.startswith(prefixes)]
+            return {name: file.get_tensor(self.in_file.get(name, name)) for name in wanted}
 
 
 def open_checkpoint(path: Path) -> CheckpointFile:
@@ -57,10 +63,22 @@ def open_checkpoint(path: Path) -> CheckpointFile:
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         header = read_header(path)
-        return CheckpointFile(path, header.shapes, header.metadata)
+        names = _usual_names(header.shapes)
+        shapes = {names.get(name, name): shape for name, shape in header.shapes.items()}
+        return CheckpointFile(path, shapes, header.metadata, in_file={new: old for old, new in names.items()})
     if suffix in PICKLED:
         return _open_pickled(path)
     raise UnsupportedModelError(f"{path.name} has an ending that isn't read; use a .safetensors or .ckpt checkpoint.")
+
+
+def _usual_names(names: Iterable[str]) -> dict[str, str]:
+    """The usual names of tensors that are called otherwise."""
+    found = {}
+    for name in names:
+        for prefix, usual in USUAL.items():
+            if name.startswith(prefix):
+                found[name] = usual + name.removeprefix(prefix)
+    return found
 
 
 def _open_pickled(path: Path) -> CheckpointFile:
@@ -77,5 +95,7 @@ def _open_pickled(path: Path) -> CheckpointFile:
         content = content.get("state_dict", content)
     if not isinstance(content, Mapping):
         raise FileError(f"{path.name} holds no named weights; give a checkpoint file.")
-    weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    names = _usual_names(tensors)
+    weights = {names.get(name, name): value for name, value in tensors.items()}
     return CheckpointFile(path, {name: tuple(value.shape) for name, value in weights.items()}, {}, weights)

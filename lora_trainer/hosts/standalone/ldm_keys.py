@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor
 
@@ -30,6 +30,8 @@ UNET_RESNET = {
     "skip_connection": "conv_shortcut",
 }
 VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+DIFFUSERS_VAE = "decoder.up_blocks.0.resnets.0.conv1.weight"  # tells diffusers' names from ldm's
+OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 OPEN_CLIP = {
     "token_embedding.weight": "embeddings.token_embedding.weight",
     "positional_embedding": "embeddings.position_embedding.weight",
@@ -103,6 +105,25 @@ def vae_state(weights: Mapping[str, Tensor], prefix: str, levels: int) -> State:
         if inner.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")):
             attention = ".mid.attn_1." in inner and tensor.ndim == 4
             state[vae_name(inner, levels)] = tensor[:, :, 0, 0] if attention else tensor
+    return state
+
+
+def is_diffusers_vae(names: Iterable[str]) -> bool:
+    """Whether a VAE's weights have diffusers' names already."""
+    return DIFFUSERS_VAE in names
+
+
+def diffusers_vae_state(weights: Mapping[str, Tensor]) -> State:
+    """The state dict of a VAE in diffusers' names, of today or of before 2023, when its attention had others."""
+    state: State = {}
+    for name, tensor in weights.items():
+        head, attention, rest = name.partition(".attentions.0.")
+        if attention:
+            state[head + attention + _replace_start(rest, OLD_VAE_ATTENTION)] = (
+                tensor[:, :, 0, 0] if tensor.ndim == 4 else tensor
+            )
+        else:
+            state[name] = tensor
     return state
 
 

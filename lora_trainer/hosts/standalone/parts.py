@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from lora_trainer.hosts.standalone.architecture import text_layouts, unet_argume
 from lora_trainer.hosts.standalone.checkpoint_file import open_checkpoint
 from lora_trainer.hosts.standalone.clip import ClipTextEncoder
 from lora_trainer.hosts.standalone.detect import UNET, VAE, Detected
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -71,7 +74,11 @@ def _build_vae(found: Detected, path: Path | None) -> AutoencoderKL:
     arguments = vae_arguments(found, file, prefix)
     with torch.device("meta"):
         vae = AutoencoderKL(**arguments)
-    state = ldm_keys.vae_state(file.read(prefix), prefix, len(arguments["block_out_channels"]))
+    weights = file.read(prefix)
+    if ldm_keys.is_diffusers_vae(weights):
+        state = ldm_keys.diffusers_vae_state(weights)
+    else:
+        state = ldm_keys.vae_state(weights, prefix, len(arguments["block_out_channels"]))
     _fill(vae, state, f"{file.path.name}'s VAE")
     return vae
 
@@ -83,14 +90,19 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
             owner = module.get_submodule(path.rpartition(".")[0])
             owner.register_buffer("position_ids", torch.arange(buffer.shape[-1])[None], persistent=False)
     expected = module.state_dict()
-    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or unknown:
-        example = f"{missing[0]} is missing" if missing else f"{unknown[0]} is unknown"
-        raise UnsupportedModelError(f"{what} isn't laid out as Stable Diffusion's ({example}); use another checkpoint.")
-    wrong = next((name for name, tensor in state.items() if tensor.shape != expected[name].shape), None)
+    missing = next((name for name in sorted(expected) if name not in state), None)
+    if missing:
+        raise UnsupportedModelError(
+            f"{what} isn't laid out as Stable Diffusion's ({missing} is missing); use another checkpoint."
+        )
+    used = {name: state[name] for name in expected}
+    wrong = next((name for name, tensor in used.items() if tensor.shape != expected[name].shape), None)
     if wrong:
         raise UnsupportedModelError(f"{what} has a tensor of an unexpected shape ({wrong}); use another checkpoint.")
-    module.load_state_dict(state, strict=True, assign=True)
+    unused = sorted(state.keys() - expected.keys())
+    if unused:  # merging programs leave behind what no model uses, such as a projection beside SD 1.x' text encoder
+        log.info("%s: not used are %s", what, ", ".join(unused))
+    module.load_state_dict(used, strict=True, assign=True)
     module.requires_grad_(False)
     module.eval()
 
