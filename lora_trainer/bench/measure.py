@@ -35,7 +35,7 @@ def run_bench(plan: BenchPlan, tell: Callable[[str], None] = lambda text: None) 
     times, info = measure_times(plan)
     memory = {}
     for name in contestants:
-        tell(f"Measuring memory of {'our step' if name == 'ours' else 'diffusers + peft'}")
+        tell(f"Measuring memory of {'lora_trainer' if name == 'ours' else 'diffusers + peft'}")
         memory[name] = in_fresh_process(plan, name)
     forward = statistics.median(times["forward"])
     result: dict[str, Any] = {

@@ -86,7 +86,7 @@ def peer_step(model: DiffusersModel, plan: BenchPlan) -> Step:
     try:
         from peft import LoraConfig
     except ImportError:
-        raise ConfigError("The peer needs the package peft; install it, or give --no-peer.") from None
+        raise ConfigError("The comparison needs the package peft; install it, or add --no-peer.") from None
     from diffusers import DDPMScheduler
 
     batch, device = Batch.make(model, plan), model.device

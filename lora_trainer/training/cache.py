@@ -146,7 +146,8 @@ class CaptionCache:
                 made.append((self.key(text), entry if processes.world > 1 else {}))
             if start == 0 and self._too_many(len(wanted), encoded):
                 yield Notice(
-                    f"{len(wanted)} different captions need more than {LARGEST_IN_MEMORY >> 30} GiB; they are kept in "
+                    f"{len(wanted)} different captions need more than {LARGEST_IN_MEMORY >> 30} GiB of memory; they "
+                    "are kept in "
                     f"{spill}, which may be deleted after the run."
                 )
                 self.store.move_to(spill)

@@ -58,7 +58,7 @@ class RunFolder:
         try:
             return json.loads(self.run.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise FileError(f"{self.run} can't be read; start the run anew.") from error
+            raise FileError(f"{self.run} can't be read; start without resuming.") from error
 
     def write_run(self, facts: dict[str, Any]) -> None:
         """Record the full configuration, versions, seeds and the base model."""

@@ -24,11 +24,11 @@ def check_loss(prediction_type: PredictionType, config: LossConfig) -> None:
     """
     if config.scale_v_pred_loss_like_noise_pred and prediction_type != "v_prediction":
         raise ConfigError(
-            "scale_v_pred_loss_like_noise_pred is for v-prediction models, this one predicts noise; switch it off."
+            "scale_v_pred_loss_like_noise_pred is for v-prediction models, but this one predicts noise; switch it off."
         )
     if config.v_pred_like_loss and prediction_type != "epsilon":
         raise ConfigError(
-            "v_pred_like_loss is for noise-prediction models, this one predicts v; set v_pred_like_loss to 0."
+            "v_pred_like_loss is for models that predict noise, but this one predicts v; set v_pred_like_loss to 0."
         )
 
 

@@ -162,12 +162,15 @@ def _check_rates(cls: type[Optimizer], groups: list[dict[str, Any]]) -> None:
         if len(rates) > 1:
             several = ", ".join(map(str, sorted(rates)))
             raise ConfigError(
-                f"{cls.__name__} finds one rate for all parts but got {several}; set unet_lr and text_encoder_lr to "
+                f"{cls.__name__} finds one learning rate for all parts but was given {several}; set unet_lr and "
+                "text_encoder_lr to "
                 "learning_rate, block factors to 1, and loraplus_lr_ratio empty."
             )
         if rates and max(rates) <= 0.1:
             logger.warning(
-                "%s multiplies the rate that it finds by learning_rate %s; 1 is usual.", cls.__name__, max(rates)
+                "%s multiplies the learning rate that it finds by learning_rate, which is %s; 1 is usual.",
+                cls.__name__,
+                max(rates),
             )
 
 

@@ -91,11 +91,15 @@ def check_name(request: RunRequest, lora_dir: Path) -> None:
     name = request.name
     bad = sorted({c for c in name if c in FORBIDDEN_IN_NAMES or ord(c) < 32})
     if not name or name != name.strip() or bad or name.startswith(".") or name.lower() == "none":
-        reason = f"{' '.join(bad)} can't be used in it" if bad else "it is empty, reserved, or begins or ends badly"
+        reason = (
+            f"{' '.join(bad)} can't be used in it"
+            if bad
+            else "it is empty, reserved, or begins or ends with a space or a dot"
+        )
         raise ConfigError(f"The name {name!r} can't be used: {reason}. Use letters, digits, - and _.")
     target = lora_dir / f"{name}.safetensors"
     if target.exists() and not (request.resume or request.overwrite):
-        raise ConfigError(f"{target} exists already. Choose another name, resume that run, or allow overwriting it.")
+        raise ConfigError(f"{target} exists already. Choose another name, resume that run, or have it replaced.")
 
 
 def _open(

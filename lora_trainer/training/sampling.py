@@ -65,7 +65,7 @@ def sample_requests(config: SampleConfig, fallback: str, seed: int, side: int) -
         try:
             text = Path(text).expanduser().read_text(encoding="utf-8-sig")
         except OSError as error:
-            raise ConfigError(f"sample_prompts {text} can't be read ({error.strerror}); name another file.") from error
+            raise ConfigError(f"sample_prompts {text} can't be read ({error.strerror}); give another file.") from error
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")] or [fallback]
     requests = []

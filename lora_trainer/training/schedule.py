@@ -53,7 +53,7 @@ def create_scheduler(
         )
     warmup, decay = steps_of(config.lr_warmup_steps, total_steps), steps_of(config.lr_decay_steps, total_steps)
     if warmup >= total_steps and warmup > 0:
-        logger.warning("The warm-up of %d steps is as long as the whole run of %d steps.", warmup, total_steps)
+        logger.warning("The warm-up takes all of the run: %d of %d steps.", warmup, total_steps)
     factors = [_factor(config, warmup, decay, total_steps, float(group["lr"])) for group in optimizer.param_groups]
     return LambdaLR(optimizer, factors)
 
@@ -85,7 +85,8 @@ def _factor(config: ScheduleConfig, warmup: int, decay: int, total: int, lr: flo
         return _piecewise(config.lr_scheduler_args)
     if config.lr_scheduler_args:
         raise ConfigError(
-            f"lr_scheduler_args are for lr_scheduler_type and piecewise_constant; {name} takes none, remove them."
+            f"lr_scheduler_args are for lr_scheduler_type and piecewise_constant only; {name} takes none, so remove "
+            "them."
         )
     if name == "warmup_stable_decay":
         return _with_warmup(_stable_decay(warmup, decay, total, config.lr_scheduler_num_cycles, floor), warmup, floor)
@@ -147,7 +148,7 @@ def _piecewise(arguments: dict[str, Any]) -> Factor:
         ) from None
     if unknown := arguments.keys() - {"step_rules"}:
         names = ", ".join(sorted(unknown))
-        raise ConfigError(f"lr_scheduler_args: piecewise_constant has step_rules only, remove {names}.")
+        raise ConfigError(f"lr_scheduler_args: piecewise_constant takes only step_rules; remove {names}.")
     return lambda step: next((value for end, value in pairs if step < end), rest)
 
 
@@ -157,7 +158,7 @@ def _custom(optimizer: Optimizer, config: ScheduleConfig, typed: Collection[str]
     cls: Any = load_class("lr_scheduler_type", path, LRScheduler, typed, name)
     needed = [row for row in inspect.signature(cls.step).parameters.values() if row.default is row.empty]
     if len(needed) != 1:  # self only
-        raise ConfigError(f"lr_scheduler_type {name} can't be stepped by step count alone; choose another scheduler.")
+        raise ConfigError(f"lr_scheduler_type {name} needs more than the step count; choose another schedule.")
     try:
         return cls(optimizer, **config.lr_scheduler_args)
     except Exception as error:  # arguments of every type reach classes that expect numbers

@@ -165,7 +165,7 @@ class Session:
         try:
             save_state(self.folder.state, self.network, self.parts(), at, self.identity)
         except FileError as error:
-            self.notices.append(f"{error} The run can't be resumed from here.")
+            self.notices.append(f"{error} The run can't be resumed.")
 
     def save_everything(self) -> Path:
         """The LoRA as it is now, under its final name, and the state."""

@@ -90,15 +90,17 @@ def load_state(path: Path, network: LoraNetwork, parts: dict[str, Any], identity
         ConfigError: names what differs from the run that was stopped.
     """
     if not path.is_file():
-        raise FileError(f"There is nothing to resume: {path} doesn't exist. Start without --resume.")
+        raise FileError(f"There is nothing to resume: {path} doesn't exist. Start without resuming.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["format"] != FORMAT:
-            raise ConfigError(f"{path} has state format {state['format']}; this program reads {FORMAT}. Start anew.")
+            raise ConfigError(
+                f"{path} has state format {state['format']}; this program reads {FORMAT}. Start without resuming."
+            )
         position = Position(**json.loads(state["position"]))
         before = json.loads(state["identity"])
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
-        raise FileError(f"The state {path} is damaged ({type(error).__name__}); start without --resume.") from error
+        raise FileError(f"The state {path} is damaged ({type(error).__name__}); start without resuming.") from error
     _check_identity(before, json.loads(json.dumps(identity)))
     network.load_state_dict(state["network"])
     rates = [float(group["lr"]) for group in parts["optimizer"].param_groups]
@@ -123,7 +125,7 @@ def _check_identity(before: dict[str, Any], now: dict[str, Any]) -> None:
     for name in sorted(before["config"].keys() | now["config"].keys()):
         if name not in FREE_ON_RESUME and before["config"].get(name) != now["config"].get(name):
             old, new = before["config"].get(name), now["config"].get(name)
-            raise ConfigError(f"Can't resume: {name} was {old!r}, now {new!r}. Set it back or start without --resume.")
+            raise ConfigError(f"Can't resume: {name} was {old!r}, now {new!r}. Set it back, or start without resuming.")
     for what in ("dataset", "model", "processes"):
         if before[what] != now[what]:
             raise ConfigError(

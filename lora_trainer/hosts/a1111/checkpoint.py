@@ -55,17 +55,20 @@ def _reason(model: Any) -> str:
     name = checkpoint_name(model)
     another = "choose an SD 1.x, SD 2.x or SDXL checkpoint."
     if shared.cmd_opts.lowvram:
-        return "The WebUI runs with --lowvram, which takes the weights apart; start it with --medvram or without."
+        return (
+            "The WebUI runs with --lowvram, which keeps parts of the model elsewhere; start it with --medvram or "
+            "without either."
+        )
     if getattr(model, "is_sd3", False) or not hasattr(getattr(model, "model", None), "diffusion_model"):
         return f"{name} is an SD 3 or other new kind of model; {another}"
     if getattr(model, "is_ssd", False):
         return f"{name} is a distilled SSD-1B model, whose layers have no LoRA names; {another}"
     if getattr(model, "cond_stage_key", "") == "edit":
-        return f"{name} is an instruct-pix2pix (edit) model; train on the checkpoint it was made from."
+        return f"{name} is an instruct-pix2pix (edit) model; train on the checkpoint that it was made from."
     if getattr(model, "is_sdxl_inpaint", False) or _input_channels(model) == 9:
-        return f"{name} is an inpainting model; train on the normal version, the LoRA works with both."
+        return f"{name} is an inpainting model; train on its normal version; the LoRA will work with both."
     if getattr(model.model, "conditioning_key", "crossattn") != "crossattn" or _input_channels(model) != 4:
-        return f"{name} needs more input than a prompt (depth, unCLIP, upscaler); {another}"
+        return f"{name} needs more than a prompt as input (depth, unCLIP, upscaler); {another}"
     if devices.fp8 or any("float8" in str(p.dtype) for p in model.model.parameters()):
         return "The weights are stored as FP8; set Settings ▸ Optimizations ▸ FP8 weight to Disable."
     if not encoders(model):

@@ -69,10 +69,12 @@ class A1111Model:
         """
         where = next(self._model.model.parameters()).device.type
         if shared.sd_model is not self._model or where == "meta":
-            raise HostBusyError("The checkpoint was replaced or unloaded while it was trained; load it, then resume.")
+            raise HostBusyError(
+                "The checkpoint was replaced or unloaded during training; load it, then resume the run."
+            )
         if not self._model.lowvram and where != self.device.type:
             raise HostBusyError(
-                "The checkpoint was unloaded (by the API or Settings ▸ Actions) while it was trained; load it, then "
+                "The checkpoint was unloaded during training (by the API or Settings ▸ Actions); load it, then "
                 "resume the run."
             )
 
@@ -91,7 +93,8 @@ class A1111Model:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         if self._model.lowvram and torch.is_grad_enabled():
             raise UnsupportedModelError(
-                "With --medvram UNet and text encoder are never in memory together: switch network_train_unet_only on, "
+                "With --medvram, UNet and text encoder are never in memory together; switch network_train_unet_only "
+                "on, "
                 "or start the WebUI without --medvram."
             )
         self._back("text_encoders")

@@ -143,7 +143,10 @@ def trainable_attention(model: Any) -> Iterator[None]:
         yield
         return
     before = sd_hijack.current_optimizer
-    log.warning("The attention %s can't be trained; sdp is used instead.", getattr(before, "name", "of the WebUI"))
+    log.warning(
+        "The cross-attention method %s can't be trained with; using sdp instead.",
+        getattr(before, "name", "of the WebUI"),
+    )
     hijack = sd_hijack.model_hijack
     hijack.apply_optimizations(FALLBACK_ATTENTION)
     try:

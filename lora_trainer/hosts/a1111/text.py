@@ -80,7 +80,7 @@ def _clip(wrapped: Any, rows: Tensor, clip_skip: int) -> Tensor:
     skips = clip_skip if not sdxl or shared.opts.data.get("sdxl_clip_l_skip", False) else 0
     depth = wrapped.transformer.config.num_hidden_layers
     if skips > depth:
-        raise ConfigError(f"clip_skip {skips} is too much: the text encoder has {depth} layers.")
+        raise ConfigError(f"clip_skip {skips} is too high: the text encoder has {depth} layers.")
     result = wrapped.transformer(input_ids=rows, output_hidden_states=True)
     if sdxl:
         if skips:

@@ -136,7 +136,7 @@ def vae_arguments(found: Detected, file: CheckpointFile, prefix: str) -> dict[st
     latents = (*shapes.get(f"{prefix}post_quant_conv.weight", ()), 0, 0)[1]
     if len(blocks) != VAE_LEVELS or latents != 4:
         raise UnsupportedModelError(
-            f"The VAE in {file.path.name} isn't one of Stable Diffusion (4 channels, 8 pixels a latent); use another."
+            f"The VAE in {file.path.name} isn't Stable Diffusion's (4 channels, 8 pixels per latent); use another one."
         )
     scale = found.config.scale_factor or traits(found.family).latent_scale
     return {
@@ -230,7 +230,7 @@ def _described(found: Detected, config: TextConfig, open_clip: bool) -> tuple[in
         row = row.get("text_config", row)
         return int(row["num_attention_heads"]), str(row.get("hidden_act", "quick_gelu"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FileError(f"{file} doesn't describe a text encoder; mend it or move it away.") from error
+        raise FileError(f"{file} doesn't describe a text encoder; correct it or move it away.") from error
 
 
 def find_folder(version: str, checkpoint: Path) -> Path | None:

@@ -68,7 +68,9 @@ def open_checkpoint(path: Path) -> CheckpointFile:
         return CheckpointFile(path, shapes, header.metadata, in_file={new: old for old, new in names.items()})
     if suffix in PICKLED:
         return _open_pickled(path)
-    raise UnsupportedModelError(f"{path.name} has an ending that isn't read; use a .safetensors or .ckpt checkpoint.")
+    raise UnsupportedModelError(
+        f"{path.name} isn't a .safetensors or .ckpt file; give a checkpoint in one of these formats."
+    )
 
 
 def _usual_names(names: Iterable[str]) -> dict[str, str]:

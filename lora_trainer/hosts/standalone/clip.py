@@ -55,7 +55,7 @@ class ClipTextEncoder(nn.Module):
         states, last = result.hidden_states, result.last_hidden_state
         output = -clip_skip if self.layout.clip_skip else self.layout.output
         if clip_skip > self.layout.layers and self.layout.clip_skip:
-            raise ConfigError(f"clip_skip {clip_skip} is too much: the text encoder has {self.layout.layers} layers.")
+            raise ConfigError(f"clip_skip {clip_skip} is too high: the text encoder has {self.layout.layers} layers.")
         if output == -1 and self.layout.final_norm:
             return last, None
         chosen = states[output]

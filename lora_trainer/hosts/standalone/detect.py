@@ -53,7 +53,7 @@ def detect(path: Path) -> Detected:
     missing = next((what for what, prefix in _parts(family) if not _any(file.shapes, prefix)), None)
     if missing:
         raise UnsupportedModelError(
-            f"{path.name} has no {missing} in it; use a checkpoint that holds UNet, VAE and text encoder in one file."
+            f"{path.name} has no {missing}; use a checkpoint that holds UNet, VAE and text encoder in one file."
         )
     config = read_config(path)
     return Detected(file, config, family, _prediction_type(file, config, family), "ztsnr" in file.shapes)

@@ -97,7 +97,8 @@ def sample_latents(model: Denoiser, tasks: Sequence[Task]) -> Tensor:
         latents = scheduler.step(output, timestep, latents, **arguments).prev_sample
     if not bool(torch.isfinite(latents).all()):
         raise LoraTrainerError(
-            "The picture isn't finite: the model, or the LoRA at this strength, overflows; try precision no or bf16."
+            "The image came out as NaN: the model overflows, or the LoRA does at this strength; try mixed_precision "
+            "no or bf16."
         )
     return latents
 

@@ -166,7 +166,7 @@ class DiffusersHost(SoleUser):
     @contextmanager
     def _borrowed(self) -> Iterator[DiffusersModel]:
         if not self._lock.acquire(blocking=False):
-            raise HostBusyError("The model is in use; wait until the run or the picture is done, or stop it.")
+            raise HostBusyError("The model is in use; wait until the run or the image is finished, or stop it.")
         try:
             yield self._load()
         finally:

@@ -63,9 +63,9 @@ def read_config(checkpoint: Path) -> LdmConfig:
     except OSError as error:
         raise FileError(f"Can't read {path}: {error.strerror}; check the file and its permissions.") from error
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FileError(f"{path.name} isn't a Stable Diffusion config; mend it or move it away.") from error
+        raise FileError(f"{path.name} isn't a Stable Diffusion config; correct it or move it away.") from error
     if timesteps != 1000:
-        raise UnsupportedModelError(f"{path.name} asks for {timesteps} timesteps; only models with 1000 are supported.")
+        raise UnsupportedModelError(f"{path.name} says {timesteps} timesteps; only models with 1000 can be trained.")
     return config
 
 

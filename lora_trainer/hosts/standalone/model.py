@@ -118,7 +118,7 @@ class DiffusersModel:
             latents = self.parts.vae.encode(pixels.to(self.device, self._vae_dtype)).latent_dist
             return torch.stack([latents.mean.float(), latents.std.float()])
 
-        mean, std = self._finite(encode, "The VAE gives no finite latents for these images") * self._vae_scale
+        mean, std = self._finite(encode, "The VAE gives NaN for these images") * self._vae_scale
         return mean, std
 
     def encode_captions(self, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:
@@ -206,7 +206,7 @@ class DiffusersModel:
         def decode() -> Tensor:
             return self.parts.vae.decode((latents / self._vae_scale).to(self.device, self._vae_dtype)).sample.float()
 
-        return self._finite(decode, "The VAE gives no finite picture")
+        return self._finite(decode, "The VAE gives NaN for this image")
 
     def _finite(self, run: Callable[[], Tensor], sentence: str) -> Tensor:
         """Run the VAE; if the result isn't finite, once more in fp32, which then stays its precision."""

@@ -121,7 +121,9 @@ class WebUIHost(ABC):
             UnsupportedModelError: if the loaded model can't be trained.
         """
         if self._shift is not None:
-            raise HostBusyError("A job holds the WebUI's model already; wait for its end or stop it.")
+            raise HostBusyError(
+                "The WebUI's model is already in use by Train LoRA; wait for the run to finish, or stop it."
+            )
         shift = Shift(job, token)
         self._shift = shift
         try:
@@ -235,17 +237,17 @@ class WebUIHost(ABC):
         if made is None and self._working().listen():
             made = make_picture(self._held(), request, extra_networks)
         if made is None:
-            raise HostBusyError("The picture was interrupted; nothing was saved of it.")
+            raise HostBusyError("The image was interrupted, so it wasn't saved.")
         return made
 
     def _held(self) -> Any:
         if self._model is None:
-            raise HostBusyError("The WebUI's model is used by a job only; start one.")
+            raise HostBusyError("The WebUI's model can be used only while a run has it; start one.")
         return self._model
 
     def _working(self) -> Shift:
         if self._shift is None:
-            raise HostBusyError("The WebUI's model is used by a job only; start one.")
+            raise HostBusyError("The WebUI's model can be used only while a run has it; start one.")
         return self._shift
 
     def _pinned(self) -> Pin:

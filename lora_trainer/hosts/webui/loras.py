@@ -57,7 +57,9 @@ def refuse_unknown(prompt: str) -> None:
         return
     for name in re.findall(r"<(?:lora|lyco):([^:>]+)[^>]*>", prompt):
         if name not in networks.available_networks and name not in networks.available_network_aliases:
-            raise FileError(f"The WebUI doesn't find the LoRA {name!r} of {prompt!r}; it must lie in its Lora folder.")
+            raise FileError(
+                f"The WebUI doesn't find the LoRA {name!r} of the prompt {prompt!r}; it must be in the Lora folder."
+            )
 
 
 def applied_modules(path: Path) -> int | None:

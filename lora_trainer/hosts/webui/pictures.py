@@ -66,9 +66,11 @@ def make_picture(model: Any, request: GenerateRequest, extra_networks: bool) -> 
     if not result.images:
         return None
     if extra_networks and "not found" in (result.comments or ""):
-        raise FileError(f"The WebUI doesn't find a LoRA of {request.prompt!r}; it must lie in its Lora folder.")
+        raise FileError(
+            f"The WebUI doesn't find a LoRA of the prompt {request.prompt!r}; it must be in the Lora folder."
+        )
     if shared.sd_model is not model:
-        raise HostBusyError("The checkpoint was changed while a picture was made; choose it again, then resume.")
+        raise HostBusyError("The checkpoint was changed while an image was made; choose it again, then resume the run.")
     return GeneratedImage(result.images[0], request, result.infotexts[0])
 
 

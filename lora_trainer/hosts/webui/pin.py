@@ -45,7 +45,7 @@ class Pin:
             self._load_model()
             self._load_vae()
         except Exception:  # what was chosen can't be loaded: the WebUI says the same at the next generation
-            log.exception("Loading the checkpoint that was chosen meanwhile")
+            log.exception("Loading the checkpoint that was chosen during training")
 
     def other_chosen(self) -> bool:
         """Whether another checkpoint or VAE is chosen by now: generations then wait for it, until the job ends."""
@@ -64,8 +64,8 @@ class Pin:
         if wanted.filename != self._model.sd_checkpoint_info.filename:
             if _generating():
                 raise HostBusyError(
-                    f"Train LoRA is training {self._model.sd_checkpoint_info.name}; generate with it meanwhile, or "
-                    f"with {wanted.name} when the training has ended."
+                    f"Train LoRA is training {self._model.sd_checkpoint_info.name}; generate with that one until it "
+                    f"has finished, or with {wanted.name} afterwards."
                 )
             self._put_off = True
         elif forced_reload:

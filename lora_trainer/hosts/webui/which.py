@@ -30,8 +30,8 @@ def webui_host() -> WebUIHost:
     found = next((name for package, name in FORKS if _there(package)), "an unknown WebUI")
     if found:
         raise UnsupportedModelError(
-            f"This WebUI is {found}, whose models can't be trained in memory yet; use AUTOMATIC1111's WebUI, or the "
-            "command line: python -m lora_trainer train."
+            f"This WebUI is {found}, whose models can't be trained in memory yet; use AUTOMATIC1111's WebUI, or "
+            "python -m lora_trainer train on the command line."
         )
     from lora_trainer.hosts.a1111.host import A1111Host
 
