@@ -56,7 +56,7 @@ def loss_curve(rows: Sequence[dict[str, Any]]) -> str:
         marks.append(f'<text x="{LEFT - 8}" y="{y(loss) + 4:.1f}" text-anchor="end">{loss:.3g}</text>')
         anchor = "start" if i == 0 else "end" if i == 4 else "middle"
         marks.append(f'<text x="{x(step):.1f}" y="{HEIGHT - 12}" text-anchor="{anchor}">{step}</text>')
-    label = f"Training loss from step {first} to {last}; moving mean of {window} steps ends at {means[-1]:.4g}."
+    label = f"Training loss from step {first} to {last}; the mean over {window} steps ends at {means[-1]:.4g}."
     return (
         f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
         f'{"".join(marks)}<polyline class="raw" points="{line(losses)}"/>'

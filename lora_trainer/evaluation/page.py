@@ -18,17 +18,18 @@ LOOK_FOR = (
     (
         "Accuracy",
         "Is it your subject? Are the details there?",
-        "If it is weak even at 1.0: train longer, raise the rate a little, check that captions begin with the trigger.",
+        "If it is weak even at 1.0: more epochs, a slightly higher learning rate, captions that begin with the "
+        "trigger word.",
     ),
     (
         "Flexibility",
-        "Does it follow the rest of the prompt: other places, poses, styles?",
-        "If every picture looks like a training image: take an earlier file or a lower strength; vary the captions.",
+        "Does it follow the rest of the prompt: other places, poses and styles?",
+        "If every image looks like a training image: an earlier epoch, a lower strength, more varied captions.",
     ),
     (
         "Artifacts",
-        "Any distortion, strange colours, patterns?",
-        "If so: lower the strength first, then the rate or the noise offset; try min_snr_gamma 5; check the images.",
+        "Are there distortions, strange colours or patterns?",
+        "If so: first a lower strength, then a lower learning rate or noise offset; min-SNR gamma 5; better images.",
     ),
 )
 
@@ -65,9 +66,7 @@ def _header(report: dict[str, Any]) -> str:
     if report["trigger"]:
         facts.append(f"trigger <code>{escape(report['trigger'])}</code>")
     facts.append(escape(report["created"][:16].replace("T", " ") + " UTC"))
-    stopped = (
-        "<p><strong>The test was stopped; this is what was made until then.</strong></p>" if report["stopped"] else ""
-    )
+    stopped = "<p><strong>The test was stopped; these are its images so far.</strong></p>" if report["stopped"] else ""
     return f'<h1>{escape(report["name"])}</h1>\n<p class="quiet">{" · ".join(facts)}</p>{stopped}'
 
 
@@ -111,7 +110,7 @@ def _strength_section(report: dict[str, Any], folder: Path) -> str:
         return ""
     chosen = strength_text(report["recommended"]["strength"])
     return f"""<h2>Strength</h2>
-<p>The same seeds with more and more of the LoRA. 0 is the base model alone.</p>
+<p>The same seeds at rising strength. 0 is the base model alone.</p>
 {copyable(report["prompts"]["strength"])}
 {_sheet(rows, folder, chosen)}
 {_grid_link(report, "strength.png")}"""
@@ -127,9 +126,9 @@ def _epoch_section(report: dict[str, Any], folder: Path) -> str:
         for row in report["images"]
         if row["kind"] == "strength" and row["file"] == report["lora"] and row["strength"] == best["strength"]
     ]
-    return f"""<h2>Saved on the way</h2>
-<p>The same prompt from every file that was saved during training, at strength {strength_text(best["strength"])}. If an
-earlier one looks as good as the last, prefer it: it has had less time to learn the backgrounds by heart.</p>
+    return f"""<h2>Saved epochs</h2>
+<p>The same prompt with every file that was saved during training, at strength {strength_text(best["strength"])}. If an
+earlier one looks as good as the last, prefer it: it has had less time to memorise the training images.</p>
 {_sheet([*rows, *last], folder, "")}
 {_grid_link(report, "epochs.png")}"""
 
@@ -192,9 +191,9 @@ def _use_section(report: dict[str, Any]) -> str:
 <ol>
 <li>{file} belongs into <code>stable-diffusion-webui/models/Lora/</code>, together with its <code>.json</code>
 and <code>.png</code>.</li>
-<li>In txt2img open the <em>Lora</em> tab and press <em>Refresh</em>; a click on the card fills in tag and trigger.
+<li>In txt2img open the <em>Lora</em> tab and press <em>Refresh</em>; click the card to insert tag and trigger word.
 Or copy a prompt from this page.</li>
-<li>The number in <code>&lt;lora:…:0.8&gt;</code> is the strength: lower it if pictures look forced, raise it if the
+<li>The number in <code>&lt;lora:…:0.8&gt;</code> is the strength: lower it if images look forced, raise it if the
 subject is weak.</li>
 </ol>"""
 
@@ -230,4 +229,4 @@ def _details(summary: str, values: dict[str, Any]) -> str:
 
 
 def _grid_link(report: dict[str, Any], name: str) -> str:
-    return f'<p class="small"><a href="{name}">All of it as one picture</a></p>' if name in report["grids"] else ""
+    return f'<p class="small"><a href="{name}">All of it as one image</a></p>' if name in report["grids"] else ""

@@ -97,7 +97,7 @@ def read_prompts(path: Path, name: str, trigger: str) -> tuple[Prompt, ...]:
         raise FileError(f"Can't read the prompts file {path}: {reason}.") from error
     prompts = tuple(parse_prompt(line, name, trigger) for line in lines if line and not line.startswith("#"))
     if not prompts:
-        raise FileError(f"The prompts file {path} holds no prompt; write one prompt a line.")
+        raise FileError(f"The prompts file {path} holds no prompt; write one prompt per line.")
     return prompts
 
 
@@ -114,6 +114,6 @@ def parse_strengths(text: str) -> tuple[float, ...]:
         except ValueError:
             strength = float("nan")
         if not -2 <= strength <= 4:
-            raise ValueError(f"{part!r} is no strength; give numbers between -2 and 4 such as 0,0.4,0.8,1.0")
+            raise ValueError(f"{part!r} isn't a strength; give numbers between -2 and 4 such as 0,0.4,0.8,1.0")
         strengths.add(strength)
     return tuple(sorted(strengths | {0.0}))

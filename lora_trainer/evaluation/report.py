@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lora_trainer.hosts.base import ModelInfo
 
 VERSION = 1  # of report.json
-NOT_MEASURED = "not measured: this test makes pictures and compares none of them with the dataset"
+NOT_MEASURED = "not measured: this test makes images, but doesn't compare them with the dataset"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def write_report(
             "file": lora.name,
             "strength": plan.preferred_strength,
             "why": f"Nothing was measured: this is the last file, at {strength_text(plan.preferred_strength)}, a usual "
-            "strength to start with. Compare the pictures and take the lowest strength at which your subject is right.",
+            "strength to start with. Compare the images and take the lowest strength at which your subject is right.",
         },
         "verdict": verdict.verdict,
         "evidence": list(verdict.evidence),
@@ -150,24 +150,24 @@ def _image_row(image: TestedImage, lora: Path, output: Path) -> dict[str, Any]:
 def judge(made: Sequence[TestedImage], output: Path) -> Verdict:
     """What pictures alone can show: whether the LoRA changes anything. More than that they are not asked."""
     evidence = []
-    advice = ["Compare the pictures yourself: is it your subject, does it follow the prompt, is anything distorted?"]
+    advice = ["Compare the images yourself: is it your subject, does it follow the prompt, is anything distorted?"]
     changes = {strength: change for strength in _strengths(made) if (change := mean_change(made, strength)) is not None}
     if changes:
         strength = max(changes)
         if changes[strength] == 0:
             evidence.append(
-                f"At strength {strength_text(strength)} every picture equals the base model's: this LoRA has no effect."
+                f"At strength {strength_text(strength)} every image equals the base model's: this LoRA has no effect."
             )
-            advice.insert(0, "Check that the LoRA was made for this base model and that its training rates were not 0.")
+            advice.insert(0, "Check that the LoRA was made for this base model and that its learning rates weren't 0.")
         else:
             listed = ", ".join(f"{strength_text(s)}: {change:.1f}" for s, change in sorted(changes.items()))
-            evidence.append(f"Mean change of the pictures against strength 0, of 255 levels: {listed}.")
+            evidence.append(f"Mean difference from strength 0, on a scale of 0 to 255: {listed}.")
     losses = [row["loss"] for row in read_log(output / "log.jsonl")]
     if len(losses) >= 20:
         tenth = len(losses) // 10
         first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
         evidence.append(
-            f"Mean training loss of the first tenth of the steps {first:.4f}, of the last {last:.4f}; "
+            f"Mean training loss: {first:.4f} in the first tenth of the steps, {last:.4f} in the last; "
             "it depends mostly on the noise that was drawn and says little about quality."
         )
     evidence.append("Likeness, flexibility and artefacts were not measured.")

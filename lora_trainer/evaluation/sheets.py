@@ -66,7 +66,7 @@ def epoch_grid(name: str, plan: TestPlan, pictures: dict[Key, Image]) -> Image:
     if plan.preferred_strength in plan.strengths:
         keys.append(("strength", strength, "the last"))
     rows = [[pictures.get((kind, prompt, label, seed)) for kind, label, _ in keys] for seed in plan.seeds]
-    title = f"{name}: files saved on the way, at strength {strength}"
+    title = f"{name}: saved epochs, at strength {strength}"
     subtitle = prompt.at(name, plan.preferred_strength)
     return labelled_grid(rows, Labels(title, [shown for _, _, shown in keys], _seeds(plan), subtitle))
 

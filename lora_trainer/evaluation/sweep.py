@@ -151,7 +151,7 @@ def test_lora(
     points = saved_points(path) if plan.epochs else []
     host.refresh_loras([path, *(point.path for point in points)])
     if not plan.trigger:
-        yield Notice(f"{path.name} names no trigger word; the prompts are made without one.")
+        yield Notice(f"{path.name} doesn't say what its trigger word is; the test prompts go without one.")
     shots = plan_shots(path, plan, points)
     check_all(host, [group[0].request(plan.request) for group in alike(shots)])
     made: list[TestedImage] = []
@@ -170,7 +170,7 @@ def test_lora(
     except Exception:
         if made:
             page = write_report(path, info, plan, made, points, output, stopped=True).page
-            yield Notice(f"The test failed after {len(made)} of {len(shots)} pictures; {page} shows those.")
+            yield Notice(f"The test failed after {len(made)} of {len(shots)} images; {page} shows those.")
         raise
     yield write_report(path, info, plan, made, points, output, stopped=len(made) < len(shots))
 
@@ -187,7 +187,7 @@ def check_all(host: Host, requests: Sequence[GenerateRequest]) -> None:
     for request in requests:
         for side, pixels in (("width", request.width), ("height", request.height)):
             if pixels < 64 or pixels % 8:
-                raise ConfigError(f"The test pictures' {side} can't be {pixels}; choose a multiple of 8 from 64 on.")
+                raise ConfigError(f"The test images' {side} can't be {pixels}; give a multiple of 8, at least 64.")
         host.check(request)
 
 
