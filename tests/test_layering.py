@@ -15,7 +15,10 @@ PACKAGE = ROOT / "lora_trainer"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # What each part may import of the others. Programs, which put everything together, may import all of them.
-EVERYBODY = {"config", "errors", "families", "files", "lora_folder", "safetensors_file", "seeds", "tokens"}
+EVERYBODY = {
+    "config", "dtypes", "errors", "families", "files", "lora_folder", "noise_schedule", "safetensors_file", "seeds",
+    "tokens",
+}  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "config": EVERYBODY,
     "kohya": EVERYBODY,
@@ -66,6 +69,54 @@ def test_imports_point_one_way(path: Path) -> None:
         assert package or any(name == a or name.startswith(f"{a}.") for a in allowed), (
             f"{path.relative_to(ROOT)}:{line} imports {name}"
         )
+
+
+def graph() -> dict[str, set[str]]:
+    """For every module of the package, those that it imports anywhere, under TYPE_CHECKING and in functions, too."""
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+    return {
+        module: {name for name, _ in imports(parse(path)) if name in names} - {module} for module, path in names.items()
+    }
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """The modules of one circle; empty if there is none."""
+    state: dict[str, int] = {}
+
+    def visit(module: str, way: list[str]) -> list[str]:
+        if state.get(module) == 1:
+            return way[way.index(module) :]
+        if state.get(module) == 2:
+            return []
+        state[module] = 1
+        for other in sorted(edges[module]):
+            if found := visit(other, [*way, module]):
+                return found
+        state[module] = 2
+        return []
+
+    return next((found for module in sorted(edges) if (found := visit(module, []))), [])
+
+
+def test_imports_without_circles() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    edges = graph()
+    for module, others in edges.items():  # importing a.b runs a, but a names its parts only to offer them again
+        others -= {name for name in others if module.startswith(f"{name}.")}
+    assert circle(edges) == []
+
+
+def test_a_family_is_compared_in_one_file_only() -> None:
+    literals = {"sd1", "sd2", "sdxl"}
+    data = {"families.py", "presets.py"}  # presets say which families they are for; kohya's form has a field "sdxl"
+    for path in FILES:
+        if path.name in data or part_of(path) == "kohya":
+            continue
+        for node in ast.walk(parse(path)):
+            sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+            sides += node.keys if isinstance(node, ast.Dict) and not path.match("cli/*") else []
+            found = {side.value for side in sides if isinstance(side, ast.Constant)} & literals
+            assert not found, f"{path.relative_to(ROOT)}:{node.lineno} asks for {found}"
 
 
 def test_every_part_has_a_place_in_the_order() -> None:

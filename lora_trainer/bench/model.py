@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from lora_trainer.bench.plan import BenchPlan
+from lora_trainer.dtypes import DTYPES
 from lora_trainer.families import SD1, traits
 from lora_trainer.hosts.base import Conditioning, ModelInfo, SizeConditioning
-from lora_trainer.hosts.standalone.host import DTYPES, DiffusersHost, best_device
+from lora_trainer.hosts.standalone.host import DiffusersHost, best_device
 from lora_trainer.hosts.standalone.model import DiffusersModel, PictureSettings
 from lora_trainer.hosts.standalone.parts import Parts
-from lora_trainer.hosts.standalone.samplers import noise_schedule
+from lora_trainer.noise_schedule import linear_in_root
 from lora_trainer.seeds import torch_generator
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def opened(plan: BenchPlan) -> Iterator[DiffusersModel]:
     info = ModelInfo(SD1, "epsilon", "diffusers", f"random {plan.size}", "", "", "", "", "", 512)
     parts = Parts(random_unet(plan.size), nothing, [nothing], "epsilon")
     model = DiffusersModel(
-        parts, info, noise_schedule(0.00085, 0.012), best_device(), PictureSettings(), cast(Any, None)
+        parts, info, linear_in_root(0.00085, 0.012), best_device(), PictureSettings(), cast(Any, None)
     )
     model.begin(DTYPES[plan.precision])
     yield model

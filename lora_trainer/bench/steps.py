@@ -10,17 +10,16 @@ from torch import nn
 
 from lora_trainer.bench.model import Batch, shared_copy
 from lora_trainer.bench.plan import BenchPlan
+from lora_trainer.dtypes import DTYPES
 from lora_trainer.errors import ConfigError
-from lora_trainer.hosts.standalone.host import DTYPES
 from lora_trainer.hosts.standalone.model import DiffusersModel
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.seeds import torch_generator
 from lora_trainer.training.checkpointing import checkpoint_blocks
-from lora_trainer.training.diffusion import NoiseSchedule
-from lora_trainer.training.optimizers import create_optimizer
-from lora_trainer.training.precision import autocast, clip_gradients, make_grad_scaler
-from lora_trainer.training.schedule import create_scheduler
-from lora_trainer.training.step import StepInputs, draw, training_step
+from lora_trainer.training.inputs import StepInputs
+from lora_trainer.training.objective import make_objective
+from lora_trainer.training.precision import autocast, make_grad_scaler
+from lora_trainer.training.step import make_update, training_step
 
 Step = Callable[[int], None]  # of the number that decides noise and timestep
 
@@ -38,41 +37,22 @@ def forward_step(model: DiffusersModel, plan: BenchPlan) -> Step:
 
 
 def our_step(model: DiffusersModel, plan: BenchPlan) -> Step:
-    """A step as :func:`lora_trainer.training.loop.training_loop` makes it, from cached latents and captions."""
+    """A step of :func:`lora_trainer.training.loop.training_loop`, from cached latents and captions."""
     config, batch, device = plan.config, Batch.make(model, plan), model.device
     network = LoraNetwork.create(model.unet, [], model.info, config, seed=1).to(device)
-    groups = network.parameter_groups(config)
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    optimizer = create_optimizer(groups, config.optimizer)
-    scheduler = create_scheduler(optimizer, config.schedule, config.optimizer.max_train_steps)
-    scaler = make_grad_scaler(device, plan.precision)
-    schedule = NoiseSchedule.from_alphas(model.alphas_cumprod)
+    update = make_update(network.parameter_groups(config), config, config.optimizer.max_train_steps, device)
+    objective = make_objective(model.info, model.alphas_cumprod, config.loss)
     blocks = model.blocks() if plan.checkpointing else []
     mean = batch.latents.cpu()
 
     def step(number: int) -> None:
         network.begin_step(1, number)
-        draws = [draw(image, torch.zeros_like(image), config.loss, 1, number) for image in mean]
-        noise = torch.stack([one.noise for one in draws]).to(device)
-        inputs = StepInputs(
-            latents=torch.stack([one.latent for one in draws]).to(device),
-            noise=noise,
-            input_noise=noise,
-            timesteps=torch.tensor([one.timestep for one in draws], device=device),
-            conditioning=batch.conditioning,
-            sizes=batch.sizes,
-            masks=None,
-            weights=torch.ones(plan.batch, device=device),
-        )
+        draws = [objective.draw(image, torch.zeros_like(image), 1, number) for image in mean]
+        inputs = StepInputs.of(draws, batch.conditioning, batch.sizes, None, [1.0] * plan.batch, device)
         with network, checkpoint_blocks(blocks), autocast(device, plan.precision):
-            losses = training_step(model, inputs, schedule, model.info.prediction_type, config.loss)
-            scaler.scale(losses.mean()).backward()
-        float(losses.detach().sum())
-        clip_gradients(parameters, config.optimizer.max_grad_norm, scaler, optimizer)
-        scaler.step(optimizer)
-        scaler.update()
-        scheduler.step()
-        optimizer.zero_grad(set_to_none=True)
+            update.backward(training_step(model, inputs, objective), plan.batch)
+        update.clip()
+        update.apply()
 
     return step
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
+from lora_trainer.config.lr_weights import read_lr_weights
 from lora_trainer.config.settings import Settings
 from lora_trainer.errors import ConfigError
+from lora_trainer.families import TRAITS
 
-BLOCK_COUNTS = (25, 23)  # UNet blocks as kohya counts them: SD 1/2, SDXL
-LR_WEIGHT_SHAPES = ("cosine", "sine", "linear", "reverse_linear", "zeros")
+BLOCK_COUNTS = tuple(dict.fromkeys(row.blocks for row in TRAITS.values()))
+MOST_BLOCKS = max(row.down_blocks for row in TRAITS.values())  # of a side
 WITHOUT_WARMUP = ("constant", "piecewise_constant", "adafactor")  # schedules that know no warm-up
 
 
@@ -66,11 +67,7 @@ def _network(config: Settings) -> Iterator[str]:
         yield "dim_from_weights takes the rank from another LoRA; set network_weights to its file."
     weights = {name: getattr(n, name) for name in ("down_lr_weight", "mid_lr_weight", "up_lr_weight")}
     for name, text in weights.items():
-        if text and not _is_lr_weight(text, shapes=name != "mid_lr_weight"):
-            yield (
-                f"{name} can't be {text!r}; give numbers separated by commas"
-                + ("." if name == "mid_lr_weight" else f", or one of {', '.join(LR_WEIGHT_SHAPES)}, such as sine+0.25.")
-            )
+        read_lr_weights(name, text, MOST_BLOCKS)
     for name in ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas"):
         count = len(getattr(n, name))
         if count and count not in BLOCK_COUNTS:
@@ -81,20 +78,6 @@ def _network(config: Settings) -> Iterator[str]:
             yield f"{name} has no effect without block_dims; set block_dims too."
     if n.conv_block_alphas and not n.conv_block_dims:
         yield "conv_block_alphas has no effect without conv_block_dims; set conv_block_dims too."
-
-
-def _is_lr_weight(text: str, shapes: bool) -> bool:
-    name, _, base = text.partition("+")
-    if shapes and name.strip() in LR_WEIGHT_SHAPES:
-        return not base or _is_number(base)
-    return all(_is_number(part) for part in text.split(","))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return 0 <= float(text) < math.inf
-    except ValueError:
-        return False
 
 
 def _rates(config: Settings) -> Iterator[str]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from lora_trainer.config import NetworkConfig
+from lora_trainer.config.lr_weights import read_lr_weights
 from lora_trainer.errors import ConfigError
 from lora_trainer.families import Family, Traits, traits
 from lora_trainer.network.targets import Target
 
 logger = logging.getLogger(__name__)
 Number = TypeVar("Number", int, float)
-
-_PRESETS = ("cosine", "sine", "linear", "reverse_linear", "zeros")
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,10 @@ def lr_weights(config: NetworkConfig, family: Family) -> tuple[float, ...] | Non
     row = traits(family)
     weights: list[float] = []
     for name, length in _sides(row):
-        given = _read_weights(name, getattr(config, name), length)
+        given = read_lr_weights(name, getattr(config, name), length)
+        if len(given) > length:
+            logger.warning("%s has %d numbers; only the first %d are used.", name, len(given), length)
+            given = given[:length]
         kept = [weight if weight > config.block_lr_zero_threshold else 0.0 for weight in given]
         weights += kept + [1.0] * (length - len(kept))
     ends = (1.0,) * row.end_blocks
@@ -94,34 +95,6 @@ def lr_weights(config: NetworkConfig, family: Family) -> tuple[float, ...] | Non
 
 def _sides(row: Traits) -> tuple[tuple[str, int], ...]:
     return ("down_lr_weight", row.down_blocks), ("mid_lr_weight", row.middle_blocks), ("up_lr_weight", row.down_blocks)
-
-
-def preset_weights(name: str, length: int, base: float = 0.0) -> list[float]:
-    """One of sd-scripts' curves over ``length`` blocks, raised by ``base``."""
-    rising = [index / (length - 1) for index in range(length)]
-    if name in ("cosine", "sine"):
-        rising = [math.sin(math.pi / 2 * share) for share in rising]
-    if name in ("cosine", "reverse_linear"):
-        rising.reverse()
-    return [base + (0.0 if name == "zeros" else value) for value in rising]
-
-
-def _read_weights(name: str, text: str, length: int) -> list[float]:
-    presets = () if name == "mid_lr_weight" else _PRESETS
-    preset, _, base = (part.strip() for part in text.partition("+"))
-    try:
-        if preset in presets:
-            weights = preset_weights(preset, length, float(base) if base else 0.0)
-        else:
-            weights = [float(part) for part in text.split(",")] if text.strip() else []
-    except ValueError:
-        weights = [math.nan]
-    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-        curves = f", or one of {', '.join(presets)} with an optional +base" if presets else ""
-        raise ConfigError(f"{name} can't be {text!r}; give up to {length} numbers of at least 0{curves}.")
-    if len(weights) > length:
-        logger.warning("%s has %d numbers; only the first %d are used.", name, len(weights), length)
-    return weights[:length]
 
 
 def _of_block(numbers: Sequence[Number], target: Target) -> Number:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lora_trainer.errors import UnsupportedModelError
 from lora_trainer.families import PredictionType
+from lora_trainer.noise_schedule import rescale_zero_terminal_snr
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +81,6 @@ class NoiseSchedule:
             rows = (alphas.sqrt(), (1 - alphas).sqrt(), alphas / (1 - alphas), ((1 - alphas) / alphas).sqrt())
             self._tables[device] = torch.stack(rows).to(torch.float32).to(device)
         return self._tables[device]
-
-
-def rescale_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
-    """Shift and scale √ᾱ so that the last is 0 and the first is kept (Lin et al. 2023, algorithm 1); float64 [T]."""
-    root = alphas_cumprod.double().sqrt()
-    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    return root.square()
 
 
 def sample_timesteps(generator: torch.Generator, batch: int, min_t: int, max_t: int) -> Tensor:

@@ -16,8 +16,9 @@ from lora_trainer.hosts.base import Conditioning, TakenModel
 from lora_trainer.seeds import python_rng
 from lora_trainer.training.cache import CaptionCache, EncodedImage, LatentCache, LoadLater
 from lora_trainer.training.events import Event
+from lora_trainer.training.inputs import StepInputs
+from lora_trainer.training.objective import Objective
 from lora_trainer.training.processes import Processes
-from lora_trainer.training.step import StepInputs, draw
 from lora_trainer.training.store import TensorStore
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Feed:
         self,
         model: TakenModel,
         dataset: Dataset,
+        objective: Objective,
         config: RunConfig,
         seed: int,
         steps: int,
@@ -40,7 +42,8 @@ class Feed:
         processes: Processes,
         folder: RunFolder,
     ) -> None:
-        self.model, self.dataset, self.config, self.seed = model, dataset, config, seed
+        self.model, self.dataset, self.objective = model, dataset, objective
+        self.config, self.seed = config, seed
         self.steps, self.epochs, self.processes, self._folder = steps, epochs, processes, folder
         self.global_batch = config.dataset.train_batch_size * processes.world
         batches = batches_per_epoch(dataset, self.global_batch)
@@ -75,24 +78,14 @@ class Feed:
         """One micro-batch; ``step`` is the number of optimiser steps done (for token warm-up)."""
         encoded = self._images(samples)
         draws = [
-            draw(image.mean, image.std, self.config.loss, self.seed, sample.uid)
+            self.objective.draw(image.mean, image.std, self.seed, sample.uid)
             for image, sample in zip(encoded, samples, strict=True)
         ]
-        device = self.model.device
         prior = self.config.dataset.prior_loss_weight
         weights = [prior if self.dataset.items[sample.item].is_reg else 1.0 for sample in samples]
-        noise = torch.stack([d.noise for d in draws]).to(device)
-        perturbed = self.config.loss.ip_noise_gamma > 0
-        return StepInputs(
-            latents=torch.stack([d.latent for d in draws]).to(device),
-            noise=noise,
-            input_noise=torch.stack([d.input_noise for d in draws]).to(device) if perturbed else noise,
-            timesteps=torch.tensor([d.timestep for d in draws], device=device),
-            conditioning=self._conditioning([self.text(sample, epoch, step) for sample in samples]),
-            sizes=[image.size for image in encoded],
-            masks=self._masks(encoded),
-            weights=torch.tensor(weights, device=device),
-        )
+        conditioning = self._conditioning([self.text(sample, epoch, step) for sample in samples])
+        sizes = [image.size for image in encoded]
+        return StepInputs.of(draws, conditioning, sizes, self._masks(encoded), weights, self.model.device)
 
     def text(self, sample: Sample, epoch: int, step: int) -> str:
         """The caption of one use: a function of the seed and which use it is."""

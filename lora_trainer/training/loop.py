@@ -11,14 +11,10 @@ from lora_trainer.dataset.batches import plan_epoch
 from lora_trainer.errors import LoraTrainerError
 from lora_trainer.training.diagnosis import not_finite
 from lora_trainer.training.events import CancelToken, Event, Started
-from lora_trainer.training.precision import clip_gradients
 from lora_trainer.training.step import training_step
 
 if TYPE_CHECKING:
     from lora_trainer.training.session import Session
-
-
-SMALLEST_SCALE = 1.0  # of fp16 gradients: overflow above it only means that the scaler is still searching
 
 
 def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
@@ -40,8 +36,8 @@ def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
 
 
 def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
-    at, config, processes = run.position, run.config, run.processes
-    trained = sum(parameter.numel() for parameter in run.parameters)
+    at, config, processes, update = run.position, run.config, run.processes, run.update
+    trained = sum(parameter.numel() for parameter in update.parameters)
     skipped = len(run.dataset.skipped)
     yield Started(at.step, run.steps, run.epochs, run.images, len(run.network.modules), trained, skipped)
     if at.step == 0 and not token.cancelled:
@@ -60,22 +56,17 @@ def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
                 if not mine:
                     continue  # the last batch of a bucket may be smaller than the number of processes
                 with run.computing(mine):
-                    inputs = run.prepare(mine, at.epoch, at.step)
-                    losses = training_step(run.model, inputs, run.schedule, run.prediction_type, config.loss)
-                    part = losses.sum() / (len(batch) * run.accumulation)  # kohya divides a partial group by all of it
-                    run.scaler.scale(part).backward()
-                loss += float(losses.detach().sum()) / len(batch)
-            processes.sum_gradients(run.parameters)
+                    losses = training_step(run.model, run.prepare(mine, at.epoch, at.step), run.objective)
+                    # kohya divides a partial group by all of it
+                    loss += update.backward(losses, len(batch) * run.accumulation) / len(batch)
+            processes.sum_gradients(update.parameters)
             loss = processes.sum(loss)[0] / len(group)
             if not math.isfinite(loss):
                 raise not_finite(run, group, "loss")
-            norm = clip_gradients(run.parameters, config.optimizer.max_grad_norm, run.scaler, run.optimizer)
-            if not math.isfinite(norm) and (not run.scaler.is_enabled() or run.scaler.get_scale() < SMALLEST_SCALE):
+            norm = update.clip()
+            if not math.isfinite(norm) and update.overflow_is_final:
                 raise not_finite(run, group, "gradient")
-            run.scaler.step(run.optimizer)  # skips the step if fp16 gradients overflowed, and lowers the scale
-            run.scaler.update()
-            run.scheduler.step()
-            run.optimizer.zero_grad(set_to_none=True)
+            update.apply()
             if config.network.scale_weight_norms:
                 run.network.scale_weight_norms(config.network.scale_weight_norms)
             at.record(loss)

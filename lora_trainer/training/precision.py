@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lora_trainer.dtypes import DTYPES, MIXED_PRECISIONS
 from lora_trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch.amp import GradScaler
-
-DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def check_precision(device: torch.device, mixed_precision: str) -> None:
@@ -29,8 +28,8 @@ def check_precision(device: torch.device, mixed_precision: str) -> None:
     """
     if mixed_precision == "no":
         return
-    if mixed_precision not in DTYPES:
-        raise ConfigError(f"mixed_precision can't be {mixed_precision!r}; choose one of {', '.join(DTYPES)}.")
+    if mixed_precision not in MIXED_PRECISIONS:
+        raise ConfigError(f"mixed_precision can't be {mixed_precision!r}; choose one of {', '.join(MIXED_PRECISIONS)}.")
     if mixed_precision == "fp16" and device.type != "cuda":
         raise ConfigError(
             f"mixed_precision fp16 can't be trained on {device.type} (no gradient scaling there); choose bf16 or no."

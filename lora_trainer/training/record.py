@@ -77,7 +77,7 @@ def run_facts(name: str, path: Path, session: Session) -> dict[str, Any]:
             "name": info.checkpoint,
             "sha256": info.checkpoint_sha256,
             "family": info.family,
-            "prediction_type": session.prediction_type,
+            "prediction_type": session.objective.prediction_type,
             "vae": info.vae,
         },
         "processes": session.processes.world,

@@ -16,21 +16,19 @@ from lora_trainer.files import check_writable
 from lora_trainer.hosts.base import GenerateRequest, Host, TakenModel
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.classes import check_paths
-from lora_trainer.training.diffusion import NoiseSchedule
 from lora_trainer.training.events import CancelToken, Event, Notice, Saved
 from lora_trainer.training.feed import Feed
 from lora_trainer.training.folder import RunFolder
 from lora_trainer.training.loop import training_loop
-from lora_trainer.training.loss import check_loss
-from lora_trainer.training.optimizers import create_optimizer
-from lora_trainer.training.precision import check_precision, make_grad_scaler
+from lora_trainer.training.objective import make_objective
+from lora_trainer.training.precision import check_precision
 from lora_trainer.training.processes import Processes
 from lora_trainer.training.record import identity, metadata_of, run_facts
 from lora_trainer.training.sampling import Sampler, sample_requests
 from lora_trainer.training.saver import Saver
-from lora_trainer.training.schedule import create_scheduler
 from lora_trainer.training.session import Session
 from lora_trainer.training.state import load_state
+from lora_trainer.training.step import make_update
 
 FORBIDDEN_IN_NAMES = ':<>,"/\\|?*'  # the prompt syntax <lora:NAME:w>, or a file system, gives these a meaning
 
@@ -112,14 +110,10 @@ def _open(
     config = config.replace(seed=seed)
     network = LoraNetwork.create(model.unet, model.text_encoders, info, config, seed).to(model.device)
     groups = network.parameter_groups(config)
-    optimizer = create_optimizer(groups, config.optimizer, request.typed)
     batches = batches_per_epoch(dataset, config.dataset.train_batch_size * processes.world)
     steps = total_steps(config.optimizer, batches)
     epochs = total_epochs(steps, batches, config.optimizer.gradient_accumulation_steps)
-    prediction = info.prediction_type
-    if config.loss.v_parameterization is not None:
-        prediction = "v_prediction" if config.loss.v_parameterization else "epsilon"
-    check_loss(prediction, config.loss)
+    objective = make_objective(info, model.alphas_cumprod, config.loss)
     fallback = next((item.captions[0] for item in dataset.items if item.captions), request.name)
     session = Session(
         config=config,
@@ -127,13 +121,9 @@ def _open(
         model=model,
         network=network,
         dataset=dataset,
-        feed=Feed(model, dataset, config, seed, steps, epochs, processes, folder),
-        schedule=NoiseSchedule.from_alphas(model.alphas_cumprod, config.loss.zero_terminal_snr),
-        prediction_type=prediction,
-        optimizer=optimizer,
-        scheduler=create_scheduler(optimizer, config.schedule, steps, request.typed),
-        scaler=make_grad_scaler(model.device, config.memory.mixed_precision),
-        parameters=[parameter for group in groups for parameter in group["params"]],
+        feed=Feed(model, dataset, objective, config, seed, steps, epochs, processes, folder),
+        objective=objective,
+        update=make_update(groups, config, steps, model.device, request.typed),
         processes=processes,
         folder=folder,
         saver=Saver(

@@ -7,17 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from lora_trainer.config import SaveConfig
+from lora_trainer.dtypes import DTYPES
 from lora_trainer.network.file import write_lora
 from lora_trainer.training.events import Event, Saved
 from lora_trainer.training.state import Position
 
 if TYPE_CHECKING:
     from lora_trainer.network.network import LoraNetwork
-
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32}
 
 
 @dataclass
@@ -64,7 +61,7 @@ class Saver:
     def _write(self, network: LoraNetwork, path: Path, at: Position, final: bool = False) -> Path:
         if not self.is_main:
             return path
-        tensors = network.state_dict(PRECISIONS[self.config.save_precision])
+        tensors = network.state_dict(DTYPES[self.config.save_precision])
         write_lora(path, tensors, self.metadata(path.stem, at))
         if not final:
             at.saved.append(path.name)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,25 +18,21 @@ from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import Batch
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.errors import FileError, LoraTrainerError
-from lora_trainer.families import PredictionType
 from lora_trainer.hosts.base import TakenModel
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.checkpointing import checkpoint_blocks
-from lora_trainer.training.diffusion import NoiseSchedule
 from lora_trainer.training.events import Event, Finished, Notice, StepDone
 from lora_trainer.training.feed import Feed
 from lora_trainer.training.folder import RunFolder
+from lora_trainer.training.inputs import StepInputs
+from lora_trainer.training.objective import Objective
 from lora_trainer.training.optimizers import averaged_weights, learning_rates
 from lora_trainer.training.precision import autocast
 from lora_trainer.training.processes import Processes
 from lora_trainer.training.sampling import Sampler
 from lora_trainer.training.saver import Saver
 from lora_trainer.training.state import Position, save_state
-from lora_trainer.training.step import StepInputs
-
-if TYPE_CHECKING:
-    from torch.amp import GradScaler
-
+from lora_trainer.training.step import Update
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +47,8 @@ class Session:
     network: LoraNetwork
     dataset: Dataset
     feed: Feed
-    schedule: NoiseSchedule
-    prediction_type: PredictionType
-    optimizer: torch.optim.Optimizer
-    scheduler: Any  # of torch.optim.lr_scheduler
-    scaler: GradScaler
-    parameters: list[nn.Parameter]
+    objective: Objective
+    update: Update
     processes: Processes
     folder: RunFolder
     saver: Saver
@@ -111,12 +103,13 @@ class Session:
 
     def parts(self) -> dict[str, Any]:
         """What has a state besides the LoRA itself."""
-        return {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
+        update = self.update
+        return {"optimizer": update.optimizer, "scheduler": update.scheduler, "scaler": update.scaler}
 
     def report(self, loss: float, norm: float, seconds: float) -> StepDone:
         """The event of the step just done, also written to the log."""
         at = self.position
-        rates = learning_rates(self.optimizer)
+        rates = learning_rates(self.update.optimizer)
         done = StepDone(at.step, self.steps, at.epoch, loss, at.average, rates, norm, seconds)
         if self.processes.is_main:
             self.folder.append_log(done)
@@ -145,7 +138,7 @@ class Session:
         if not self.sampler.wanted(self.position.step, self.position.epoch, first, epoch_ended):
             return
         if self.processes.is_main:
-            with averaged_weights(self.optimizer):
+            with averaged_weights(self.update.optimizer):
                 events = list(self.sampler.make(self.model, self.network, self.position.step))
             self.notices += [event.text for event in events if isinstance(event, Notice)]
             yield from events
@@ -174,14 +167,14 @@ class Session:
         return path
 
     def _write(self, save: Callable[[LoraNetwork, Position], Path]) -> Path:
-        with averaged_weights(self.optimizer):
+        with averaged_weights(self.update.optimizer):
             return save(self.network, self.position)
 
     def rescue(self) -> None:
         """Save what was trained so far, if anything; the reason for it is told by somebody else."""
         if self.finished or self.position.step == 0:
             return
-        self.optimizer.zero_grad(set_to_none=True)
+        self.update.drop_gradients()
         try:
             self.save_everything()
         except (LoraTrainerError, RuntimeError, OSError) as error:

@@ -1,73 +1,88 @@
-"""One forward pass of training: noisy latents in, one loss per image out."""
+"""One optimiser step, in its parts: noisy latents in, losses out; gradients in, weights out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lora_trainer.config import LossConfig
-from lora_trainer.families import PredictionType
-from lora_trainer.hosts.base import Conditioning, SizeConditioning, TakenModel
-from lora_trainer.seeds import torch_generator
-from lora_trainer.training.diffusion import NoiseSchedule, sample_timesteps
-from lora_trainer.training.loss import combine
-from lora_trainer.training.noise import make_noise, perturb
+from lora_trainer.config import RunConfig
+from lora_trainer.hosts.base import TakenModel
+from lora_trainer.training.inputs import StepInputs
+from lora_trainer.training.objective import Objective
+from lora_trainer.training.optimizers import create_optimizer
+from lora_trainer.training.precision import clip_gradients, make_grad_scaler
+from lora_trainer.training.schedule import create_scheduler
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+    from torch.amp import GradScaler
+
+
+SMALLEST_SCALE = 1.0  # of fp16 gradients
+
+
+def training_step(model: TakenModel, inputs: StepInputs, objective: Objective) -> Tensor:
+    """The loss of every image in the micro-batch, [B]; :meth:`Update.backward` takes it from there."""
+    predicted = model.predict(objective.noisy(inputs), inputs.timesteps, inputs.conditioning, inputs.sizes)
+    return objective.losses(predicted, inputs)
 
 
 @dataclass
-class StepInputs:
-    """A micro-batch, ready for the UNet; everything on the model's device, float32."""
+class Update:
+    """What turns gradients into new weights; the same for a run and for a measurement."""
 
-    latents: Tensor  # [B, 4, h, w], scaled
-    noise: Tensor  # [B, 4, h, w], the target's noise
-    input_noise: Tensor  # the same, or perturbed (ip_noise_gamma)
-    timesteps: Tensor  # [B] int64
-    conditioning: Conditioning
-    sizes: Sequence[SizeConditioning]
-    masks: Tensor | None  # [B, 1, h, w] in 0…1
-    weights: Tensor  # [B]: 1, or prior_loss_weight for regularisation images
+    parameters: list[nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    scheduler: Any  # of torch.optim.lr_scheduler
+    scaler: GradScaler
+    max_grad_norm: float
+
+    def backward(self, losses: Tensor, images: int) -> float:
+        """Add the gradients of ``losses`` [B] as a share of ``images``; returns their sum. Inside the step's hooks."""
+        self.scaler.scale(losses.sum() / images).backward()
+        return float(losses.detach().sum())
+
+    def clip(self) -> float:
+        """Unscale and clip the gradients; returns their norm before, which is how NaN shows."""
+        return clip_gradients(self.parameters, self.max_grad_norm, self.scaler, self.optimizer)
+
+    @property
+    def overflow_is_final(self) -> bool:
+        """Whether an infinite norm means divergence; above this scale, the fp16 scaler is only still searching."""
+        return not self.scaler.is_enabled() or self.scaler.get_scale() < SMALLEST_SCALE
+
+    def apply(self) -> None:
+        """Change the weights, move the schedule on, drop the gradients."""
+        self.scaler.step(self.optimizer)  # skips the step if fp16 gradients overflowed, and lowers the scale
+        self.scaler.update()
+        self.scheduler.step()
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        """As if the backward passes since the last step hadn't been."""
+        self.optimizer.zero_grad(set_to_none=True)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """The random part of one image's use: a function of the seed and which use it is, nothing else."""
+def make_update(
+    groups: list[dict[str, Any]], config: RunConfig, steps: int, device: torch.device, typed: frozenset[str] = frozenset()
+) -> Update:
+    """Optimiser, schedule and scaler of a configuration.
 
-    latent: Tensor  # [4, h, w]
-    noise: Tensor
-    input_noise: Tensor
-    timestep: int
+    Args:
+        groups: of the network, see :meth:`lora_trainer.network.network.LoraNetwork.parameter_groups`.
+        steps: optimiser steps of the whole run.
+        typed: class paths beyond the known packages that were typed on the command line.
 
-
-def draw(mean: Tensor, std: Tensor, config: LossConfig, seed: int, uid: int) -> Draw:
-    """Sample latent, noise and timestep of one use of an image; ``uid`` is unique over the run.
-
-    The key holds no step, batch or process number: how images are grouped doesn't change what each of them sees.
+    Raises:
+        ConfigError: if the optimiser or the schedule can't be made; says what to choose instead.
     """
-    latent = mean + std * torch.randn(mean.shape, generator=torch_generator(seed, "latent", uid))
-    noise = make_noise(mean.shape, config, torch_generator(seed, "noise", uid), latent)
-    input_noise = perturb(noise, config, torch_generator(seed, "perturb", uid))
-    generator = torch_generator(seed, "timestep", uid)
-    timestep = int(sample_timesteps(generator, 1, config.min_timestep, config.max_timestep))
-    return Draw(latent, noise, input_noise, timestep)
-
-
-def training_step(
-    model: TakenModel,
-    inputs: StepInputs,
-    schedule: NoiseSchedule,
-    prediction_type: PredictionType,
-    config: LossConfig,
-) -> Tensor:
-    """The loss of every image in the micro-batch, [B]; the caller averages and calls backward."""
-    noisy = schedule.add_noise(inputs.latents, inputs.input_noise, inputs.timesteps)
-    predicted = model.predict(noisy, inputs.timesteps, inputs.conditioning, inputs.sizes)
-    target = schedule.target(inputs.latents, inputs.noise, inputs.timesteps, prediction_type)
-    return combine(
-        predicted, target, inputs.timesteps, schedule, prediction_type, config, inputs.masks, inputs.weights
-    )  # fmt: skip
+    optimizer = create_optimizer(groups, config.optimizer, typed)
+    return Update(
+        [parameter for group in groups for parameter in group["params"]],
+        optimizer,
+        create_scheduler(optimizer, config.schedule, steps, typed),
+        make_grad_scaler(device, config.memory.mixed_precision),
+        config.optimizer.max_grad_norm,
+    )

@@ -9,19 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lora_trainer import noise_schedule
 from lora_trainer.config import RunConfig
 from lora_trainer.errors import ConfigError, FileError
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest
 from lora_trainer.hosts.standalone.generation import Task, sample_latents
 from lora_trainer.hosts.standalone.host import DiffusersHost
 from lora_trainer.hosts.standalone.prompt import LoraTag, split_prompt
-from lora_trainer.hosts.standalone.samplers import (
-    SAMPLERS,
-    find_sampler,
-    make_scheduler,
-    noise_schedule,
-    zero_terminal_snr,
-)
+from lora_trainer.hosts.standalone.samplers import SAMPLERS, find_sampler, make_scheduler
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.seeds import torch_generator
 
@@ -100,7 +95,7 @@ def test_zero_snr_schedule_is_diffusers() -> None:
 
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     theirs = torch.cumprod(1 - rescale_zero_terminal_snr(betas), 0).float()
-    ours = zero_terminal_snr(noise_schedule(0.00085, 0.012))
+    ours = noise_schedule.rescale_zero_terminal_snr(noise_schedule.linear_in_root(0.00085, 0.012)).float()
     assert float(ours[-1]) == 0
     torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=1e-4)
 
@@ -109,8 +104,8 @@ def test_zero_snr_schedule_is_diffusers() -> None:
 @pytest.mark.parametrize("zero_snr", [False, True])
 def test_every_sampler_finds_the_only_picture_that_there_is(name: str, zero_snr: bool) -> None:
     """Given a model that always predicts the same x0 (as v), each sampler ends there."""
-    alphas = noise_schedule(0.00085, 0.012)
-    alphas = zero_terminal_snr(alphas) if zero_snr else alphas
+    alphas = noise_schedule.linear_in_root(0.00085, 0.012)
+    alphas = noise_schedule.rescale_zero_terminal_snr(alphas).float() if zero_snr else alphas
     scheduler = make_scheduler(find_sampler(name), alphas, "v_prediction")
     scheduler.set_timesteps(12)
     goal = torch.linspace(-1, 1, 16).view(1, 1, 4, 4)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from lora_trainer.config import NetworkConfig
+from lora_trainer.config.lr_weights import curve_weights
 from lora_trainer.errors import ConfigError
-from lora_trainer.network.blocks import BlockPlan, lr_weights, preset_weights
+from lora_trainer.network.blocks import BlockPlan, lr_weights
 from lora_trainer.network.targets import Target
 
 
@@ -21,13 +22,13 @@ def test_curves_by_formula() -> None:
     n = 12
     sine = [math.sin(math.pi / 2 * i / (n - 1)) for i in range(n)]
     linear = [i / (n - 1) for i in range(n)]
-    assert preset_weights("sine", n) == pytest.approx(sine)
-    assert preset_weights("cosine", n) == pytest.approx(sine[::-1])
-    assert preset_weights("cosine", n) == pytest.approx([math.cos(math.pi / 2 * i / (n - 1)) for i in range(n)])
-    assert preset_weights("linear", n) == pytest.approx(linear)
-    assert preset_weights("reverse_linear", n) == pytest.approx(linear[::-1])
-    assert preset_weights("zeros", n, 0.25) == [0.25] * n
-    assert preset_weights("linear", n, 0.5) == pytest.approx([0.5 + value for value in linear])
+    assert curve_weights("sine", n) == pytest.approx(sine)
+    assert curve_weights("cosine", n) == pytest.approx(sine[::-1])
+    assert curve_weights("cosine", n) == pytest.approx([math.cos(math.pi / 2 * i / (n - 1)) for i in range(n)])
+    assert curve_weights("linear", n) == pytest.approx(linear)
+    assert curve_weights("reverse_linear", n) == pytest.approx(linear[::-1])
+    assert curve_weights("zeros", n, 0.25) == [0.25] * n
+    assert curve_weights("linear", n, 0.5) == pytest.approx([0.5 + value for value in linear])
 
 
 def test_factors_cover_every_block() -> None:

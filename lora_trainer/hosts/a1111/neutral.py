@@ -15,6 +15,7 @@ from modules import sd_hijack, sd_models, sd_unet, shared
 from torch import nn
 
 from lora_trainer.hosts.a1111 import merged
+from lora_trainer.hosts.frozen import frozen
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,12 @@ def neutral(model: Any, bring: Callable[[nn.Module], None]) -> Iterator[None]:
     Args:
         bring: moves a part of the model to the accelerator where the WebUI moves parts about (--medvram).
     """
+    roots = (model.model, model.first_stage_model, model.cond_stage_model)
     with ExitStack() as stack:
         merged.restore_base(model)
         for put_on in (
             without_parallel_previews(), without_hypernetworks(), without_alternative_unet(), without_tiling(),
-            without_token_merging(model), without_own_checkpointing(model), frozen(model),
+            without_token_merging(model), without_own_checkpointing(model), frozen(roots),
         ):  # fmt: skip
             stack.enter_context(put_on)
         bring(model.model)
@@ -114,26 +116,6 @@ def without_own_checkpointing(model: Any) -> Iterator[None]:
     finally:
         for module, name in switched:
             setattr(module, name, True)
-
-
-@contextmanager
-def frozen(model: Any) -> Iterator[None]:
-    """No gradients for base weights, and eval mode. The WebUI leaves ``requires_grad`` on in the UNet."""
-    roots = (model.model, model.first_stage_model, model.cond_stage_model)
-    wanted = [weight for root in roots for weight in root.parameters() if weight.requires_grad]
-    training = [module for root in roots for module in root.modules() if module.training]
-    try:
-        for weight in wanted:
-            weight.requires_grad_(False)
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for weight in wanted:
-            weight.requires_grad_(True)
-            weight.grad = None
-        for module in training:
-            module.training = True
 
 
 @contextmanager

@@ -9,20 +9,19 @@ from pathlib import Path
 
 import torch
 
+from lora_trainer.dtypes import DTYPES, MIXED_PRECISIONS
 from lora_trainer.errors import ConfigError, HostBusyError, LoraTrainerError
 from lora_trainer.families import PredictionType
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, SoleUser
+from lora_trainer.hosts.frozen import frozen
 from lora_trainer.hosts.standalone.detect import Detected, detect
 from lora_trainer.hosts.standalone.generation import check
 from lora_trainer.hosts.standalone.loras import LoraShelf
 from lora_trainer.hosts.standalone.model import DiffusersModel, PictureSettings
 from lora_trainer.hosts.standalone.parts import Parts, build_parts, file_sha256, fingerprint
-from lora_trainer.hosts.standalone.placement import frozen
 from lora_trainer.hosts.standalone.prompt import split_prompt
-from lora_trainer.hosts.standalone.samplers import noise_schedule
 from lora_trainer.lora_folder import find_lora
-
-DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+from lora_trainer.noise_schedule import linear_in_root
 
 
 def best_device() -> torch.device:
@@ -33,8 +32,8 @@ def best_device() -> torch.device:
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    if precision not in DTYPES:
-        raise ConfigError(f"mixed_precision can't be {precision!r}; choose one of {', '.join(DTYPES)}.")
+    if precision not in MIXED_PRECISIONS:
+        raise ConfigError(f"mixed_precision can't be {precision!r}; choose one of {', '.join(MIXED_PRECISIONS)}.")
     if precision == "fp16" and device.type == "cpu":
         raise ConfigError("mixed_precision fp16 needs a GPU; choose bf16 or no.")
     return DTYPES[precision]
@@ -181,7 +180,7 @@ class DiffusersHost(SoleUser):
     def _read(self) -> DiffusersModel:
         found = detect(self.checkpoint)
         parts = build_parts(found, self._vae, self._prediction_type)
-        alphas = noise_schedule(found.config.linear_start, found.config.linear_end)
+        alphas = linear_in_root(found.config.linear_start, found.config.linear_end)
         zero_snr = found.zero_terminal_snr if self._zero_terminal_snr is None else self._zero_terminal_snr
         pictures = PictureSettings(self._clip_skip, zero_snr)
         info = self._describe(found, parts)

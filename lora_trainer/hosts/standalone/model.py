@@ -24,7 +24,8 @@ from lora_trainer.hosts.standalone.generation import Denoiser, Task, check, samp
 from lora_trainer.hosts.standalone.parts import Parts
 from lora_trainer.hosts.standalone.placement import Placement
 from lora_trainer.hosts.standalone.prompt import LoraTag, infotext, split_prompt
-from lora_trainer.hosts.standalone.samplers import find_sampler, zero_terminal_snr
+from lora_trainer.hosts.standalone.samplers import find_sampler
+from lora_trainer.noise_schedule import rescale_zero_terminal_snr
 
 Part = Literal["unet", "vae", "text_encoders"]
 AttachLoras = Callable[["DiffusersModel", Sequence[LoraTag]], AbstractContextManager[None]]
@@ -196,7 +197,7 @@ class DiffusersModel:
         return Denoiser(
             encode=lambda texts, length: self.encode_captions(texts, length, skip),
             predict=self.predict,
-            alphas_cumprod=zero_terminal_snr(alphas) if self._pictures.zero_terminal_snr else alphas,
+            alphas_cumprod=rescale_zero_terminal_snr(alphas).float() if self._pictures.zero_terminal_snr else alphas,
             prediction_type=self.parts.prediction_type,
             device=self.device,
             zero_empty_negative=traits(self.info.family).zero_empty_negative,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 
 import torch
@@ -30,22 +28,3 @@ class Placement:
         for tensor, original in self._originals:
             tensor.data = original
         self.current = None
-
-
-@contextmanager
-def frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """No gradients and eval mode for ``modules`` while the context lasts; afterwards as it was, weight by weight."""
-    modules = list(modules)
-    gradients = [(weight, weight.requires_grad) for module in modules for weight in module.parameters()]
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    try:
-        for module in modules:
-            module.requires_grad_(False)
-            module.eval()
-        yield
-    finally:
-        for weight, wanted in gradients:
-            weight.requires_grad_(wanted)
-            weight.grad = None
-        for part, training in modes:
-            part.training = training

@@ -87,15 +87,3 @@ def make_scheduler(sampler: Sampler, alphas_cumprod: Tensor, prediction_type: Pr
     if zero_snr and "timestep_spacing" in arguments:
         arguments["timestep_spacing"] = "trailing"  # sampling has to begin at the last timestep
     return getattr(diffusers, sampler.scheduler)(**arguments)
-
-
-def noise_schedule(linear_start: float, linear_end: float) -> Tensor:
-    """ᾱ [1000] float32 of ldm's "linear" schedule, which is linear in √β (Rombach et al. 2022)."""
-    betas = torch.linspace(linear_start**0.5, linear_end**0.5, 1000, dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, 0).float()
-
-
-def zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
-    """√ᾱ shifted so that its last value is 0 and scaled so that its first stays (Lin et al. 2023, algorithm 1)."""
-    root = alphas_cumprod.double().sqrt()
-    return ((root - root[-1]) * (root[0] / (root[0] - root[-1]))).square().float()

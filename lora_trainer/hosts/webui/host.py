@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from modules import sd_models, shared
 
+from lora_trainer.dtypes import precision_of
 from lora_trainer.errors import ConfigError, HostBusyError
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, Progress, TakenModel
 from lora_trainer.hosts.webui import loras
@@ -258,4 +259,4 @@ class WebUIHost(ABC):
         """That of the loaded weights: with another one the backward pass would keep a cast copy of each of them."""
         if model is None:
             return "fp16" if torch.device(shared.device).type == "cuda" else "no"
-        return {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.weights(model).dtype, "no")
+        return precision_of(self.weights(model).dtype)
