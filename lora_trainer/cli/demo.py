@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from lora_trainer import demo
-from lora_trainer.cli.evaluate import default_plan, test_and_tell
+from lora_trainer.cli.evaluate import test_and_tell
 from lora_trainer.cli.terminal import duration, say, stop_on_signals
 from lora_trainer.cli.train import Places, open_host, train_and_tell
 from lora_trainer.demo.dataset import INTEGRATION_PROMPTS, KNOWN_PROMPTS, STRENGTH_PROMPT, TRIGGER, write_dataset
+from lora_trainer.evaluation.plan import TestPlan, read_plan
 from lora_trainer.evaluation.prompts import Prompt
-from lora_trainer.evaluation.sweep import TestPlan
 from lora_trainer.kohya import load_config
 from lora_trainer.training.events import CancelToken
 
@@ -41,7 +41,7 @@ def run_demo(args: argparse.Namespace) -> None:
 def demo_plan(lora: Path) -> TestPlan:
     """The concept with words that the dataset hasn't put together, and known things that must stay what they are."""
     prompts = (*INTEGRATION_PROMPTS[:2], *KNOWN_PROMPTS[:2])
-    plan = default_plan(lora)
+    plan = read_plan(lora, {})
     return replace(
         plan,
         request=replace(plan.request, cfg_scale=CFG_SCALE),

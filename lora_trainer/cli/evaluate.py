@@ -6,17 +6,17 @@ import argparse
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lora_trainer.cli.terminal import ProgressBar, duration, say, stop_on_signals
 from lora_trainer.errors import ConfigError
-from lora_trainer.evaluation.lora_file import read_metadata, read_resolution, read_trigger
-from lora_trainer.evaluation.prompts import parse_strengths, read_prompts
-from lora_trainer.evaluation.publish import publish_card
-from lora_trainer.evaluation.sweep import TestedImage, TestFinished, TestPlan, test_lora
-from lora_trainer.hosts.base import GenerateRequest
+from lora_trainer.evaluation.events import TestedImage, TestFinished
+from lora_trainer.evaluation.lora_file import read_metadata
+from lora_trainer.evaluation.plan import TestPlan, read_plan
+from lora_trainer.evaluation.prompts import read_prompts_file
+from lora_trainer.evaluation.publish import publish
+from lora_trainer.evaluation.sweep import test_lora
 from lora_trainer.safetensors_file import whole_number
 from lora_trainer.training.events import CancelToken, Notice
 
@@ -30,24 +30,7 @@ def run_test(args: argparse.Namespace) -> None:
     from lora_trainer.hosts.standalone.host import DiffusersHost
 
     metadata = read_metadata(args.lora)
-    plan = default_plan(args.lora, args.trigger)
-    if args.strengths:
-        try:
-            plan = replace(plan, strengths=parse_strengths(args.strengths))
-        except ValueError as error:
-            raise ConfigError(f"--strengths: {error}.") from None
-    if args.prompts:
-        plan = replace(plan, integration=read_prompts(args.prompts, args.lora.stem, plan.trigger))
-    if args.seeds:
-        plan = replace(plan, seeds=tuple(dict.fromkeys(args.seeds)))
-    if args.steps is not None:
-        if args.steps < 1:
-            raise ConfigError(f"--steps can't be {args.steps}; give at least 1.")
-        plan = replace(plan, request=replace(plan.request, steps=args.steps))
-    if args.size:
-        width, height = parse_size(args.size)
-        plan = replace(plan, request=replace(plan.request, width=width, height=height))
-    plan = replace(plan, epochs=not args.no_epochs)
+    plan = read_plan(args.lora, given_values(args))
     token = CancelToken()
     with stop_on_signals(token):
         host = DiffusersHost(
@@ -79,13 +62,17 @@ def parse_size(text: str) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
-def default_plan(lora: Path, trigger: str | None = None) -> TestPlan:
-    """The plan for a LoRA file: trigger and size from what it says of itself."""
-    size = read_resolution(lora) or (0, 0)
-    return TestPlan(
-        trigger=read_trigger(lora) if trigger is None else trigger,
-        request=GenerateRequest("", width=size[0], height=size[1]),
-    )
+def given_values(args: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of the plan, as a request to the HTTP interface would say it."""
+    values: dict[str, Any] = {"epochs": not args.no_epochs}
+    for name in ("trigger", "strengths", "seeds", "steps"):
+        if getattr(args, name) is not None:
+            values[name] = getattr(args, name)
+    if args.prompts:
+        values["prompts"] = read_prompts_file(args.prompts)
+    if args.size:
+        values["width"], values["height"] = parse_size(args.size)
+    return values
 
 
 def test_and_tell(
@@ -95,7 +82,7 @@ def test_and_tell(
     progress, started = ProgressBar(), time.monotonic()
     finished: TestFinished | None = None
     pictures: list[TestedImage] = []
-    for event in test_lora(host, lora, plan or default_plan(lora), folder, token):
+    for event in test_lora(host, lora, plan or read_plan(lora, {}), folder, token):
         if isinstance(event, TestedImage):
             pictures.append(event)
             progress.update("Test image", event.done, event.total)
@@ -105,7 +92,7 @@ def test_and_tell(
             finished = event
     progress.clear()
     assert finished is not None  # its last event
-    for notice in publish_card(lora, host.info().family, finished.report, pictures).notices:
+    for notice in publish(host, lora, report=finished.report, pictures=pictures):
         say(f"Note: {notice}")
     how = "stopped after" if finished.stopped else "done:"
     say(f"Test {how} {finished.images} images in {duration(time.monotonic() - started)}.")

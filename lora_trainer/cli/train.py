@@ -179,7 +179,7 @@ def train_and_tell(
 ) -> Reader:
     """Train with progress on the terminal and a summary at the end."""
     from lora_trainer.cli import RunFailedError
-    from lora_trainer.evaluation.publish import publish_card
+    from lora_trainer.evaluation.publish import publish
     from lora_trainer.training.run import RunRequest, train
 
     reader = Reader()
@@ -196,7 +196,9 @@ def train_and_tell(
         raise
     reader.summary(time.monotonic() - started)
     if reader.finished is not None and reader.finished.path and is_first_process():
-        for notice in publish_card(reader.finished.path, host.info().family, sample=reader.sample).notices:
+        for notice in publish(
+            host, reader.finished.path, sample=reader.sample, modules=reader.started.modules if reader.started else 0
+        ):
             say(f"Note: {notice}")
         say(f"Log and resume state: {places.output / places.name}")
     return reader

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lora_trainer.errors import ConfigError, FileError
+from lora_trainer.errors import ConfigError, FileError, quoted
 
 DEFAULT_STRENGTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.2)
 DEFAULT_STRENGTH = 0.8  # the usual starting point; the middle of the 0.7-0.9 that a well-trained LoRA works best at
@@ -83,37 +84,53 @@ def parse_prompt(line: str, name: str, trigger: str) -> Prompt:
     return Prompt(line.replace(TRIGGER, trigger), strength)
 
 
-def read_prompts(path: Path, name: str, trigger: str) -> tuple[Prompt, ...]:
-    """Read a prompts file: one prompt a line; empty lines and lines that begin with ``#`` don't count.
+def read_prompts(lines: Iterable[str], name: str, trigger: str) -> tuple[Prompt, ...]:
+    """Read prompts, one a line; empty lines and lines that begin with ``#`` don't count.
 
     Raises:
-        FileError: if the file can't be read, isn't text or holds no prompt.
-        ConfigError: if a line's tag for this LoRA can't be tested.
+        ConfigError: if a line's tag for this LoRA can't be tested, or there is no prompt.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it isn't UTF-8 text"
-        raise FileError(f"Can't read the prompts file {path}: {reason}.") from error
-    prompts = tuple(parse_prompt(line, name, trigger) for line in lines if line and not line.startswith("#"))
+    prompts = tuple(parse_prompt(line, name, trigger) for line in _telling(lines))
     if not prompts:
-        raise FileError(f"The prompts file {path} holds no prompt; write one prompt per line.")
+        raise ConfigError("prompts holds no prompt; write one prompt per line.")
     return prompts
 
 
-def parse_strengths(text: str) -> tuple[float, ...]:
-    """Read ``0,0.4,0.8``; 0, the base model, is added if it's missing because everything is compared with it.
+def read_prompts_file(path: Path) -> list[str]:
+    """The lines of a prompts file, for :func:`read_prompts`.
 
     Raises:
-        ValueError: quotes what isn't a number between -2 and 4.
+        FileError: if the file can't be read, isn't text or holds no prompt.
+    """
+    try:
+        lines = _telling(path.read_text(encoding="utf-8-sig").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it isn't UTF-8 text"
+        raise FileError(f"Can't read the prompts file {path}: {reason}.") from error
+    if not lines:
+        raise FileError(f"The prompts file {path} holds no prompt; write one prompt per line.")
+    return lines
+
+
+def _telling(lines: Iterable[str]) -> list[str]:
+    return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+
+
+def parse_strengths(parts: Iterable[str]) -> tuple[float, ...]:
+    """Read strengths; 0, the base model, is added if it's missing because everything is compared with it.
+
+    Raises:
+        ConfigError: quotes what isn't a number between -2 and 4.
     """
     strengths = set()
-    for part in (part.strip() for part in text.split(",")):
+    for part in parts:
         try:
             strength = float(part)
         except ValueError:
             strength = float("nan")
         if not -2 <= strength <= 4:
-            raise ValueError(f"{part!r} isn't a strength; give numbers between -2 and 4 such as 0,0.4,0.8,1.0")
+            raise ConfigError(
+                f"strengths can't be {quoted(part)}; give numbers between -2 and 4, such as 0,0.4,0.8,1.0."
+            )
         strengths.add(strength)
     return tuple(sorted(strengths | {0.0}))

@@ -1,50 +1,62 @@
-"""The card of a LoRA that was trained or tested: trigger, recommended strength, best picture."""
+"""A LoRA that was trained or tested becomes known: its card, the host's list, and whether the host uses all of it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_trainer.card import Card, write_card
+from lora_trainer.card import write_card
+from lora_trainer.evaluation.events import TestedImage
 from lora_trainer.evaluation.lora_file import read_trigger
 from lora_trainer.evaluation.prompts import DEFAULT_STRENGTH
+from lora_trainer.evaluation.trained import read_run
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lora_trainer.evaluation.sweep import TestedImage
-    from lora_trainer.families import Family
+    from lora_trainer.hosts.base import Host
 
 
-def publish_card(
+def publish(
+    host: Host,
     lora: Path,
-    family: Family,
+    *,
     report: Path | None = None,
     pictures: Sequence[TestedImage] = (),
     sample: Image | None = None,
-) -> Card:
-    """Write the card.
+    modules: int = 0,
+) -> tuple[str, ...]:
+    """Write the card, refresh the host's list; gives lines that the user should read.
 
     Args:
         report: ``report.json`` of the test, which recommends a strength.
         pictures: the test's; the first of the sweep at that strength, or nearest to it, becomes the preview.
         sample: the preview where there is no test.
+        modules: how many were trained; 0 if that isn't known.
 
     Raises:
         FileError: if the folder can't be written.
     """
-    strength = DEFAULT_STRENGTH
-    if report is not None:
-        strength = float(json.loads(report.read_text(encoding="utf-8"))["recommended"]["strength"])
+    strength = _recommended(report)
     sweep = [picture for picture in pictures if picture.shot.kind == "strength"]
     best = min(sweep, key=lambda picture: abs(picture.shot.strength - strength), default=None)
-    return write_card(
+    card = write_card(
         lora,
         trigger=read_trigger(lora),
         preferred_weight=strength,
-        family=family,
+        family=host.info().family,
         preview=best.image if best else sample,
         infotext=best.infotext if best else "",
     )
+    host.refresh_loras([lora])
+    applied = host.lora_modules(lora)
+    if modules and applied is not None and applied != modules:
+        return (*card.notices, f"{modules} modules were trained, but {host.name} applies {applied} of {lora.name}.")
+    return card.notices
+
+
+def _recommended(report: Path | None) -> float:
+    found = read_run(report).get("recommended") if report is not None else None
+    strength = found.get("strength") if isinstance(found, dict) else None
+    return float(strength) if isinstance(strength, (int, float)) else DEFAULT_STRENGTH

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_trainer.evaluation.events import TestedImage
 from lora_trainer.evaluation.grid import Labels, labelled_grid
+from lora_trainer.evaluation.plan import TestPlan
 from lora_trainer.evaluation.prompts import Prompt, strength_text
 from lora_trainer.files import replaced
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from lora_trainer.evaluation.sweep import TestedImage, TestPlan
 
 Key = tuple[str, Prompt, str, int]  # kind, prompt, label, seed
 

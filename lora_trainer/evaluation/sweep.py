@@ -6,12 +6,11 @@ All pictures are made as a user makes them, outside training and through ``<lora
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lora_trainer.errors import ConfigError
+<<<<<<< HEAD
 from lora_trainer.evaluation.lora_file import SavedPoint, read_metadata, saved_points
 from lora_trainer.evaluation.prompts import (
     DEFAULT_STRENGTH,
@@ -21,111 +20,16 @@ from lora_trainer.evaluation.prompts import (
     strength_prompt,
     strength_text,
 )
+=======
+from lora_trainer.evaluation.events import TestedImage, TestEvent
+from lora_trainer.evaluation.lora_file import find_lora, saved_points
+from lora_trainer.evaluation.plan import Shot, TestPlan, plan_shots
+from lora_trainer.evaluation.report import write_report
+>>>>>>> 7d514e0 (The test's plan, events, verdict and publishing once each; the report's rooms import without circles)
 from lora_trainer.files import replaced
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Host
 from lora_trainer.lora_folder import check_inside, find_lora
 from lora_trainer.training.events import CancelToken, Notice
-from lora_trainer.training.sampling import parse_line
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
-@dataclass(frozen=True)
-class TestPlan:
-    """What to render. Missing prompts are made from the trigger; a size of 0 is the model's native one."""
-
-    __test__ = False  # for pytest, which takes every class of this name for a test
-
-    trigger: str
-    strength_prompt: Prompt | None = None
-    integration: tuple[Prompt, ...] = ()
-    strengths: tuple[float, ...] = DEFAULT_STRENGTHS
-    seeds: tuple[int, ...] = (1, 2, 3)
-    preferred_strength: float = DEFAULT_STRENGTH
-    epochs: bool = True  # render the files saved on the way, too
-    request: GenerateRequest = field(default_factory=lambda: GenerateRequest("", width=0, height=0))
-
-    def completed(self, side: int) -> TestPlan:
-        """The plan with nothing left open; ``side`` in pixels is the model's native size."""
-        return replace(
-            self,
-            strength_prompt=self.strength_prompt or strength_prompt(self.trigger),
-            integration=self.integration or integration_prompts(self.trigger),
-            strengths=tuple(sorted({*self.strengths, 0.0})),
-            request=replace(self.request, width=self.request.width or side, height=self.request.height or side),
-        )
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One picture to make and where it belongs: ``kind`` strength, integration or epoch."""
-
-    kind: str
-    file: Path  # the LoRA file
-    strength: float
-    seed: int
-    prompt: Prompt
-    label: str  # of the column it stands in
-    stem: str  # of the picture's file
-
-    def request(self, default: GenerateRequest) -> GenerateRequest:
-        """What the host is asked for; the prompt may carry sd-scripts' ``--n --s --l`` and so on."""
-        return parse_line(self.prompt.at(self.file.stem, self.strength), replace(default, seed=self.seed))
-
-
-@dataclass(frozen=True)
-class TestedImage:
-    """One picture of the test is made and saved."""
-
-    done: int
-    total: int
-    shot: Shot
-    image: Image
-    infotext: str
-    prompt: str
-    path: Path
-
-
-@dataclass(frozen=True)
-class TestFinished:
-    """The test ended, after all pictures or when it was stopped; the report says which."""
-
-    lora: Path
-    report: Path  # report.json
-    page: Path  # report.html
-    grids: tuple[Path, ...]
-    images: int
-    stopped: bool
-
-
-TestEvent = TestedImage | Notice | TestFinished
-
-
-def plan_shots(lora: Path, plan: TestPlan, points: Sequence[SavedPoint]) -> list[Shot]:
-    """Every picture of a completed plan, in the order of making; the strength sweep comes first."""
-    assert plan.strength_prompt is not None
-    shots = []
-    for strength in plan.strengths:  # one strength after the other: a host applies the weights once for each
-        text = strength_text(strength)
-        shots += [
-            Shot("strength", lora, strength, seed, plan.strength_prompt, text, f"strength-{text}_seed{seed}")
-            for seed in plan.seeds
-        ]
-    for number, prompt in enumerate(plan.integration, 1):
-        for strength in dict.fromkeys((0.0, prompt.strength)):
-            text = strength_text(strength)
-            shots += [
-                Shot("integration", lora, strength, seed, prompt, text, f"integration{number}-{text}_seed{seed}")
-                for seed in plan.seeds
-            ]
-    for point in points:
-        strength, prompt = plan.preferred_strength, plan.strength_prompt
-        shots += [
-            Shot("epoch", point.path, strength, seed, prompt, point.label, f"{point.path.stem}_seed{seed}")
-            for seed in plan.seeds
-        ]
-    return shots
 
 
 def test_lora(
@@ -142,10 +46,14 @@ def test_lora(
         ConfigError: if a picture can't be made with these settings; told before the first one.
         LoraTrainerError: if one fails all the same; grids and pages of those made before are written first.
     """
+<<<<<<< HEAD
     from lora_trainer.evaluation.report import write_report
 
     path = find_lora(lora, host.lora_dir) if isinstance(lora, str) else check_inside(lora, host.lora_dir)
     read_metadata(path)
+=======
+    path = find_lora(lora, host.lora_dir)
+>>>>>>> 7d514e0 (The test's plan, events, verdict and publishing once each; the report's rooms import without circles)
     info = host.info()
     plan = plan.completed(info.resolution)
     points = saved_points(path) if plan.epochs else []

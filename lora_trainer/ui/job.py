@@ -18,7 +18,7 @@ from lora_trainer.training.events import CancelToken, Preparing
 from lora_trainer.ui.status import Record
 
 if TYPE_CHECKING:
-    from lora_trainer.evaluation.sweep import TestPlan
+    from lora_trainer.evaluation.plan import TestPlan
     from lora_trainer.hosts.base import Host
     from lora_trainer.training.run import RunRequest
 
@@ -93,14 +93,19 @@ class Job:
             HostBusyError: if a job is at work.
             LoraTrainerError: if there is no such LoRA or a value can't be used.
         """
+<<<<<<< HEAD
         from lora_trainer.lora_folder import find_lora
         from lora_trainer.ui.plan import test_plan
+=======
+        from lora_trainer.evaluation.lora_file import find_lora
+        from lora_trainer.evaluation.plan import read_plan
+>>>>>>> 7d514e0 (The test's plan, events, verdict and publishing once each; the report's rooms import without circles)
 
         with self._starting:
             self._refuse_second()
             _refuse_unknown(values, TEST_KEYS, "test")
             lora = find_lora(_text(values, "lora", "the LoRA's name"), self.host.lora_dir)
-            plan = test_plan(lora, values)
+            plan = read_plan(lora, values)
             return self._launch(lora.stem, "Waiting for the model", lambda: self._test(lora, plan))
 
     def stop(self) -> bool:
@@ -198,15 +203,15 @@ class Job:
             record.fail(_sentence(error))
 
     def _train_and_test(self, request: RunRequest, test: dict[str, Any] | None) -> None:
-        from lora_trainer.ui.plan import test_plan
-        from lora_trainer.ui.result import publish
+        from lora_trainer.evaluation.plan import read_plan
+        from lora_trainer.ui.result import publish_result
 
         self._train(request)
         lora = self.host.lora_dir / f"{request.name}.safetensors"
         if self._record.step:
-            publish(self.host, lora, self._record)
+            publish_result(self.host, lora, self._record)
         if test is not None and not self._token.cancelled:
-            self._test(lora, test_plan(lora, test))
+            self._test(lora, read_plan(lora, test))
 
     def _train(self, request: RunRequest) -> None:
         from lora_trainer.training.run import train
@@ -230,8 +235,9 @@ class Job:
             raise lost
 
     def _test(self, lora: Path, plan: TestPlan) -> None:
-        from lora_trainer.evaluation.sweep import TestedImage, TestFinished, test_lora
-        from lora_trainer.ui.result import publish
+        from lora_trainer.evaluation.events import TestedImage, TestFinished
+        from lora_trainer.evaluation.sweep import test_lora
+        from lora_trainer.ui.result import publish_result
 
         record = self._record
         record.enter("testing", f"Testing {lora.name}")
@@ -241,7 +247,7 @@ class Job:
             if isinstance(event, TestedImage):
                 pictures.append(event)
             if isinstance(event, TestFinished):
-                publish(self.host, lora, record, event.report, pictures)
+                publish_result(self.host, lora, record, event.report, pictures)
             self._boundary()
 
     def _boundary(self) -> None:

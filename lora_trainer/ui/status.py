@@ -13,7 +13,7 @@ from lora_trainer.hosts.base import Progress
 from lora_trainer.training.events import Finished, Notice, Preparing, Sampled, Saved, Started, StepDone
 
 if TYPE_CHECKING:
-    from lora_trainer.evaluation.sweep import TestEvent
+    from lora_trainer.evaluation.events import TestEvent
     from lora_trainer.training.events import Event
 
 State = Literal["idle", "preparing", "training", "paused", "testing", "done", "failed", "stopped"]

@@ -13,6 +13,7 @@ from lora_trainer.evaluation.prompts import (
     parse_prompt,
     parse_strengths,
     read_prompts,
+    read_prompts_file,
     strength_prompt,
     strength_text,
 )
@@ -69,7 +70,10 @@ def test_tag_that_cannot_be_tested_is_refused_with_its_line(line: str) -> None:
 def test_prompts_file(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("\ufeff# comment\n\n{trigger} one\r\n  {trigger} two  \n", encoding="utf-8")
-    assert [prompt.text for prompt in read_prompts(path, "fox", "foxy")] == ["{lora} foxy one", "{lora} foxy two"]
+    assert [prompt.text for prompt in read_prompts(read_prompts_file(path), "fox", "foxy")] == [
+        "{lora} foxy one",
+        "{lora} foxy two",
+    ]
 
 
 @pytest.mark.parametrize("content", [b"", b"# only a comment\n", b"\xff\xfe\x00bad"])
@@ -77,14 +81,14 @@ def test_useless_prompts_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "prompts.txt"
     path.write_bytes(content)
     with pytest.raises(FileError, match=r"prompts\.txt"):
-        read_prompts(path, "fox", "foxy")
+        read_prompts_file(path)
     with pytest.raises(FileError, match=r"none\.txt"):
-        read_prompts(tmp_path / "none.txt", "fox", "foxy")
+        read_prompts_file(tmp_path / "none.txt")
 
 
 def test_strengths() -> None:
-    assert parse_strengths("0.8, 0.4,1") == (0.0, 0.4, 0.8, 1.0)
+    assert parse_strengths(["0.8", " 0.4", "1"]) == (0.0, 0.4, 0.8, 1.0)
     assert [strength_text(s) for s in (0, 0.4, 0.75, 1.0, -0.5)] == ["0", "0.4", "0.75", "1.0", "-0.5"]
-    for wrong in ("a", "", "0.4;0.8", "nan", "9", "0.4,,1"):
-        with pytest.raises(ValueError, match="no strength"):
-            parse_strengths(wrong)
+    for wrong in ("a", "", "0.4;0.8", "nan", "9"):
+        with pytest.raises(ConfigError, match="strengths can't be"):
+            parse_strengths(["0.4", wrong])

@@ -15,7 +15,8 @@ from lora_trainer.config import RunConfig
 from lora_trainer.evaluation.curve import loss_curve, moving_mean
 from lora_trainer.evaluation.lora_file import read_resolution, saved_points
 from lora_trainer.evaluation.page import render_page
-from lora_trainer.evaluation.report import Measured, Scores, read_log
+from lora_trainer.evaluation.report import Measured, Scores
+from lora_trainer.evaluation.trained import read_log
 
 VOID = {"meta", "img", "br", "input", "line", "polyline"}
 

@@ -1,0 +1,151 @@
+"""The plan of a test: which pictures, at which strengths, of which files; and reading it from a request's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lora_trainer.errors import ConfigError, quoted
+from lora_trainer.evaluation.lora_file import SavedPoint, read_resolution, read_trigger
+from lora_trainer.evaluation.prompts import (
+    DEFAULT_STRENGTH,
+    DEFAULT_STRENGTHS,
+    Prompt,
+    integration_prompts,
+    parse_strengths,
+    read_prompts,
+    strength_prompt,
+    strength_text,
+)
+from lora_trainer.hosts.base import GenerateRequest
+from lora_trainer.training.sampling import parse_line
+
+
+@dataclass(frozen=True)
+class TestPlan:
+    """What to render. Missing prompts are made from the trigger; a size of 0 is the model's native one."""
+
+    __test__ = False  # for pytest, which takes every class of this name for a test
+
+    trigger: str
+    strength_prompt: Prompt | None = None
+    integration: tuple[Prompt, ...] = ()
+    strengths: tuple[float, ...] = DEFAULT_STRENGTHS
+    seeds: tuple[int, ...] = (1, 2, 3)
+    preferred_strength: float = DEFAULT_STRENGTH
+    epochs: bool = True  # render the files saved on the way, too
+    request: GenerateRequest = field(default_factory=lambda: GenerateRequest("", width=0, height=0))
+
+    def completed(self, side: int) -> TestPlan:
+        """The plan with nothing left open; ``side`` in pixels is the model's native size."""
+        return replace(
+            self,
+            strength_prompt=self.strength_prompt or strength_prompt(self.trigger),
+            integration=self.integration or integration_prompts(self.trigger),
+            strengths=tuple(sorted({*self.strengths, 0.0})),
+            request=replace(self.request, width=self.request.width or side, height=self.request.height or side),
+        )
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture to make and where it belongs: ``kind`` strength, integration or epoch."""
+
+    kind: str
+    file: Path  # the LoRA file
+    strength: float
+    seed: int
+    prompt: Prompt
+    label: str  # of the column it stands in
+    stem: str  # of the picture's file
+
+    def request(self, default: GenerateRequest) -> GenerateRequest:
+        """What the host is asked for; the prompt may carry sd-scripts' ``--n --s --l`` and so on."""
+        return parse_line(self.prompt.at(self.file.stem, self.strength), replace(default, seed=self.seed))
+
+
+def plan_shots(lora: Path, plan: TestPlan, points: Sequence[SavedPoint]) -> list[Shot]:
+    """Every picture of a completed plan, in the order of making; the strength sweep comes first."""
+    assert plan.strength_prompt is not None
+    shots = []
+    for strength in plan.strengths:  # one strength after the other: a host applies the weights once for each
+        text = strength_text(strength)
+        shots += [
+            Shot("strength", lora, strength, seed, plan.strength_prompt, text, f"strength-{text}_seed{seed}")
+            for seed in plan.seeds
+        ]
+    for number, prompt in enumerate(plan.integration, 1):
+        for strength in dict.fromkeys((0.0, prompt.strength)):
+            text = strength_text(strength)
+            shots += [
+                Shot("integration", lora, strength, seed, prompt, text, f"integration{number}-{text}_seed{seed}")
+                for seed in plan.seeds
+            ]
+    for point in points:
+        strength, prompt = plan.preferred_strength, plan.strength_prompt
+        shots += [
+            Shot("epoch", point.path, strength, seed, prompt, point.label, f"{point.path.stem}_seed{seed}")
+            for seed in plan.seeds
+        ]
+    return shots
+
+
+def read_plan(lora: Path, values: Mapping[str, Any]) -> TestPlan:
+    """The plan for a LoRA file: trigger and size from the file where ``values`` has none.
+
+    Args:
+        values: as the HTTP interface takes them: trigger, strengths, prompts, seeds, steps, width, height, sampler,
+            epochs; lists may be texts with commas, prompts lines.
+
+    Raises:
+        ConfigError: names the value that can't be used.
+    """
+    own = read_resolution(lora) or (0, 0)
+    width, height = (_side(values, name, side) for name, side in zip(("width", "height"), own, strict=True))
+    request = GenerateRequest("", width=width, height=height)
+    if values.get("steps") is not None:
+        request = replace(request, steps=_number("steps", values["steps"], 1, 150))
+    if values.get("sampler"):
+        request = replace(request, sampler=_text(values, "sampler"))
+    plan = TestPlan(trigger=_text(values, "trigger") or read_trigger(lora), request=request)
+    if values.get("strengths") is not None:
+        plan = replace(plan, strengths=parse_strengths(_listed(values, "strengths", ",")))
+    if values.get("prompts"):
+        plan = replace(plan, integration=read_prompts(_listed(values, "prompts", "\n"), lora.stem, plan.trigger))
+    if values.get("seeds") is not None:
+        numbers = [_number("seeds", seed, 0, 2**32 - 1) for seed in _listed(values, "seeds", ",")]
+        plan = replace(plan, seeds=tuple(dict.fromkeys(numbers)) or plan.seeds)
+    if values.get("epochs") is not None:
+        plan = replace(plan, epochs=bool(values["epochs"]))
+    return plan
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    text = values.get(key) or ""
+    if not isinstance(text, str):
+        raise ConfigError(f"{key} can't be {quoted(text)}; give text.")
+    return text
+
+
+def _listed(values: Mapping[str, Any], key: str, separator: str) -> list[str]:
+    given = values[key]
+    if isinstance(given, str):
+        return given.split(separator)
+    if isinstance(given, (int, float)):
+        return [str(given)]
+    if not isinstance(given, (list, tuple)) or not all(isinstance(part, (str, int, float)) for part in given):
+        raise ConfigError(f"{key} can't be {quoted(given)}; give a list.")
+    return [str(part) for part in given]
+
+
+def _number(key: str, value: object, least: int, most: int) -> int:
+    text = str(value).strip()
+    if not text.isdecimal() or len(text) > 12 or not least <= int(text) <= most:
+        raise ConfigError(f"{key} can't be {quoted(value)}; give a whole number from {least} to {most}.")
+    return int(text)
+
+
+def _side(values: Mapping[str, Any], key: str, default: int) -> int:
+    return max(64, _number(key, values[key], 64, 4096) // 8 * 8) if values.get(key) else default
