@@ -117,7 +117,7 @@ def test_test_command_reads_its_options(place: Path, capsys: pytest.CaptureFixtu
     assert (report["settings"]["width"], report["settings"]["height"]) == (64, 128)
     assert len(report["epochs"]) == 1
     capsys.readouterr()
-    for wrong, word in ((["--strengths", "much"], "much"), (["--size", "65"], "65"), (["--steps", "0"], "--steps")):
+    for wrong, word in ((["--strengths", "much"], "much"), (["--size", "65"], "65"), (["--steps", "0"], "steps")):
         assert main([*command, *wrong]) == 2
         assert word in one_line(capsys.readouterr().err)
 

@@ -10,22 +10,10 @@ from itertools import groupby
 from pathlib import Path
 
 from lora_trainer.errors import ConfigError
-<<<<<<< HEAD
-from lora_trainer.evaluation.lora_file import SavedPoint, read_metadata, saved_points
-from lora_trainer.evaluation.prompts import (
-    DEFAULT_STRENGTH,
-    DEFAULT_STRENGTHS,
-    Prompt,
-    integration_prompts,
-    strength_prompt,
-    strength_text,
-)
-=======
 from lora_trainer.evaluation.events import TestedImage, TestEvent
-from lora_trainer.evaluation.lora_file import find_lora, saved_points
+from lora_trainer.evaluation.lora_file import read_metadata, saved_points
 from lora_trainer.evaluation.plan import Shot, TestPlan, plan_shots
 from lora_trainer.evaluation.report import write_report
->>>>>>> 7d514e0 (The test's plan, events, verdict and publishing once each; the report's rooms import without circles)
 from lora_trainer.files import replaced
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Host
 from lora_trainer.lora_folder import check_inside, find_lora
@@ -46,14 +34,8 @@ def test_lora(
         ConfigError: if a picture can't be made with these settings; told before the first one.
         LoraTrainerError: if one fails all the same; grids and pages of those made before are written first.
     """
-<<<<<<< HEAD
-    from lora_trainer.evaluation.report import write_report
-
     path = find_lora(lora, host.lora_dir) if isinstance(lora, str) else check_inside(lora, host.lora_dir)
     read_metadata(path)
-=======
-    path = find_lora(lora, host.lora_dir)
->>>>>>> 7d514e0 (The test's plan, events, verdict and publishing once each; the report's rooms import without circles)
     info = host.info()
     plan = plan.completed(info.resolution)
     points = saved_points(path) if plan.epochs else []

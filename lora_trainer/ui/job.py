@@ -93,13 +93,8 @@ class Job:
             HostBusyError: if a job is at work.
             LoraTrainerError: if there is no such LoRA or a value can't be used.
         """
-<<<<<<< HEAD
-        from lora_trainer.lora_folder import find_lora
-        from lora_trainer.ui.plan import test_plan
-=======
-        from lora_trainer.evaluation.lora_file import find_lora
         from lora_trainer.evaluation.plan import read_plan
->>>>>>> 7d514e0 (The test's plan, events, verdict and publishing once each; the report's rooms import without circles)
+        from lora_trainer.lora_folder import find_lora
 
         with self._starting:
             self._refuse_second()

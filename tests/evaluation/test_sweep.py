@@ -13,6 +13,8 @@ from PIL import Image
 
 from lora_trainer.errors import ConfigError, FileError, LoraTrainerError
 from lora_trainer.evaluation import sweep
+from lora_trainer.evaluation.events import TestedImage, TestEvent, TestFinished
+from lora_trainer.evaluation.plan import TestPlan
 from lora_trainer.evaluation.prompts import Prompt
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, ModelInfo
 from lora_trainer.training.events import CancelToken, Notice
@@ -67,9 +69,9 @@ def host(tmp_path: Path) -> DrawingHost:
     return DrawingHost(tmp_path / "lora")
 
 
-def run(host: DrawingHost, output: Path, **plan: object) -> tuple[list[sweep.TestEvent], dict]:
+def run(host: DrawingHost, output: Path, **plan: object) -> tuple[list[TestEvent], dict]:
     plan = {"trigger": "foxy", "seeds": (7, 8), **plan}
-    events = list(sweep.test_lora(host, "fox", sweep.TestPlan(**plan), output))
+    events = list(sweep.test_lora(host, "fox", TestPlan(**plan), output))
     return events, json.loads((output / "report.json").read_text())
 
 
@@ -121,7 +123,7 @@ def test_saved_files_are_compared_in_the_order_of_training(host: DrawingHost, tm
     assert next(row["prompt"] for row in report["images"] if row["kind"] == "epoch") == "<lora:fox-000002:0.8> foxy"
     assert (tmp_path / "out" / "epochs.png").is_file()
     assert {path.stem for path in host.refreshed} == {"fox", "fox-000002", "fox-000010", "fox-step00000030"}
-    assert isinstance(events[-1], sweep.TestFinished)
+    assert isinstance(events[-1], TestFinished)
 
 
 def test_report_says_what_it_does_not_know(host: DrawingHost, tmp_path: Path) -> None:
@@ -144,14 +146,14 @@ def test_lora_without_effect_is_named(host: DrawingHost, tmp_path: Path) -> None
 
 def test_stopped_test_reports_what_there_is(host: DrawingHost, tmp_path: Path) -> None:
     token = CancelToken()
-    plan = sweep.TestPlan("foxy", seeds=(1, 2))
+    plan = TestPlan("foxy", seeds=(1, 2))
     events = []
     for event in sweep.test_lora(host, "fox", plan, tmp_path / "out", token):
         events.append(event)
-        if isinstance(event, sweep.TestedImage) and event.done == 3:  # the first of two that are made together
+        if isinstance(event, TestedImage) and event.done == 3:  # the first of two that are made together
             token.cancel()
     finished = events[-1]
-    assert isinstance(finished, sweep.TestFinished)
+    assert isinstance(finished, TestFinished)
     assert finished.stopped and finished.images == 4 and len(host.requests) == 4
     report = json.loads(finished.report.read_text())
     assert report["stopped"] and len(report["images"]) == 4
@@ -178,9 +180,9 @@ def test_what_cannot_be_made_is_refused_before_the_first_picture(
 
 def test_failure_in_the_middle_leaves_a_report_of_what_there_is(host: DrawingHost, tmp_path: Path) -> None:
     host.fails_after = 3
-    events: list[sweep.TestEvent] = []
+    events: list[TestEvent] = []
     with pytest.raises(LoraTrainerError, match="isn't finite"):
-        for event in sweep.test_lora(host, "fox", sweep.TestPlan("foxy", seeds=(1, 2)), tmp_path / "out"):
+        for event in sweep.test_lora(host, "fox", TestPlan("foxy", seeds=(1, 2)), tmp_path / "out"):
             events.append(event)  # noqa: PERF402  # those before the failure are looked at
     assert isinstance(events[-1], Notice) and "report.html" in events[-1].text
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -191,13 +193,13 @@ def test_failure_in_the_middle_leaves_a_report_of_what_there_is(host: DrawingHos
 def test_failure_at_the_first_picture_leaves_nothing(host: DrawingHost, tmp_path: Path) -> None:
     host.fails_after = 0
     with pytest.raises(LoraTrainerError, match="isn't finite"):
-        list(sweep.test_lora(host, "fox", sweep.TestPlan("foxy"), tmp_path / "out"))
+        list(sweep.test_lora(host, "fox", TestPlan("foxy"), tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_lora_outside_the_folder_or_missing_is_refused(host: DrawingHost, tmp_path: Path) -> None:
     elsewhere = write_lora(tmp_path / "elsewhere" / "cat.safetensors")
-    plan = sweep.TestPlan("x")
+    plan = TestPlan("x")
     missing = tmp_path / "lora" / "no.safetensors"
     for lora, words in ((elsewhere, "isn't in the LoRA"), ("nobody", "no LoRA named"), (missing, "doesn't exist")):
         with pytest.raises(FileError, match=words):

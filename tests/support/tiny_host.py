@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from lora_trainer.hosts.base import Conditioning, GeneratedImage, GenerateRequest, Glance, ModelInfo, TextEncoder
+from lora_trainer.hosts.base import (
+    Conditioning,
+    GeneratedImage,
+    GenerateRequest,
+    Glance,
+    ModelInfo,
+    SoleUser,
+    TextEncoder,
+)
 
 INFO = ModelInfo("sd1", "epsilon", "diffusers", "tiny.safetensors", "00", "", "", "vae-1", "text-1", 64)
 
@@ -83,7 +91,7 @@ class TinyModel:
         return GeneratedImage(Image.new("RGB", (request.width, request.height)), request, request.prompt)
 
 
-class TinyHost:
+class TinyHost(SoleUser):
     """Lends a :class:`TinyModel`."""
 
     name = "tiny"
@@ -115,9 +123,6 @@ class TinyHost:
 
     def refresh_loras(self, changed: Sequence[Path] = ()) -> None:
         self.refreshed += changed
-
-    def between_steps(self) -> None:
-        pass
 
 
 def make_dataset(root: Path, sizes: Sequence[tuple[int, int]] = ((64, 64),) * 5, repeats: int = 2) -> Path:
