@@ -66,7 +66,11 @@ class Update:
 
 
 def make_update(
-    groups: list[dict[str, Any]], config: RunConfig, steps: int, device: torch.device, typed: frozenset[str] = frozenset()
+    groups: list[dict[str, Any]],
+    config: RunConfig,
+    steps: int,
+    device: torch.device,
+    typed: frozenset[str] = frozenset(),
 ) -> Update:
     """Optimiser, schedule and scaler of a configuration.
 
