@@ -49,7 +49,7 @@
             text-anchor="end">${value.toFixed(digits)}</text>`).join("");
         const columns = ticks(0, last, width < 450 ? 3 : 6).filter((step) => Number.isInteger(step)).map((step) =>
             `<text x="${x(step).toFixed(1)}" y="${PLOT.height - 8}" text-anchor="middle">${step}</text>`).join("");
-        const tip = "Mostly the noise that was drawn: it jumps, and even a good LoRA lowers it only a little. Trust the pictures.";
+        const tip = "It jumps with the noise that is drawn, and even a good LoRA lowers it only a little. Trust the images.";
         return `<div class="lt-panel"><div class="lt-title"><h3>Loss</h3><small title="${tip}">${tip}</small></div>
             <svg class="lt-curve" width="${width}" height="${PLOT.height}" viewBox="0 0 ${width} ${PLOT.height}" role="img" aria-label="Loss by step">
             <g class="lt-grid">${rows}${columns}</g><polyline class="lt-raw" points="${line(raw)}"/>

@@ -30,10 +30,10 @@
         const s = tab.status;
         if (s.state === "idle") {
             return `<div class="lt-welcome"><h3>Nothing is being trained</h3>
-                <ol><li>Choose the folder with your pictures and press <b>Check</b>.</li>
-                <li>Look over trigger word, preset and name.</li>
-                <li>Press <b>Train</b>. It uses the checkpoint that is loaded; curve, pictures and time left appear here.</li>
-                <li>Afterwards the LoRA is in the Lora tab, and here are pictures at several strengths.</li></ol></div>`;
+                <ol><li>Enter the folder with your images and press <b>Check</b>.</li>
+                <li>Choose trigger word, preset and name.</li>
+                <li>Press <b>Train</b>. It trains on the checkpoint that is loaded; loss, sample images and time left appear here.</li>
+                <li>Afterwards the LoRA is in the Lora tab, and test images at several strengths appear here.</li></ol></div>`;
         }
         const titles = {
             preparing: "Getting ready", training: "Training", paused: "Paused", testing: "Testing", done: "Done",
@@ -47,7 +47,7 @@
         if (s.epochs) cells.push(["Epoch", `${s.epoch} / ${s.epochs}`]);
         if (s.average !== null) cells.push(["Loss", s.average.toFixed(4)]);
         if (running && s.eta_seconds !== null) cells.push(["Time left", tab.duration(s.eta_seconds)]);
-        if (s.seconds_per_step) cells.push(["A step", s.seconds_per_step.toPrecision(2) + " s"]);
+        if (s.seconds_per_step) cells.push(["Per step", s.seconds_per_step.toPrecision(2) + " s"]);
         const tiles = cells.map(([name, value]) => `<div><span>${name}</span><b>${tab.escaped(value)}</b></div>`).join("");
         const lost = error ? tab.problem("No answer at the moment (" + error.message + "); trying again.") : "";
         const message = s.state === "failed" ? tab.problem(s.error) : `<p class="lt-message">${tab.escaped(s.message)}</p>`;
@@ -63,7 +63,7 @@
         if (!tab.status.notices.length) return "";
         const lines = tab.status.notices.map((line) => `<li>${tab.escaped(line)}</li>`).join("");
         return `<details class="lt-note lt-warn"${tab.status.notices.length < 4 ? " open" : ""}>
-            <summary>To know (${tab.status.notices.length})</summary><ul>${lines}</ul></details>`;
+            <summary>Notes (${tab.status.notices.length})</summary><ul>${lines}</ul></details>`;
     }
 
     function samplesHtml() {
@@ -79,7 +79,7 @@
             });
             return `<tr>${cells.join("")}</tr><tr><td colspan="${steps.length}" class="lt-caption">${tab.escaped(prompt)}</td></tr>`;
         });
-        return `<div class="lt-panel"><div class="lt-title"><h3>Samples</h3>
+        return `<div class="lt-panel"><div class="lt-title"><h3>Sample images</h3>
             <small>Always the same seeds; “before” is the checkpoint without the LoRA.</small></div>
             <div class="lt-scroll"><table class="lt-sheet"><thead><tr>${head}</tr></thead><tbody>${rows.join("")}</tbody>
             </table></div></div>`;

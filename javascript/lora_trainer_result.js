@@ -12,7 +12,7 @@
         const prompt = `${tab.loraTag(name, strength)} ${trigger}`.trim();
         const where = file ? `<p class="lt-path"><code>${tab.escaped(file)}</code></p>` : "";
         const others = tab.status.outputs.slice(0, -1).map((path) => `<li><code>${tab.escaped(path)}</code></li>`).join("");
-        const more = others ? `<details><summary>Saved on the way (${tab.status.outputs.length - 1})</summary><ul>${others}</ul></details>` : "";
+        const more = others ? `<details><summary>Also saved (${tab.status.outputs.length - 1})</summary><ul>${others}</ul></details>` : "";
         const best = tab.report ? bestShot(strength) : null;
         const card = `<div class="lt-panel lt-result"><div class="lt-title"><h3>Your LoRA: ${tab.escaped(name)}</h3></div>${where}
             <div class="lt-use"><code>${tab.escaped(prompt)}</code>${tab.sendButton(best ? best.infotext : prompt, prompt)}</div>
@@ -30,12 +30,12 @@
     function verdictHtml() {
         const list = (lines) => `<ul>${lines.map((line) => `<li>${tab.escaped(line)}</li>`).join("")}</ul>`;
         const good = tab.report.verdict === "good" ? " lt-verdict-good" : "";
-        return `<dl class="lt-plan"><dt>Trigger</dt><dd>${tab.escaped(tab.report.trigger || "none")}</dd>
+        return `<dl class="lt-plan"><dt>Trigger word</dt><dd>${tab.escaped(tab.report.trigger || "none")}</dd>
             <dt>Strength</dt><dd><b>${tab.strengthText(tab.report.recommended.strength)}</b> ${tab.escaped(tab.report.recommended.why)}</dd>
             <dt>Verdict</dt><dd><span class="lt-verdict${good}">${tab.escaped(tab.report.verdict)}</span></dd></dl>
-            <div class="lt-two"><div><b>What was seen</b>${list(tab.report.evidence)}</div>
-            <div><b>What to do</b>${list(tab.report.advice)}</div></div>
-            <p><a href="${tab.escaped(tab.address(tab.status.report))}" target="_blank" rel="noopener">Open the whole report</a></p>`;
+            <div class="lt-two"><div><b>Evidence</b>${list(tab.report.evidence)}</div>
+            <div><b>What to do next</b>${list(tab.report.advice)}</div></div>
+            <p><a href="${tab.escaped(tab.address(tab.status.report))}" target="_blank" rel="noopener">Open the full report</a></p>`;
     }
 
     const imageUrl = (image) => `/lora-trainer/report/${encodeURIComponent(tab.report.name)}/` +
@@ -68,7 +68,7 @@
             <small>${help}</small></div>${body}</div>`;
         let html = "";
         if (strengths.length) {
-            html += panel("Strength", "One seed a row; 0 is the checkpoint alone. Click a picture for its settings.",
+            html += panel("Strength", "One row per seed; 0 is the checkpoint alone. Click an image for its settings.",
                 sheet(strengths, (image) => image.strength, tab.strengthText, tab.report.recommended.strength));
         }
         if (cases.length) {
@@ -78,10 +78,10 @@
                 return `<div class="lt-case"><div class="lt-caption">${tab.escaped(text)}</div>
                     ${sheet(images, (image) => image.strength, title, null)}</div>`;
             });
-            html += panel("In other surroundings", "The same seeds without and with the LoRA.", `<div class="lt-cases">${pairs.join("")}</div>`);
+            html += panel("In other contexts", "The same seeds without and with the LoRA.", `<div class="lt-cases">${pairs.join("")}</div>`);
         }
         if (epochs.length) {
-            html += panel("Saved on the way", "Each saved file at the same strength: an earlier one may be the better.",
+            html += panel("Saved epochs", "Every saved file at the same strength. If an earlier one looks as good, prefer it.",
                 sheet(epochs, (image) => image.label, (label) => label, null));
         }
         return html;

@@ -29,9 +29,9 @@ PAGE_KEY = secrets.token_urlsafe(18)  # only our own page can read it; new with 
 LOCAL_ENDINGS = ("", ".local", ".lan", ".home", ".home.arpa", ".internal", ".localdomain", ".fritz.box")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 CLOSED = (
-    "Train LoRA is switched off: other machines reach this WebUI without a login, and whoever does could train and "
-    "read folders here. Start the WebUI with --gradio-auth NAME:PASSWORD, or set lora_trainer_open to true in its "
-    "config.json if everybody who can reach it may train."
+    "Train LoRA is switched off: other machines can reach this WebUI without a login, and anyone who does could train "
+    "and read folders. Start the WebUI with --gradio-auth NAME:PASSWORD, or set lora_trainer_open to true in its "
+    "config.json if anyone who can reach it may train."
 )
 
 
@@ -96,20 +96,20 @@ def check_page(access: Access, headers: Mapping[str, str], *, reads: bool = Fals
     site = headers.get("sec-fetch-site", "same-origin")
     follows_link = reads and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
     if site not in ("same-origin", "none") and not follows_link:
-        raise RefusedError(403, "This address answers only to its own page and to programs, not to other web pages.")
+        raise RefusedError(403, "This address answers only its own page and programs, not other web pages.")
     host = headers.get("host", "")
     if not (access.login or user or _is_ours(access, host)):
         name = _split(host)[0] or host
         raise RefusedError(
             403,
-            f"{name[:80]!r} isn't a name that this server is known by; add it to the names in Settings → Train LoRA.",
+            f"{name[:80]!r} isn't a known name of this server; add it under Settings → Train LoRA.",
         )
     origin = headers.get("origin")
     if origin is not None and not _is_own_origin(access, origin, host):
         raise RefusedError(
             403,
-            f"This address doesn't answer to the web page {origin[:80]!r}. If it is this server's own page behind a "
-            "proxy, add its host to the names in Settings → Train LoRA.",
+            f"This address doesn't answer the web page {origin[:80]!r}. If that is this server's own page behind a "
+            "proxy, add its host under Settings → Train LoRA.",
         )
 
 

@@ -44,8 +44,8 @@ def copy_photos(sources: Sequence[Path], datasets: Path, trigger: str, repeats: 
     if not listing.images:
         where = f" in {sources[0]}" if sources and sources[0].is_dir() else ""
         if left:
-            raise DatasetError(f"No picture{where} can be copied: {left[0].name} {unopened(left[0])}")
-        raise DatasetError(f"There are no pictures{where} to copy; give a folder of photos or drop the files here.")
+            raise DatasetError(f"No image{where} can be copied: {left[0].name} {unopened(left[0])}")
+        raise DatasetError(f"There are no images{where} to copy; give a folder of photos or drop the files here.")
     folder = _free(datasets, words)
     target = folder / f"{times}_{words}"
     described = 0
@@ -124,4 +124,4 @@ def _copy(source: Path, target: Path) -> None:
         with replaced(target) as temporary:
             shutil.copyfile(source, temporary)
     except FileNotFoundError as error:
-        raise FileError(f"{source} isn't there any more; drop the files once more.") from error
+        raise FileError(f"{source} isn't there any more; drop the files again.") from error

@@ -125,12 +125,12 @@ def _doubts(page: Page, config: RunConfig, glance: Glance | None) -> list[str]:
     doubts = []
     chosen = page.values.get("preset")
     if chosen != CUSTOM and find(presets_for(glance), chosen) is None:
-        doubts.append(f"The preset isn't one for {glance.checkpoint}: choose another one above.")
+        doubts.append(f"This preset doesn't suit {glance.checkpoint}; choose another one above.")
     side = max(config.dataset.resolution)
     if not 0.7 * glance.resolution <= side <= 1.6 * glance.resolution:
         doubts.append(
-            f"Training at {side} pixels, but {glance.checkpoint} is made for {glance.resolution}: choose a preset "
-            "anew, or change Resolution in Advanced."
+            f"Training at {side} pixels, but {glance.checkpoint} is made for {glance.resolution}; choose the preset "
+            "again, or change Resolution under Advanced."
         )
     return doubts
 
@@ -147,7 +147,7 @@ def existing(folder: str) -> Path:
         DatasetError: if there is none.
     """
     if not folder:
-        raise DatasetError("Which images? Give the folder that they lie in.")
+        raise DatasetError("Which images? Give their folder.")
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise DatasetError(f"The folder {path} doesn't exist; check its path.")

@@ -31,7 +31,7 @@ def _practice() -> Preset:
     return Preset(
         PRACTICE,
         "Practice",
-        "For the small embedded checkpoint: as the demo trains, at a high rate and with few pixels.",
+        "For the tiny practice checkpoint: the demo's settings, with a high learning rate and few pixels.",
         options={
             name: value for name, value in json.loads(SETTINGS.read_text(encoding="utf-8")).items() if name != "version"
         },
@@ -48,7 +48,7 @@ def fitted(preset: Preset, glance: Glance | None, suggested: Mapping[str, Any]) 
     if glance and glance.resolution not in config.dataset.resolution:
         side = glance.resolution
         config = config.replace(resolution=(side, side))
-        notes.append(f"Resolution {side}: the size of {glance.checkpoint}.")
+        notes.append(f"Resolution {side}: what {glance.checkpoint} is made for.")
     for name, value in suggested.items():
         if config.value(name) != value:
             config = config.replace(**{name: value})

@@ -146,7 +146,7 @@ class Job:
     def _refuse_second(self) -> None:
         if self.running:
             now = self._record
-            raise HostBusyError(f"{now.name} is being worked on ({now.message}); stop it or wait for its end.")
+            raise HostBusyError(f"{now.name} isn't finished ({now.message}); stop it, or wait until it is.")
 
     def _request(self, values: Mapping[str, Any]) -> RunRequest:
         from lora_trainer.config import RunConfig
@@ -283,7 +283,8 @@ def _sentence(error: BaseException) -> str:
     """An unexpected error as one sentence; the log has its traceback."""
     if type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower():
         return (
-            "There isn't enough GPU memory: use a smaller resolution or batch, switch gradient checkpointing on, or "
+            "There isn't enough GPU memory: use a smaller resolution or batch size, switch gradient checkpointing on, "
+            "or "
             "train the UNet only."
         )
     text = " ".join(str(error).split())[:300]

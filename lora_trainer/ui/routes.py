@@ -88,7 +88,7 @@ def _check_caller(access: Access, request: Request) -> None:
     """
     given = _keys(request)
     ours = any(is_page_key(key) for key in given)
-    stale = RefusedError(401, "This page is from before the WebUI was restarted: reload it.")
+    stale = RefusedError(401, "The WebUI was restarted after this page was loaded; reload the page.")
     if access.guarded and not ours and not access.knows_user(request.headers.get("authorization", "")):
         raise stale if given else RefusedError(401, "Incorrect username or password.")
     if "origin" in request.headers and not is_page_key(request.headers.get(KEY_HEADER)):

@@ -24,27 +24,29 @@ def add_settings() -> None:
 
     option = shared.OptionInfo
     rows: dict[str, Any] = {
-        OUTPUT: option("", "Folder for runs: logs, samples, test reports, resume states", section=SECTION).info(
-            "empty: outputs/lora-trainer in the WebUI's folder; LoRA files go to the WebUI's Lora folder in any case"
+        OUTPUT: option("", "Output folder: logs, sample images, test reports, resume states", section=SECTION).info(
+            "empty: outputs/lora-trainer in the WebUI's folder; LoRA files always go to the WebUI's Lora folder"
         ),
         SERVE: option(True, "Generate while training", section=SECTION).info(
-            "pictures asked for during training are made between two steps, with the checkpoint and without the new "
-            "LoRA; off: they wait until the training has ended"
+            "images requested during training are made between two steps, with the checkpoint and without the new "
+            "LoRA; off: they wait until training has finished"
         ),
         TEST_AFTER: option(True, "Test every LoRA after training", section=SECTION).info(
-            "pictures at several strengths and in other contexts, with a report"
+            "images at several strengths and in other contexts, with a report"
         ),
         HOSTS: option(
-            "", "More names that this WebUI is reached by", section=SECTION, onchange=_kept_if_public(HOSTS)
+            "", "Other names under which this WebUI is reached", section=SECTION, onchange=_kept_if_public(HOSTS)
         ).info(
-            "with commas, such as ai.example.com; needed behind a proxy, or for a name of this machine that isn't its "
-            "own. Training is refused under any other name"
+            "separated by commas, such as ai.example.com; needed behind a proxy, or for a name that isn't this "
+            "machine's "
+            "own. Under any other name, training is refused"
         ),
         OPEN: option(
-            False, "Let everybody who reaches this WebUI train", section=SECTION, onchange=_kept_if_public(OPEN)
+            False, "Let anyone who can reach this WebUI train", section=SECTION, onchange=_kept_if_public(OPEN)
         ).info(
-            "matters only where other machines reach it without a login (--listen, --share without --gradio-auth): "
-            "training is off there; can't be changed while that is so, except in config.json"
+            "matters only where other machines can reach it without a login (--listen or --share, without "
+            "--gradio-auth): "
+            "there, training is off unless this is on, and this can be changed only in config.json"
         ),
     }
     rows[HOSTS].restrict_api = rows[OPEN].restrict_api = True
@@ -92,6 +94,6 @@ def _kept_if_public(key: str) -> Callable[[], None]:
     def check() -> None:
         now = access()
         if now.exposed and not now.login:
-            raise LoraTrainerError(f"{key} can't be changed while everybody can: start with --gradio-auth.")
+            raise LoraTrainerError(f"{key} can't be changed while anyone can reach this: start with --gradio-auth.")
 
     return check

@@ -191,7 +191,7 @@ class Record:
 
     def _tested_image(self, event: Any) -> None:
         self.state, self.what, self.done, self.total = "testing", "test picture", event.done, event.total
-        self.message = f"Test picture {event.done} of {event.total}"
+        self.message = f"Test image {event.done} of {event.total}"
         url = file_url(self.name, event.path, self.output)
         shot = event.shot
         self.tests.append(
@@ -205,7 +205,7 @@ class Record:
     def _test_finished(self, event: Any) -> None:
         self.report = file_url(self.name, event.page, self.output)
         how = "The test was stopped after" if event.stopped else "The test is done:"
-        self.message = f"{how} {event.images} pictures."
+        self.message = f"{how} {event.images} images."
 
 
 _NOTERS: dict[str, Any] = {

@@ -52,13 +52,13 @@ def dataset_view(facts: DatasetSummary, dataset: Dataset, trigger: str, suggeste
     counts = [
         (str(facts.images), "image" if facts.images == 1 else "images"),
         (str(facts.images - facts.captions_missing - facts.captions_empty - facts.captions_bare), "with a caption"),
-        (str(facts.samples), "uses per epoch"),
-        (str(shapes), "shape" if shapes == 1 else "shapes"),
+        (str(facts.samples), "samples per epoch"),
+        (str(shapes), "bucket" if shapes == 1 else "buckets"),
     ]
     tiles = "".join(f"<div><b>{escape(number)}</b><span>{escape(what)}</span></div>" for number, what in counts)
     folders = [
         f"{folder.name}: {folder.images} × {folder.repeats}"
-        + (", regularisation" if folder.is_reg else f", words “{folder.trigger}”")
+        + (", regularisation" if folder.is_reg else f", trigger word “{folder.trigger}”")
         for folder in facts.folders
     ]
     listed = sorted(facts.buckets, key=lambda row: -row[1])
@@ -68,8 +68,8 @@ def dataset_view(facts: DatasetSummary, dataset: Dataset, trigger: str, suggeste
     return (
         f'<div class="lt-check" data-images="{facts.images}" data-suggested="{escape(json.dumps(suggested))}">'
         f'<div class="lt-tiles">{tiles}</div>{_thumbnails(dataset)}'
-        f"<p>{'<br>'.join(map(escape, folders))}</p><p>Trained at {escape(sizes)}</p>"
-        f"{_lines('To know', remarks, 'lt-warn')}{_lines('Skipped', facts.skipped, 'lt-problem')}</div>"
+        f"<p>{'<br>'.join(map(escape, folders))}</p><p>Buckets, with their samples per epoch: {escape(sizes)}</p>"
+        f"{_lines('Notes', remarks, 'lt-warn')}{_lines('Skipped', facts.skipped, 'lt-problem')}</div>"
     )
 
 
@@ -78,14 +78,14 @@ def caption_remarks(facts: DatasetSummary, dataset: Dataset, trigger: str) -> li
     remarks = []
     if facts.captions_missing:
         remarks.append(
-            f"{facts.captions_missing} of {facts.images} images have no caption: the words of their folder are used."
+            f"{facts.captions_missing} of {facts.images} images have no caption; the words of their folder are used."
         )
     if facts.captions_empty:
-        remarks.append(f"{facts.captions_empty} captions are empty: these images are learned without words.")
+        remarks.append(f"{facts.captions_empty} captions are empty; the words of their folder are used.")
     if facts.captions_bare:
         remarks.append(
-            f"{facts.captions_bare} of {facts.images} captions are the folder's words alone: what else is in these "
-            "images is learned as part of them."
+            f"{facts.captions_bare} of {facts.images} captions are only the folder's words; whatever else is in "
+            "these images is learned as part of them."
         )
     captions = [item.captions[0] for item in dataset.items if not item.folder.is_reg and item.captions]
     word = trigger.strip().lower()
@@ -94,10 +94,10 @@ def caption_remarks(facts: DatasetSummary, dataset: Dataset, trigger: str) -> li
     if without:
         remarks.append(
             f"{without} of {len(captions)} captions don't contain the trigger word “{trigger.strip()}”. To put it "
-            "before every caption, write it, with a comma, into Advanced ▸ Captions ▸ Caption prefix."
+            "before every caption, write it, with a comma, into Advanced → Captions → Caption prefix."
         )
     if facts.images < 5:
-        remarks.append("Fewer than 5 images: enough to try, but the LoRA will hardly do more than repeat them.")
+        remarks.append("Fewer than 5 images: enough for a try, but the LoRA will do little more than copy them.")
     return remarks
 
 
@@ -121,13 +121,12 @@ def plan_view(
         rows.append(("Steps", f"{steps:,} in {epochs} {passes}".replace(",", " ")))
         rows.append(("Time", time_text(steps, pace)))
     else:
-        rows.append(("Steps", "counted when the images are checked"))
+        rows.append(("Steps", "known once the images are checked"))
     if memory is not None:
-        rows.append(
-            ("GPU memory", f"{memory[0]:.1f} of {memory[1]:.1f} GB free now; what training needs is not measured")
-        )
+        free, whole = memory
+        rows.append(("GPU memory", f"{free:.1f} of {whole:.1f} GB free now; how much training needs isn't known"))
     else:
-        rows.append(("Memory", "no CUDA GPU here: trains in system memory, need not measured"))
+        rows.append(("Memory", "no CUDA GPU here, so training uses system memory; how much isn't known"))
     body = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows)
     refusal = problem(glance.refusal) if glance is not None and glance.refusal else ""
     return f'<dl class="lt-plan">{body}</dl>{note(*notes, kind="lt-quiet")}{note(*doubts, kind="lt-warn")}{refusal}'
@@ -137,7 +136,7 @@ def time_text(steps: int, pace: Pace | None) -> str:
     """How long so many steps take."""
     if pace is None:
         return "known after the first steps"
-    return f"about {duration(steps * pace.seconds)} at {pace.seconds:.2g} s a step, as measured with {pace.name}"
+    return f"about {duration(steps * pace.seconds)} at {pace.seconds:.2g} s per step, as in the run {pace.name}"
 
 
 def card_text(label: str, help: str, steps: int | None, pace: Pace | None) -> str:
@@ -145,7 +144,7 @@ def card_text(label: str, help: str, steps: int | None, pace: Pace | None) -> st
     if not steps:
         return f"{label}\n{help}"
     counted = f"{steps:,} steps".replace(",", " ")
-    time = f" · about {duration(steps * pace.seconds)}" if pace else " · time not measured yet"
+    time = f" · about {duration(steps * pace.seconds)}" if pace else " · time not known yet"
     return f"{label}\n{help}\n{counted}{time}"
 
 

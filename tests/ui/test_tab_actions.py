@@ -172,7 +172,7 @@ def test_the_trigger_alone_is_no_caption(desk: Desk, photos: Path) -> None:
     answer = images.copy(desk, page(desk, dataset=str(photos), trigger="zwx", options={"bucket_reso_steps": "8"}), [])
     assert "1 had a caption, the others got" in answer.html["check_answer"]
     assert "<b>1</b><span>with a caption</span>" in answer.html["check_answer"]
-    assert "2 of 3 captions are the folder&#x27;s words alone" in answer.html["check_answer"]
+    assert "2 of 3 captions are only the folder&#x27;s words" in answer.html["check_answer"]
 
 
 def test_a_file_that_has_not_arrived_is_not_copied(desk: Desk, job: FakeJob, photos: Path) -> None:
@@ -292,7 +292,7 @@ def test_choosing_a_preset_sets_all_options(desk: Desk) -> None:
 def test_another_checkpoint_is_noticed(desk: Desk, job: FakeJob) -> None:
     job.host.seen = Glance("big.safetensors", "sdxl", 1024)
     answer = settings.changed(desk, page(desk, options={"resolution": "512,512"}))
-    assert "isn&#x27;t one for big.safetensors" in answer.html["plan"]
+    assert "doesn&#x27;t suit big.safetensors" in answer.html["plan"]
     assert "made for 1024" in answer.html["plan"]
     assert [name for _, name in answer.cards or []] == ["sdxl", "sdxl-low-memory"]
     job.host.seen = Glance("odd.safetensors", refusal="odd.safetensors is an inpainting model.")

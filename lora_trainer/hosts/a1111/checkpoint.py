@@ -70,12 +70,12 @@ def _reason(model: Any) -> str:
     if getattr(model.model, "conditioning_key", "crossattn") != "crossattn" or _input_channels(model) != 4:
         return f"{name} needs more than a prompt as input (depth, unCLIP, upscaler); {another}"
     if devices.fp8 or any("float8" in str(p.dtype) for p in model.model.parameters()):
-        return "The weights are stored as FP8; set Settings ▸ Optimizations ▸ FP8 weight to Disable."
+        return "The weights are stored as FP8; set Settings → Optimizations → FP8 weight to Disable."
     if not encoders(model):
         return f"{name} has no CLIP text encoders as SD 1.x, SD 2.x and SDXL have (a refiner?); {another}"
     where = next(model.model.parameters()).device
     if where.type == "meta" or (not model.lowvram and where.type != torch.device(devices.device).type):
-        return f"{name} is unloaded; load it again with Settings ▸ Actions ▸ Load SD checkpoint."
+        return f"{name} is unloaded; load it again with Settings → Actions → Load SD checkpoint."
     return ""
 
 

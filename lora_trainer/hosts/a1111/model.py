@@ -74,7 +74,7 @@ class A1111Model:
             )
         if not self._model.lowvram and where != self.device.type:
             raise HostBusyError(
-                "The checkpoint was unloaded during training (by the API or Settings ▸ Actions); load it, then "
+                "The checkpoint was unloaded during training (by the API or Settings → Actions); load it, then "
                 "resume the run."
             )
 

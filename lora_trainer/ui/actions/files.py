@@ -18,7 +18,7 @@ def load(desk: Desk, page: Page, file: str) -> Answer:
 
     try:
         if not file.strip():
-            raise ConfigError("Which file? Drop a JSON here or give its path.")
+            raise ConfigError("Which file? Drop a JSON file here, or give its path.")
         loaded = load_config(Path(file.strip().strip('"')).expanduser())
     except LoraTrainerError as error:
         return Answer({"json_answer": views.problem(str(error))})
@@ -26,8 +26,8 @@ def load(desk: Desk, page: Page, file: str) -> Answer:
     for key, value in (("dataset", "train_data_dir"), ("name", "output_name")):
         if loaded.fields.get(value):
             answer.values[key] = str(loaded.fields[value])
-    kind = {"own": "Our own settings", "kohya": "kohya's settings", "sd-scripts": "sd-scripts' settings"}
-    read, told = views.note(f"{kind[loaded.kind]} were read."), views.note(*loaded.notices, kind="lt-warn")
+    kind = {"own": "Train LoRA's own settings", "kohya": "kohya's settings", "sd-scripts": "sd-scripts' settings"}
+    read, told = views.note(f"{kind[loaded.kind]} were loaded."), views.note(*loaded.notices, kind="lt-warn")
     answer.html["json_answer"] = read + told
     now = desk.page({**answer.values, **answer.options})
     desk.remember()

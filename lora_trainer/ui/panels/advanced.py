@@ -15,7 +15,7 @@ from lora_trainer.ui.views import note
 def show(form: Form) -> None:
     """The whole part, folded."""
     with gr.Accordion("Advanced", open=False, elem_id="lora_trainer_advanced"):
-        gr.HTML(note("Choosing a preset sets all of this. Change what you like afterwards.", kind="lt-quiet"))
+        gr.HTML(note("A preset sets all of these. Change what you like afterwards.", kind="lt-quiet"))
         for group, (title, help) in GROUPS.items():
             with gr.Accordion(title, open=False, elem_id=f"lora_trainer_group_{group}"):
                 gr.HTML(f'<p class="lt-help">{help}</p>')

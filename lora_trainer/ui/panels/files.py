@@ -12,8 +12,8 @@ from lora_trainer.ui.desk import Desk
 from lora_trainer.ui.forms import Answer, Page
 
 HELP = (
-    "<p class=\"lt-help\">Load: kohya's JSON, sd-scripts' names, our own, or a run.json. "
-    "Save: as kohya's form reads it, or as our command line does.</p>"
+    "<p class=\"lt-help\">Load kohya's JSON, sd-scripts' options, settings saved here, or a run.json. "
+    "Save for kohya's GUI, or for this tab and the command line.</p>"
 )
 
 
@@ -23,12 +23,14 @@ def show(form: Form) -> None:
         gr.HTML(HELP)
         form.add(
             "json",
-            gr.File(label="Drop a JSON here", file_count="single", file_types=[".json"], elem_id="lora_trainer_json"),
+            gr.File(
+                label="Drop a JSON file here", file_count="single", file_types=[".json"], elem_id="lora_trainer_json"
+            ),
         )
         path = gr.Textbox(
             max_lines=1,
             label="Path of the settings file",
-            info="To load from; to save to (empty: the folder “settings” among the outputs).",
+            info="To load from or save to; if empty, saved to “settings” in the output folder.",
             elem_id="lora_trainer_json_path",
         )
         form.add("json_path", path)
@@ -36,7 +38,7 @@ def show(form: Form) -> None:
             load = gr.Button("Load", elem_id="lora_trainer_json_load", size="sm", elem_classes=[FILLS])
             form.add("json_load", load)
             form.add("save_kohya", gr.Button("Save for kohya", elem_id="lora_trainer_json_save_kohya", size="sm"))
-            form.add("save_own", gr.Button("Save as ours", elem_id="lora_trainer_json_save", size="sm"))
+            form.add("save_own", gr.Button("Save for Train LoRA", elem_id="lora_trainer_json_save", size="sm"))
         form.add("json_answer", gr.HTML(elem_id="lora_trainer_json_answer"))
 
 

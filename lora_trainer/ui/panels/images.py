@@ -9,22 +9,22 @@ from lora_trainer.ui.actions import images
 from lora_trainer.ui.binding import FILLS_PANEL, PLAN, Form, paths
 
 PHOTOS = (
-    '<p class="lt-help">Drop them here, or give their folder above. They are copied, never changed, into a '
-    "new <code>repeats_trigger</code> folder; a photo without a caption gets the trigger word (step 2) as "
-    "its caption. Better captions make a better LoRA: edit the .txt files in that folder.</p>"
+    '<p class="lt-help">Drop them here, or enter their folder above. They are copied into a new '
+    "<code>repeats_trigger</code> folder; the originals stay as they are. A photo without a caption gets the trigger "
+    "word from step 2. Better captions make a better LoRA: edit the .txt files in that folder.</p>"
 )
 
 
 def show(form: Form) -> None:
     """Folder and Check, the answer, and the fold for loose photos."""
     with gr.Column(elem_classes=["lt-panel"], elem_id="lora_trainer_panel_images"):
-        gr.HTML(views.heading(1, "Images", "The folder with your pictures"))
+        gr.HTML(views.heading(1, "Images", "The folder with your training images"))
         with gr.Row(elem_classes=["lt-inline"]):
             dataset = gr.Textbox(
                 max_lines=1,
                 label="Folder",
-                placeholder="/path/to/folder that holds 10_mytrigger",
-                info="It holds sub-folders named <repeats>_<trigger word>, with a .txt caption beside each picture.",
+                placeholder="/path/to/training_data, which holds 10_mytrigger",
+                info="The folder that holds <repeats>_<trigger word> folders, with a .txt caption beside each image.",
                 elem_id="lora_trainer_dataset",
             )
             form.add("dataset", dataset)
@@ -46,7 +46,7 @@ def _show_photos(form: Form) -> None:
             max_lines=1,
             label="Repeats",
             value="10",
-            info="Uses of each photo per epoch.",
+            info="How often each photo is used in one epoch.",
             elem_id="lora_trainer_repeats",
         )
         form.add("repeats", repeats)

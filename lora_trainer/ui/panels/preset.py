@@ -14,7 +14,7 @@ from lora_trainer.ui.binding import ALL_OPTIONS, FILLS, PLAN, Form
 def show(form: Form) -> None:
     """The cards of SD 1.x until the server says which model is loaded; below them the plan."""
     with gr.Column(elem_classes=["lt-panel"], elem_id="lora_trainer_panel_preset"):
-        gr.HTML(views.heading(3, "Preset", "Where to start from"))
+        gr.HTML(views.heading(3, "Preset", "Settings to start from"))
         offered = [preset for preset in PRESETS if SD1 in preset.families]
         preset = gr.Radio(
             choices=[(views.card_text(one.label, one.help, None, None), one.name) for one in offered],

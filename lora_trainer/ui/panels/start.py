@@ -15,19 +15,19 @@ FOLLOWED = ("name", "existing", "test")
 def show(form: Form) -> None:
     """Name, what to do with a LoRA of that name, and the buttons."""
     with gr.Column(elem_classes=["lt-panel"], elem_id="lora_trainer_panel_start"):
-        gr.HTML(views.heading(4, "Name", "What it will be called in the Lora tab"))
+        gr.HTML(views.heading(4, "Name", "What the LoRA will be called in the Lora tab"))
         name = gr.Textbox(
             max_lines=1,
             label="Name of the LoRA", placeholder="my_first_lora", info="Used as <lora:NAME:0.8>.",
             elem_id="lora_trainer_name",
         )  # fmt: skip
         existing = gr.Radio(
-            choices=[REFUSE, CONTINUE, REPLACE], value=REFUSE, label="If there is one of that name",
+            choices=[REFUSE, CONTINUE, REPLACE], value=REFUSE, label="If a LoRA of that name exists",
             elem_id="lora_trainer_existing",
         )  # fmt: skip
         test_after = gr.Checkbox(
             value=True, label="Test it afterwards", elem_id="lora_trainer_test_after",
-            info="Pictures at several strengths and in other surroundings, with a report.",
+            info="Images at several strengths and in other contexts, with a report.",
         )  # fmt: skip
         for part, component in zip(FOLLOWED, (name, existing, test_after), strict=True):
             form.add(part, component)

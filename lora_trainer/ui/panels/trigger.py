@@ -11,13 +11,13 @@ from lora_trainer.ui.binding import Form
 def show(form: Form) -> None:
     """The word."""
     with gr.Column(elem_classes=["lt-panel"], elem_id="lora_trainer_panel_trigger"):
-        gr.HTML(views.heading(2, "Trigger and captions", "The word that will call your subject"))
+        gr.HTML(views.heading(2, "Trigger word", "The word that stands for your subject in a prompt"))
         trigger = gr.Textbox(
             max_lines=1,
             label="Trigger word",
             placeholder="taken from the folder's name",
-            info="A word that no one uses, such as zwx_anna. Captions begin with it and then say what else is to be "
-            "seen: what a caption names stays changeable, what it leaves out becomes part of the trigger.",
+            info="Choose one that means nothing yet, such as zwx_anna. Begin each caption with it, then describe what "
+            "is to stay changeable; what captions don't mention becomes part of the trigger word.",
             elem_id="lora_trainer_trigger",
         )
         form.add("trigger", trigger)
