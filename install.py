@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 RELEASES = (((2, 4), "0.50.2"), ((2, 0), "0.45.5"))  # from which torch on; by the releases' own requirements
-WITHOUT = "Train LoRA: training works without it; the optimiser AdamW8bit doesn't."
+WITHOUT = "Train LoRA: everything works without it except the optimiser AdamW8bit."
 
 
 def suitable(torch_version: str) -> str | None:
@@ -47,7 +47,7 @@ def main() -> None:
     try:
         import launch
     except ImportError:
-        print("Train LoRA: this script is for a WebUI, which runs it by itself; on its own there is nothing to do.")
+        print("Train LoRA: the WebUI runs this script by itself; there is nothing to do here.")
         return
     release = wanted()
     if release is None:

@@ -1,7 +1,8 @@
 """Randomness as a function of what it is for, so that a resumed run equals an uninterrupted one.
 
 Nothing in this package uses or seeds a global generator: the host's own generation must not be disturbed, and state
-that lives in a generator would have to be saved. A key such as ``(seed, "noise", step, sample)`` is enough.
+that lives in a generator would have to be saved. A key such as ``(seed, "noise", uid)`` is enough, where ``uid`` says
+which use of which image it is; it holds no step, so neither batches nor breaks change what is drawn.
 """
 
 from __future__ import annotations

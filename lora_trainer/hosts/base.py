@@ -1,7 +1,8 @@
-"""What the trainer needs from whoever owns the model. One host more costs one file that implements :class:`Host`.
+"""What the trainer needs from whoever owns the model. A further host implements :class:`Host`; a further WebUI does so
+on top of :mod:`lora_trainer.hosts.webui`, which has what all of them share.
 
 A host knows nothing about training. It tells what the model is, lends its parts for the length of a ``with`` block,
-encodes images and captions, predicts, and generates pictures. Everything that it neutralises while the model is taken
+encodes images and captions, predicts, and generates images. Everything that it neutralises while the model is taken
 is put back when the block ends, whatever happened inside.
 """
 
