@@ -16,10 +16,9 @@ import pytest
 from support.tiny_host import TinyHost, make_dataset
 
 from lora_trainer.cli import main
-from lora_trainer.cli.settings import notices_on_fields
 from lora_trainer.cli.terminal import ProgressBar, duration
 from lora_trainer.cli.train import Reader
-from lora_trainer.hosts.base import Glance
+from lora_trainer.kohya import notices_on_fields
 from lora_trainer.training.events import Event, StepDone
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -300,8 +299,8 @@ def test_fields_of_kohyas_json_that_training_does_not_follow_are_told(
     ],
 )
 def test_family_that_contradicts_the_checkpoint(fields: dict[str, Any], family: Any, said: bool) -> None:
-    assert bool(notices_on_fields(fields, Glance("base", family))) is said
-    assert not notices_on_fields(fields, Glance("base", family, refusal="no")) and not notices_on_fields(fields, None)
+    assert bool(notices_on_fields(fields, "base", family)) is said
+    assert not notices_on_fields(fields)
 
 
 def test_options_and_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -399,3 +398,19 @@ def test_a_date_as_repeats_trains_its_steps(place: Path, capsys: pytest.CaptureF
     assert train("--set", "max_train_steps=2", "shuffle_caption=true") == 0
     out, _ = capsys.readouterr()
     assert "20240115 times in every epoch" in out and "Done: 2 steps" in out
+
+
+def test_a_preset_fits_itself_to_machine_and_model(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["--set", "max_train_steps=1", "sample_every_n_epochs=0", "clip_skip=1"]
+    assert main([*TRAIN, "--name", "x", "--preset", "person", *short]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "Note: Resolution 64" in out and "Note: bucket_reso_steps 16" in out
+    assert "Note: mixed_precision no: there is no CUDA GPU here." in out and "Note: Optimiser AdamW" in out
+    config = json.loads((place / "output/x/run.json").read_text())["config"]
+    assert (config["optimizer_type"], config["mixed_precision"], config["resolution"]) == ("AdamW", "no", [64, 64])
+
+
+def test_what_is_set_wins_over_what_fits(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*TRAIN, "--name", "x", "--preset", "person", "--set", "mixed_precision=fp16"]) == 2
+    assert "fp16" in one_line(capsys.readouterr().err)

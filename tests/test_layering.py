@@ -22,6 +22,7 @@ EVERYBODY = {
 ALLOWED: dict[str, set[str]] = {
     "config": EVERYBODY,
     "kohya": EVERYBODY,
+    "fitting": EVERYBODY | {"hosts.base", "demo"},
     "card": EVERYBODY | {"hosts.base"},
     "dataset": EVERYBODY | {"hosts.base"},
     "network": EVERYBODY | {"hosts.base"},

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from lora_trainer.cli.terminal import say
 from lora_trainer.config import OPTIONS, OptionRow, RunConfig, parse_assignments
 from lora_trainer.errors import ConfigError
-from lora_trainer.families import family_of_flags, traits
 from lora_trainer.files import write_json
 
 if TYPE_CHECKING:
@@ -23,10 +22,6 @@ ARGUMENTS = {
     "pretrained_model_name_or_path": "--checkpoint", "train_data_dir": "--dataset", "output_name": "--name",
     "output_dir": "--lora-dir", "vae": "--vae",
 }  # fmt: skip
-NOT_USED = {
-    "resume": "--resume continues the run of the same name",
-    "logging_dir": "the log goes to log.jsonl in the run's folder",
-}
 
 
 def read_settings(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any], list[str]]:
@@ -46,31 +41,25 @@ def read_settings(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any], 
         loaded = load_config(args.config)
         config, fields, notices = loaded.config, loaded.fields, loaded.notices
     elif preset:
-        from lora_trainer.config.presets import preset_config
+        from lora_trainer.config.presets import find_preset
+        from lora_trainer.fitting import fitted
 
-        config = preset_config(preset)
+        config, notices = fitted(find_preset(preset), _glance(args.checkpoint), {})
     return config.replace(**parse_assignments(args.set)), fields, list(notices)
+
+
+def _glance(checkpoint: Path | None) -> Glance | None:
+    """What the checkpoint's header says; None where that can't be told, which is said when it is opened."""
+    from lora_trainer.hosts.standalone.host import DiffusersHost
+
+    found = DiffusersHost(checkpoint, Path()).glance() if checkpoint else None
+    return None if found is None or found.refusal else found
 
 
 def typed_paths(args: argparse.Namespace) -> frozenset[str]:
     """Class paths that were typed in ``--set``: only those may come from packages that aren't known here."""
     values = parse_assignments(args.set)
     return frozenset(str(values[name]).strip() for name in ("optimizer_type", "lr_scheduler_type") if values.get(name))
-
-
-def notices_on_fields(fields: dict[str, Any], glance: Glance | None) -> list[str]:
-    """What a kohya file says beside its options that a training here doesn't follow, a line each."""
-    lines = [f"{name} isn't used: {reason}." for name, reason in NOT_USED.items() if fields.get(name)]
-    whole_form = {"sdxl", "v2", "pretrained_model_name_or_path"} <= fields.keys()  # says SD 1.x with both off
-    said = family_of_flags(bool(fields.get("sdxl")), bool(fields.get("v2")))
-    tells = whole_form or fields.get("sdxl") or fields.get("v2")
-    if tells and glance is not None and not glance.refusal and said != glance.family:
-        found = traits(glance.family).label
-        lines.append(
-            f"The settings file is for {traits(said).label}, but {glance.checkpoint} is {found}; "
-            f"training it as {found}."
-        )
-    return lines
 
 
 def run_convert(args: argparse.Namespace) -> None:

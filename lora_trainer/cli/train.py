@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_trainer.cli.settings import given_or, notices_on_fields, read_settings, typed_paths
+from lora_trainer.cli.settings import given_or, read_settings, typed_paths
 from lora_trainer.cli.terminal import ProgressBar, duration, is_first_process, say, stop_on_signals
 from lora_trainer.errors import ConfigError, LoraTrainerError
 from lora_trainer.training.events import (
@@ -158,13 +158,23 @@ def run_train(args: argparse.Namespace) -> None:
     token = CancelToken()
     with stop_on_signals(token):
         host = open_host(places, config)
-        notices += notices_on_fields(fields, host.glance())
+        if fields:
+            notices += _on_fields(fields, host)
         reader = train_and_tell(host, places, config, token, args.resume, args.overwrite, notices, typed_paths(args))
         lora = reader.finished.path if reader.finished else None
         if args.test and lora and not token.cancelled and is_first_process():
             from lora_trainer.cli.evaluate import test_and_tell
 
             test_and_tell(host, lora, places.output / places.name, token)
+
+
+def _on_fields(fields: dict[str, Any], host: DiffusersHost) -> list[str]:
+    from lora_trainer.kohya import notices_on_fields
+
+    glance = host.glance()
+    if glance is None or glance.refusal:
+        return notices_on_fields(fields)
+    return notices_on_fields(fields, glance.checkpoint, glance.family)
 
 
 def train_and_tell(

@@ -25,6 +25,15 @@ def check_together(config: Settings) -> None:
             raise ConfigError(sentence)
 
 
+def finds_one_rate(optimizer: str) -> bool:
+    """Whether an optimiser, by its name or class path, finds one rate for all weights: Prodigy and D-Adaptation.
+
+    Others that find their rates, such as ProdigyPlusScheduleFree, find one for each group.
+    """
+    name = optimizer.strip().rpartition(".")[2].lower()
+    return name.startswith("dadapt") or name == "prodigy"
+
+
 def without_warmup(config: Settings) -> str:
     """What keeps the run from having a warm-up, in words; "" if it can have one."""
     o, s = config.optimizer, config.schedule
@@ -86,7 +95,7 @@ def _rates(config: Settings) -> Iterator[str]:
         yield "Nothing would be trained: unet_lr and text_encoder_lr are both 0 or switched off; switch one of them on."
     if o.max_train_steps == 0 and o.max_train_epochs == 0:
         yield "max_train_steps and max_train_epochs are both 0; set one of them."
-    if o.optimizer_type.lower().startswith(("dadapt", "prodigy")):
+    if finds_one_rate(o.optimizer_type):
         for name in ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"):
             if getattr(o, name) is not None:
                 yield f"{o.optimizer_type} finds one rate for all weights, so {name} can't be used; leave it empty."

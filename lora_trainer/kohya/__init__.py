@@ -1,6 +1,7 @@
 """kohya's configurations, both ways: the JSON of the LoRA form, and sd-scripts' option names."""
 
 from lora_trainer.kohya.exporter import KohyaExport, export_kohya, save_kohya, to_kohya
+from lora_trainer.kohya.fields import notices_on_fields
 from lora_trainer.kohya.importer import KohyaImport, LoadedConfig, load_config, load_kohya
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "export_kohya",
     "load_config",
     "load_kohya",
+    "notices_on_fields",
     "save_kohya",
     "to_kohya",
 ]

@@ -16,6 +16,7 @@ from lora_trainer.kohya.form import read_form, refuse_other_tabs
 from lora_trainer.kohya.names import FORM_ONLY, OLD_NAMES
 
 Kind = Literal["own", "kohya", "sd-scripts"]
+OTHER_FORMATS = (".toml", ".yaml", ".yml")  # in which other trainers keep settings
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ def _read(path: str | Path | dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if isinstance(path, dict):
         return "The configuration", path
     path = Path(path)
+    if path.suffix.lower() in OTHER_FORMATS and path.is_file():
+        raise ConfigError(
+            f"{path.name} is a {path.suffix[1:].upper()} file, which isn't read; give a JSON file, as the LoRA tab of "
+            "kohya's GUI saves it, or the options in docs/options.md as JSON."
+        )
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -57,11 +57,11 @@ OTHER_TABS = {
 OTHER_FAMILIES = ("flux1_checkbox", "sd3_checkbox", "hunyuan_image_checkbox", "anima_checkbox", "lumina_checkbox")
 
 NOT_OFFERED = (
-    *OTHER_FAMILIES, "full_fp16", "full_bf16", "fp8_base", "weighted_captions", "train_inpainting", "dataset_config",
+    *OTHER_FAMILIES, "weighted_captions", "train_inpainting", "dataset_config",
     "resume_from_huggingface", "locon",
     # options of sd-scripts without a field in the form
     "base_weights", "base_weights_multiplier", "conditioning_data_dir", "config_file", "cpu_offload_checkpointing",
-    "dataset_class", "dataset_repeats", "debug_dataset", "deepspeed", "face_crop_aug_range", "fp8_base_unet",
+    "dataset_class", "dataset_repeats", "debug_dataset", "deepspeed", "face_crop_aug_range",
     "in_json", "initial_epoch", "initial_step", "max_validation_steps", "no_metadata", "output_config",
     "resize_interpolation", "save_n_epoch_ratio", "skip_until_initial_step", "validate_every_n_epochs",
     "validate_every_n_steps", "validation_seed", "validation_split",
@@ -73,6 +73,9 @@ NO_EFFECT: dict[str, tuple[str, ...]] = {
         "disable_mmap_load_safetensors", "fused_backward_pass", "highvram", "lowram", "lowvram",
         "max_data_loader_n_workers", "mem_eff_attn", "no_half_vae", "persistent_data_loader_workers", "sdpa",
         "sdxl_no_half_vae", "skip_cache_check", "tokenizer_cache_dir", "torch_compile", "xformers",
+    ),
+    "the model's weights stay as they are loaded, and the LoRA is trained in fp32": (
+        "fp8_base", "fp8_base_unet", "full_bf16", "full_fp16",
     ),
     "for the launcher; use accelerate launch for several processes": (
         "dynamo_backend", "dynamo_mode", "dynamo_use_dynamic", "dynamo_use_fullgraph", "extra_accelerate_launch_args",

@@ -11,6 +11,8 @@ from lora_trainer.errors import UnsupportedModelError
 from lora_trainer.families import PredictionType
 from lora_trainer.noise_schedule import rescale_zero_terminal_snr
 
+ORDINARY_LAST_SNR = 0.00468  # of 1000 steps from 0.00085 to 0.012, scaled linearly
+
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
@@ -52,10 +54,15 @@ class NoiseSchedule:
         return self._table(t.device)[3, t]
 
     @property
-    def smallest_snr(self) -> float:
-        """The smallest signal-to-noise ratio above 0."""
-        alphas = self.alphas_cumprod[self.alphas_cumprod > 0]
-        return float(alphas[-1] / (1 - alphas[-1]))
+    def snr_floor(self) -> float:
+        """The smallest signal-to-noise ratio that a loss weight may divide by: that of the last timestep.
+
+        Where the schedule ends in noise alone, it is the one at which Stable Diffusion's ordinary schedule ends. The
+        ratios before such an end fall to a millionth: dividing by them would give the last ten timesteps more than half
+        of the whole loss, for a prediction that is next to trivial there.
+        """
+        last = self.alphas_cumprod[-1]
+        return float(last / (1 - last)) if last > 0 else ORDINARY_LAST_SNR
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """√ᾱ and √(1−ᾱ) at ``t`` [B], float32 on ``like``'s device, shaped to multiply ``like`` [B, …]."""

@@ -63,14 +63,14 @@ def sample_weights(schedule: NoiseSchedule, t: Tensor, prediction_type: Predicti
     """Weight of each sample by its SNR, [B] float32 on ``t``'s device. All that are switched on multiply.
 
     Min-SNR (Hang et al. 2023), v-loss scaled like noise prediction, v-prediction-like loss, debiased estimation (Yu et
-    al. 2023). Where a formula divides by the SNR of a zero-SNR step, min-SNR takes its limit 1, and the others the
-    smallest SNR above 0 of the schedule, so that no weight is infinite or NaN.
+    al. 2023). Where a formula divides by the SNR of a zero-SNR step, min-SNR takes its limit 1, and the others
+    divide by :attr:`NoiseSchedule.snr_floor` at least, so that no weight is infinite or outweighs all others.
     """
     check_loss(prediction_type, config)
     is_v = prediction_type == "v_prediction"
     snr = schedule.snr(t)
     bounded = snr.clamp(max=SNR_CEILING)
-    positive = bounded.clamp(min=schedule.smallest_snr)
+    positive = bounded.clamp(min=schedule.snr_floor)
     weights = torch.ones_like(snr)
     if config.min_snr_gamma:
         # min(SNR, γ)/SNR written as min(1, γ/SNR): γ/0 is infinite, so the minimum is the limit 1

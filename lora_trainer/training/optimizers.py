@@ -12,6 +12,7 @@ import torch
 from torch.optim import Optimizer
 
 from lora_trainer.config import OptimizerConfig
+from lora_trainer.config.checks import finds_one_rate
 from lora_trainer.errors import ConfigError, quoted, shortened
 from lora_trainer.training.classes import INSTEAD, load_class
 from lora_trainer.training.lion import Lion
@@ -65,7 +66,8 @@ def create_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig, type
     cls = _find_class(config.optimizer_type.strip(), typed)
     groups = [{"lr": config.learning_rate, **group} for group in groups]
     arguments = _arguments(cls, config)
-    _check_rates(cls, groups)
+    if finds_one_rate(cls.__name__):
+        groups = _one_rate(cls.__name__, groups)
     if cls.__name__ == "Adafactor" and cls.__module__.startswith("transformers"):
         if arguments.get("relative_step", True):
             groups = [{**group, "lr": 0.0} for group in groups]
@@ -155,23 +157,19 @@ def _arguments(cls: type[Optimizer], config: OptimizerConfig) -> dict[str, Any]:
     return arguments
 
 
-def _check_rates(cls: type[Optimizer], groups: list[dict[str, Any]]) -> None:
-    """Optimisers that find one rate for everything can't have several, and expect a factor near 1."""
-    if cls.__name__.lower().startswith(("prodigy", "dadapt")):
-        rates = {group["lr"] for group in groups} - {0}
-        if len(rates) > 1:
-            several = ", ".join(map(str, sorted(rates)))
-            raise ConfigError(
-                f"{cls.__name__} finds one learning rate for all parts but was given {several}; set unet_lr and "
-                "text_encoder_lr to "
-                "learning_rate, block factors to 1, and loraplus_lr_ratio empty."
-            )
-        if rates and max(rates) <= 0.1:
-            logger.warning(
-                "%s multiplies the learning rate that it finds by learning_rate, which is %s; 1 is usual.",
-                cls.__name__,
-                max(rates),
-            )
+def _one_rate(name: str, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The groups of an optimiser that finds one rate for everything: as in sd-scripts, the first one's factor counts.
+
+    Such optimisers expect a factor near 1, and fail or pick one themselves where groups have several.
+    """
+    rates = list(dict.fromkeys(group["lr"] for group in groups if group["lr"]))
+    if len(rates) > 1:
+        logger.warning(
+            "%s finds one learning rate for all parts: of %s only the first is used.", name, ", ".join(map(str, rates))
+        )
+    if rates and rates[0] <= 0.1:
+        logger.warning("%s multiplies the learning rate that it finds by %s; 1 is usual.", name, rates[0])
+    return [{**group, "lr": rates[0] if group["lr"] else group["lr"]} for group in groups]
 
 
 def _construct(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from lora_trainer.config import OPTIONS, RunConfig
 from lora_trainer.errors import DatasetError, LoraTrainerError
+from lora_trainer.fitting import find, fitted, is_practice, presets_for
 from lora_trainer.ui import remembered, views
 from lora_trainer.ui.draft import Draft
 from lora_trainer.ui.estimate import Paces, count_steps, gpu_memory
-from lora_trainer.ui.fitting import find, fitted, presets_for
 from lora_trainer.ui.forms import CUSTOM, REFUSE, Answer, Page
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Desk:
             if dataset is not None:
                 steps, epochs = count_steps(dataset, config)
             pace = self._pace(config, glance)
-            doubts = _doubts(page, config, glance)
+            doubts = [*_doubts(page, config, glance), *_photos(glance, dataset)]
             answer.html["plan"] = views.plan_view(glance, steps, epochs, pace, gpu_memory(), notes, doubts)
         except LoraTrainerError as error:
             answer.html["plan"] = views.problem(str(error))
@@ -133,6 +133,18 @@ def _doubts(page: Page, config: RunConfig, glance: Glance | None) -> list[str]:
             "again, or change Resolution under Advanced."
         )
     return doubts
+
+
+def _photos(glance: Glance | None, dataset: Dataset | None) -> list[str]:
+    """Photos are more than the practice model can take in."""
+    if glance is None or not is_practice(glance) or dataset is None:
+        return []
+    if max(max(item.size) for item in dataset.items) <= 4 * glance.resolution:
+        return []
+    return [
+        f"{glance.checkpoint} is a model to practise on, for simple shapes at {glance.resolution} pixels. It can't "
+        "learn photos: for these choose a real checkpoint, such as an SD 1.5 one."
+    ]
 
 
 def plain(config: RunConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from lora_trainer.config import RunConfig
 from lora_trainer.errors import ConfigError, FileError
-from lora_trainer.kohya import load_config, load_kohya
+from lora_trainer.kohya import load_config, load_kohya, notices_on_fields
 from tests.support.kohya_form import STARTER
 
 
@@ -60,3 +60,28 @@ def test_broken_files_are_one_sentence(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(FileError, match="missing"):
         load_config(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("name", ["config.toml", "config.YAML"])
+def test_other_formats_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('network_dim = 4\nresolution = "64,64"\n')
+    with pytest.raises(ConfigError, match=rf"{name} is a {name[7:].upper()} file, which isn't read; give a JSON file"):
+        load_config(tmp_path / name)
+    with pytest.raises(FileError, match="check the path"):
+        load_config(tmp_path / "none.toml")
+
+
+def test_what_a_page_does_not_take_from_a_file_is_said() -> None:
+    fields = {
+        "resume": "old", "logging_dir": "logs", "output_dir": "out", "vae": "best.vae.pt", "sdxl": True,
+        "pretrained_model_name_or_path": "C:\\models\\photo.safetensors",
+    }  # fmt: skip
+    lines = notices_on_fields(fields, "tiny.safetensors", "sd1", loaded=True)
+    for name in ("resume", "logging_dir", "output_dir", "vae"):
+        assert sum(line.startswith(f"{name} isn't used: ") for line in lines) == 1
+    assert any("names the checkpoint photo.safetensors, but training uses tiny.safetensors" in line for line in lines)
+    assert any("is for SDXL, but tiny.safetensors is SD 1.x" in line for line in lines)
+    assert len(lines) == 6
+    same = {"pretrained_model_name_or_path": "tiny.safetensors"}
+    assert notices_on_fields(same, "tiny.safetensors", loaded=True) == []
+    assert len(notices_on_fields(fields)) == 2, "on the command line the others are used"

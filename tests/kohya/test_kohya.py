@@ -229,7 +229,7 @@ def test_other_additional_parameters() -> None:
     assert "masked_loss" in notices(masked_loss=True)[0]
     assert notices(masked_loss=True, additional_parameters="--alpha_mask") == []
     for text, word in (
-        ("--fp8_base_unet", "fp8_base_unet"), ("--nonsense 3", "nonsense"), ("stray --alpha_mask", "stray"),
+        ("--dataset_class a.b", "dataset_class"), ("--nonsense 3", "nonsense"), ("stray --alpha_mask", "stray"),
         ("--base_weights a.safetensors", "base_weights"), ("--min_snr_gamma five", "min_snr_gamma"),
     ):  # fmt: skip
         assert word in refused({**FORM, "additional_parameters": text})

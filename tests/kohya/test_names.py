@@ -115,17 +115,23 @@ def test_form_defaults_and_off_values_are_not_worth_a_word() -> None:
 # what isn't offered -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["full_fp16", "full_bf16", "fp8_base", "weighted_captions", "train_inpainting", "flux1_checkbox", "locon"]
-)
+@pytest.mark.parametrize("name", ["weighted_captions", "train_inpainting", "dataset_config", "flux1_checkbox", "locon"])
 def test_switches_that_are_not_offered_are_refused_by_name_only_when_on(name: str) -> None:
     assert name in refused({**FORM, name: True})
     assert form(**{name: False}) == form()
 
 
+def test_other_formats_of_weights_are_told_and_train() -> None:
+    lines = notices(full_bf16=True, full_fp16="True", fp8_base=True, additional_parameters="--fp8_base_unet")
+    assert len(lines) == 1 and "fp8_base, " in lines[0] and "fp8_base_unet" in lines[0] and "full_bf16" in lines[0]
+    assert "weights stay as they are loaded, and the LoRA is trained in fp32" in lines[0]
+    assert form(full_bf16=True) == form()
+
+
 def test_all_that_is_not_offered_comes_in_one_sentence() -> None:
-    sentence = refused({**FORM, "LoRA_type": "LyCORIS/LoHa", "fp8_base": True, "dataset_config": "a.toml"})
-    assert all(word in sentence for word in ("LoRA_type LyCORIS/LoHa", "Standard", "fp8_base", "dataset_config"))
+    sentence = refused({**FORM, "LoRA_type": "LyCORIS/LoHa", "weighted_captions": True, "dataset_config": "a.toml"})
+    words = ("LoRA_type LyCORIS/LoHa", "Standard", "weighted_captions", "dataset_config")
+    assert all(word in sentence for word in words)
 
 
 def test_other_lora_types_and_formats() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from lora_trainer.config import LossConfig
 from lora_trainer.errors import UnsupportedModelError
 from lora_trainer.seeds import torch_generator
 from lora_trainer.training.diffusion import NoiseSchedule, sample_timesteps
+from lora_trainer.training.loss import sample_weights
 
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2  # Stable Diffusion's scaled_linear
 ALPHAS = torch.cumprod(1 - BETAS, 0)
@@ -61,7 +65,22 @@ def test_snr_is_taken_after_the_rescale() -> None:
     torch.testing.assert_close(before.snr(t), torch.tensor([0.01435, 0.00468]), rtol=0, atol=5e-6)
     torch.testing.assert_close(after.snr(t), torch.tensor([0.00297, 0.0]), rtol=0, atol=5e-6)
     assert after.sigma(t)[1] == float("inf")
-    assert 0 < after.smallest_snr < after.snr(torch.tensor([997])).item()
+    assert before.snr_floor == pytest.approx(0.00468, abs=5e-6) and after.snr_floor == 0.00468
+
+
+@pytest.mark.parametrize("option", [{"debiased_estimation_loss": True}, {"v_pred_like_loss": 1.0}])
+def test_no_ten_timesteps_outweigh_the_others(option: dict[str, Any]) -> None:
+    """With the ratios themselves, the last ten of a zero-SNR schedule would have 53 % and 97 % of all the weight."""
+    shares = []
+    for zero in (False, True):
+        schedule = NoiseSchedule.from_alphas(ALPHAS, zero)
+        weights = sample_weights(schedule, torch.arange(1000), "epsilon", LossConfig(**option))
+        shares.append(float(weights[-10:].sum() / weights.sum()))
+    assert shares[1] < shares[0] < 0.1
+    snr = schedule.snr(torch.tensor([500]))  # far from the end, the formula as it is
+    expected = snr.rsqrt() if "debiased_estimation_loss" in option else 1 + (snr + 1) / snr
+    weight = sample_weights(schedule, torch.tensor([500]), "epsilon", LossConfig(**option))
+    torch.testing.assert_close(weight, expected)
 
 
 def test_snr_is_that_of_diffusers() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lora_trainer.config import OptimizerConfig
+from lora_trainer.config.checks import finds_one_rate
 from lora_trainer.errors import ConfigError
 from lora_trainer.seeds import torch_generator
 from lora_trainer.training.lion import Lion
@@ -190,14 +191,25 @@ def test_the_found_rate_is_reported_with_prodigy() -> None:
     assert learning_rates(optimizer)["unet"] == optimizer.param_groups[0]["d"] != 1.0
 
 
-def test_prodigy_refuses_several_rates_and_warns_of_small_ones(caplog: pytest.LogCaptureFixture) -> None:
+def test_prodigy_takes_the_first_of_several_rates_and_warns_of_small_ones(caplog: pytest.LogCaptureFixture) -> None:
     params = parameters()
     groups = [{"params": params[:1], "lr": 1.0}, {"params": params[1:], "lr": 16.0}]
-    with pytest.raises(ConfigError, match=r"one rate.*1\.0, 16\.0.*loraplus_lr_ratio"):
-        create_optimizer(groups, OptimizerConfig(optimizer_type="Prodigy"))
+    with caplog.at_level(logging.WARNING):
+        optimizer = create_optimizer(groups, OptimizerConfig(optimizer_type="Prodigy"))
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 1.0]
+    assert "of 1.0, 16.0 only the first is used" in caplog.text
     with caplog.at_level(logging.WARNING):
         make(parameters(), "Prodigy", 1e-4)
     assert "1 is usual" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "one"),
+    [("Prodigy", True), ("prodigyopt.Prodigy", True), ("DAdaptAdan", True), ("dadaptation.DAdaptLion", True),
+     ("prodigyplus.ProdigyPlusScheduleFree", False), ("AdamW", False)],
+)  # fmt: skip
+def test_which_optimisers_find_one_rate_for_everything(name: str, one: bool) -> None:
+    assert finds_one_rate(name) is one
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from lora_trainer import fitting
 from lora_trainer.config import OPTIONS, RunConfig
 from lora_trainer.config.presets import PRESETS
+from lora_trainer.dataset.buckets import place
 from lora_trainer.errors import DatasetError, HostBusyError
+from lora_trainer.fitting import PRACTICE, fitted, presets_for
 from lora_trainer.hosts.base import Glance
 from lora_trainer.kohya import load_config
-from lora_trainer.ui import fitting, remembered, views
+from lora_trainer.ui import remembered, views
 from lora_trainer.ui.actions import files, images, settings, start
 from lora_trainer.ui.copies import copy_photos
 from lora_trainer.ui.desk import Desk
 from lora_trainer.ui.estimate import Paces
-from lora_trainer.ui.fitting import PRACTICE, fitted, presets_for
 from lora_trainer.ui.forms import CONTINUE, CUSTOM, REFUSE, REPLACE, Page
 
 SD1 = Glance("model.safetensors")
@@ -280,6 +282,26 @@ def test_presets_follow_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "_installed", lambda name: True)
     config, notes = fitted(presets_for(SD1)[0], SD1, {"mixed_precision": "bf16"})
     assert config.memory.mixed_precision == "bf16" and config.optimizer.optimizer_type == "AdamW8bit"
+
+
+@pytest.mark.parametrize(("side", "steps"), [(64, 16), (128, 32), (256, 64), (512, 64), (1024, 64)])
+def test_bucket_steps_suit_the_model(tmp_path: Path, side: int, steps: int) -> None:
+    """With steps of 64, most photos have no bucket at 64 pixels."""
+    config, notes = fitted(presets_for(SD1)[0], Glance("tiny", "sd1", side), {})
+    assert config.dataset.bucket_reso_steps == steps
+    assert any("bucket_reso_steps" in note for note in notes) is (steps < 64)
+    for n, size in enumerate([(800, 600), (600, 800), (1600, 900), (640, 640), (300, 900)]):
+        assert min(place(size, config.dataset).bucket) >= steps, (n, size)
+
+
+def test_the_practice_model_is_said_not_to_learn_photos(desk: Desk, job: FakeJob, dataset: Path) -> None:
+    job.host.seen = Glance("tiny-world.safetensors", "sd1", 64)
+    small = images.check(desk, page(desk, dataset=str(dataset), options={"bucket_reso_steps": "16"}))
+    assert "photos" not in small.html["plan"]
+    Image.new("RGB", (900, 640)).save(dataset / "5_zwx cat/photo.png")
+    large = images.check(desk, page(desk, dataset=str(dataset), options={"bucket_reso_steps": "16"}))
+    assert "tiny-world.safetensors is a model to practise on" in large.html["plan"]
+    assert "can&#x27;t learn photos" in large.html["plan"]
 
 
 def test_choosing_a_preset_sets_all_options(desk: Desk) -> None:

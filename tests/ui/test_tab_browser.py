@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+from lora_trainer.fitting import PRACTICE, presets_for
 from lora_trainer.hosts.base import Glance
-from lora_trainer.ui.fitting import PRACTICE, presets_for
 from tests.support.browser import Browser, Page, chromium, fill, opened, value_of
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_trainer.errors import ConfigError, LoraTrainerError
+from lora_trainer.families import Family
 from lora_trainer.ui import views
 from lora_trainer.ui.desk import Desk, plain
 from lora_trainer.ui.forms import CUSTOM, Answer, Page
@@ -14,7 +15,7 @@ SETTINGS = "settings"  # saved configurations, in the output folder
 
 def load(desk: Desk, page: Page, file: str) -> Answer:
     """Read a configuration: kohya's JSON, ours, or a run.json."""
-    from lora_trainer.kohya import load_config
+    from lora_trainer.kohya import load_config, notices_on_fields
 
     try:
         if not file.strip():
@@ -27,11 +28,17 @@ def load(desk: Desk, page: Page, file: str) -> Answer:
         if loaded.fields.get(value):
             answer.values[key] = str(loaded.fields[value])
     kind = {"own": "Train LoRA's own settings", "kohya": "kohya's settings", "sd-scripts": "sd-scripts' settings"}
-    read, told = views.note(f"{kind[loaded.kind]} were loaded."), views.note(*loaded.notices, kind="lt-warn")
-    answer.html["json_answer"] = read + told
+    lines = [*loaded.notices, *notices_on_fields(loaded.fields, *_model(desk), loaded=True)]
+    read = views.note(f"{kind[loaded.kind]} were loaded.")
+    answer.html["json_answer"] = read + views.note(*lines, kind="lt-warn")
     now = desk.page({**answer.values, **answer.options})
     desk.remember()
     return desk.planned(answer, now)
+
+
+def _model(desk: Desk) -> tuple[str, Family | None]:
+    glance = desk.glance()
+    return ("", None) if glance is None or glance.refusal else (glance.checkpoint, glance.family)
 
 
 def save(desk: Desk, page: Page, file: str, kohya: bool) -> Answer:

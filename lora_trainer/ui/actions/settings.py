@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from lora_trainer.fitting import find, fitted, presets_for
 from lora_trainer.ui import remembered
 from lora_trainer.ui.desk import Desk, plain
-from lora_trainer.ui.fitting import find, fitted, presets_for
 from lora_trainer.ui.forms import Answer, Page
 
 

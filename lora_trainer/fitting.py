@@ -14,13 +14,14 @@ from lora_trainer.hosts.base import Glance
 
 SMALLEST = 256  # px; below it a checkpoint is one to practise on
 PRACTICE = "practice"
+USUAL_STEPS, SMALLEST_STEPS = 64, 16  # px
 
 
 def presets_for(glance: Glance | None) -> tuple[Preset, ...]:
     """The presets to offer for a model, the one to begin with first; those of SD 1.x where nothing is known."""
     family = glance.family if glance else SD1
     offered = tuple(preset for preset in PRESETS if family in preset.families)
-    if glance and glance.resolution < SMALLEST:
+    if is_practice(glance):
         return (_practice(), *offered)
     return offered
 
@@ -49,6 +50,9 @@ def fitted(preset: Preset, glance: Glance | None, suggested: Mapping[str, Any]) 
         side = glance.resolution
         config = config.replace(resolution=(side, side))
         notes.append(f"Resolution {side}: what {glance.checkpoint} is made for.")
+    if glance and bucket_steps(glance.resolution) < config.dataset.bucket_reso_steps:
+        config = config.replace(bucket_reso_steps=bucket_steps(glance.resolution))
+        notes.append(f"bucket_reso_steps {config.dataset.bucket_reso_steps}: {glance.checkpoint} makes small images.")
     for name, value in suggested.items():
         if config.value(name) != value:
             config = config.replace(**{name: value})
@@ -61,6 +65,19 @@ def fitted(preset: Preset, glance: Glance | None, suggested: Mapping[str, Any]) 
         reason = "bitsandbytes isn't installed" if _has_cuda() else "the 8-bit one needs a CUDA GPU"
         notes.append(f"Optimiser AdamW: {reason}.")
     return config, notes
+
+
+def bucket_steps(resolution: int) -> int:
+    """Steps of bucket sides, in pixels, for a model of that size: a quarter of it, at most the usual 64.
+
+    With 64 at a model of 64 pixels, any image that isn't square would have no bucket.
+    """
+    return max(SMALLEST_STEPS, min(USUAL_STEPS, resolution // 4 // 16 * 16))
+
+
+def is_practice(glance: Glance | None) -> bool:
+    """Whether the model is one to practise on, and not to learn photos."""
+    return glance is not None and not glance.refusal and glance.resolution < SMALLEST
 
 
 def find(presets: Sequence[Preset], name: object) -> Preset | None:
