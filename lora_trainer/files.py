@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from lora_trainer.errors import FileError, shortened
+from lora_trainer.errors import FileError, quoted, shortened
 
 LARGEST_JSON = 64 * 2**20  # bytes
 MOST_DIGITS = 100  # of a whole number
@@ -144,6 +144,24 @@ def _check_depth(value: Any) -> None:
         if not level:
             return
     raise RecursionError
+
+
+def given_path(text: str, what: str) -> Path:
+    """A path as somebody typed or sent it: quotes that a file manager put around it are taken off, ``~`` is the home
+    folder. It need not exist.
+
+    Raises:
+        FileError: if it can't be a path here, or can't be looked at.
+    """
+    try:
+        path = Path(text.strip().strip('"')).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: no file has such a name; RuntimeError: ~nobody
+        reason = getattr(error, "strerror", None) or "no file can have that name"
+        raise FileError(f"{what} {quoted(text)} can't be opened ({reason}); check the path.") from None
+    return path
 
 
 def write_text(path: Path, text: str) -> None:

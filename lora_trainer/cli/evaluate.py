@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_trainer.cli.terminal import ProgressBar, duration, say, stop_on_signals
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, quoted
 from lora_trainer.evaluation.events import TestedImage, TestFinished
 from lora_trainer.evaluation.lora_file import read_metadata
 from lora_trainer.evaluation.plan import TestPlan, read_plan
@@ -58,7 +58,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     numbers = [int(part) if part.strip().isdigit() else 0 for part in re.split("[,x]", text)]
     if len(numbers) not in (1, 2) or any(number < 64 or number % 8 for number in numbers):
-        raise ConfigError(f"--size can't be {text!r}; give width,height in multiples of 8, at least 64.")
+        raise ConfigError(f"--size can't be {quoted(text)}; give width,height in multiples of 8, at least 64.")
     return numbers[0], numbers[-1]
 
 

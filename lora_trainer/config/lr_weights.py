@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, quoted
 
 CURVES = ("cosine", "sine", "linear", "reverse_linear", "zeros")
 WITHOUT_CURVES = ("mid_lr_weight",)
@@ -37,5 +37,5 @@ def read_lr_weights(name: str, text: str, length: int) -> list[float]:
         weights = [math.nan]
     if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
         others = f", or one of {', '.join(curves)}, such as {curves[1]}+0.25" if curves else ""
-        raise ConfigError(f"{name} can't be {text!r}; give numbers of at least 0, separated by commas{others}.")
+        raise ConfigError(f"{name} can't be {quoted(text)}; give numbers of at least 0, separated by commas{others}.")
     return weights

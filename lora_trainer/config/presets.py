@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lora_trainer.config.run import RunConfig
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, quoted
 from lora_trainer.families import Family
 
 Subject = Literal["person", "style", "object", "character", "concept"]
@@ -151,7 +151,7 @@ def find_preset(name: str) -> Preset:
             return preset
     near = difflib.get_close_matches(name, PRESET_NAMES, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ConfigError(f"There is no preset {name!r}{hint}; the presets are {', '.join(PRESET_NAMES)}.")
+    raise ConfigError(f"There is no preset {quoted(name)}{hint}; the presets are {', '.join(PRESET_NAMES)}.")
 
 
 def preset_config(name: str) -> RunConfig:

@@ -15,7 +15,7 @@ from typing import Any
 from lora_trainer.config.checks import check_together
 from lora_trainer.config.settings import Settings
 from lora_trainer.config.values import convert, plain, unknown_name
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, quoted
 
 VERSION = 1  # of the saved JSON; raise it together with an entry in MIGRATIONS
 # version -> function that turns a dict of that version into one of the next
@@ -36,11 +36,14 @@ class RunConfig(Settings):
         Raises:
             ConfigError: names the option, the value and what is possible.
         """
+        if not isinstance(values, dict):
+            raise ConfigError(f"A configuration can't be {quoted(values)}; give an object of option names and values.")
         values = dict(values)
         version = values.pop("version", VERSION)
         if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= VERSION:
             raise ConfigError(
-                f"This configuration has version {version!r}; this program reads 1 to {VERSION}. Update the extension."
+                f"This configuration has version {quoted(version)}; this program reads 1 to {VERSION}. "
+                "Update the extension."
             )
         for old in range(version, VERSION):
             values = MIGRATIONS[old](values)
@@ -119,6 +122,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         name = name.strip().removeprefix("--")
         if not equals:
-            raise ConfigError(f"{text!r} isn't an option with a value; write name=value, for instance network_dim=16.")
+            raise ConfigError(
+                f"{quoted(text)} isn't an option with a value; write name=value, for instance network_dim=16."
+            )
         values[name] = convert(name, value.strip(), option_row(name).type)
     return values

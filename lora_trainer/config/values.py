@@ -10,14 +10,16 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, quoted
+
+LARGEST = 2**63  # no whole number of an option is that large
 
 
 def unknown_name(name: str, known: Iterable[str]) -> str:
     """The sentence for an option that doesn't exist, with the nearest known names."""
-    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
+    near = difflib.get_close_matches(name[:100], list(known), n=2, cutoff=0.6)
     hint = f"; did you mean {' or '.join(near)}?" if near else "; see docs/options.md for all options."
-    return f"Unknown option {name!r}{hint}"
+    return f"Unknown option {quoted(name)}{hint}"
 
 
 def convert(name: str, value: Any, type_name: str) -> Any:
@@ -32,8 +34,8 @@ def convert(name: str, value: Any, type_name: str) -> Any:
         return None
     try:
         return _READERS[kind](value)
-    except (ValueError, TypeError, SyntaxError, OverflowError):
-        raise ConfigError(f"{name} can't be {value!r}; it must be {_WORDS[kind]}.") from None
+    except (ValueError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError):
+        raise ConfigError(f"{name} can't be {quoted(value)}; it must be {_WORDS[kind]}.") from None
 
 
 def check_group(group: Any) -> None:
@@ -54,7 +56,7 @@ def check_value(name: str, value: Any, constraints: Mapping[str, Any]) -> None:
     """
     choices = constraints.get("choices")
     if choices and value not in choices:
-        raise ConfigError(f"{name} can't be {value!r}; choose one of {', '.join(map(str, choices))}.")
+        raise ConfigError(f"{name} can't be {quoted(value)}; choose one of {', '.join(map(str, choices))}.")
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             _check_range(name, number, constraints)
@@ -63,13 +65,13 @@ def check_value(name: str, value: Any, constraints: Mapping[str, Any]) -> None:
 def _check_range(name: str, value: float, constraints: Mapping[str, Any]) -> None:
     minimum, maximum, multiple = (constraints.get(key) for key in ("minimum", "maximum", "multiple"))
     if not math.isfinite(value):
-        raise ConfigError(f"{name} can't be {value}; give a finite number.")
+        raise ConfigError(f"{name} can't be {quoted(value)}; give a finite number.")
     if minimum is not None and value < minimum:
-        raise ConfigError(f"{name} can't be {value}; the smallest value is {minimum}.")
+        raise ConfigError(f"{name} can't be {quoted(value)}; the smallest value is {minimum}.")
     if maximum is not None and value > maximum:
-        raise ConfigError(f"{name} can't be {value}; the largest value is {maximum}.")
+        raise ConfigError(f"{name} can't be {quoted(value)}; the largest value is {maximum}.")
     if multiple is not None and value % multiple:
-        raise ConfigError(f"{name} can't be {value}; it must be a multiple of {multiple}.")
+        raise ConfigError(f"{name} can't be {quoted(value)}; it must be a multiple of {multiple}.")
 
 
 def plain(value: Any) -> Any:
@@ -103,11 +105,14 @@ def _int(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError
     if isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal()):
-        return int(value)  # not by way of float, which would round a long seed
-    number = float(value)
-    if number != int(number):
+        whole = int(value)  # not by way of float, which would round a long seed
+    else:
+        whole = int(float(value))
+        if float(value) != whole:
+            raise ValueError
+    if abs(whole) >= LARGEST:
         raise ValueError
-    return int(number)
+    return whole
 
 
 def _float(value: Any) -> float:
@@ -121,7 +126,11 @@ def _float(value: Any) -> float:
 def _str(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise TypeError
-    return str(value)
+    text = str(value)
+    if "\0" in text:
+        raise ValueError
+    text.encode()  # half of a character can't be written anywhere
+    return text
 
 
 def _list(value: Any) -> list[Any]:
@@ -146,7 +155,7 @@ def arguments(value: Any) -> dict[str, Any]:
     Values are Python literals where they can be read as such, else text; quotes around a whole ``"a=1"`` are taken off.
     """
     if isinstance(value, dict):
-        return {str(key): _tuples(item) for key, item in value.items()}
+        return {str(key): _checked(_tuples(item)) for key, item in value.items()}
     if isinstance(value, str) and _ARGUMENT.sub("", value).strip():
         raise ValueError  # a bracket or quote that isn't closed
     parts = _ARGUMENT.findall(value) if isinstance(value, str) else list(value)
@@ -155,14 +164,23 @@ def arguments(value: Any) -> dict[str, Any]:
         key, equals, text = str(part).strip("\"'" if str(part)[:1] in "\"'" else None).partition("=")
         if not equals or not key.strip():
             raise ValueError
-        result[key.strip()] = _tuples(_literal(text.strip()))
+        result[key.strip()] = _checked(_tuples(_literal(text.strip())))
     return result
+
+
+def _checked(value: Any) -> Any:
+    """The value, if no number in it is longer than any optimiser can use."""
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        raise ValueError
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, set)) else ():
+        _checked(item)
+    return value
 
 
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
 
 

@@ -20,7 +20,10 @@ from lora_trainer.evaluation.prompts import (
     strength_text,
 )
 from lora_trainer.hosts.base import GenerateRequest
+from lora_trainer.safetensors_file import whole_number
 from lora_trainer.training.sampling import parse_line
+
+MOST = 100  # strengths, prompts or seeds of one test
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,9 @@ def read_plan(lora: Path, values: Mapping[str, Any]) -> TestPlan:
         numbers = [_number("seeds", seed, 0, 2**32 - 1) for seed in _listed(values, "seeds", ",")]
         plan = replace(plan, seeds=tuple(dict.fromkeys(numbers)) or plan.seeds)
     if values.get("epochs") is not None:
-        plan = replace(plan, epochs=bool(values["epochs"]))
+        if not isinstance(values["epochs"], bool):
+            raise ConfigError(f"epochs can't be {quoted(values['epochs'])}; give true or false.")
+        plan = replace(plan, epochs=values["epochs"])
     return plan
 
 
@@ -132,19 +137,22 @@ def _text(values: Mapping[str, Any], key: str) -> str:
 def _listed(values: Mapping[str, Any], key: str, separator: str) -> list[str]:
     given = values[key]
     if isinstance(given, str):
-        return given.split(separator)
+        given = given.split(separator)
     if isinstance(given, (int, float)):
         return [str(given)]
     if not isinstance(given, (list, tuple)) or not all(isinstance(part, (str, int, float)) for part in given):
         raise ConfigError(f"{key} can't be {quoted(given)}; give a list.")
+    if len(given) > MOST:
+        raise ConfigError(f"{key} has {len(given)} values; a test takes at most {MOST}.")
     return [str(part) for part in given]
 
 
 def _number(key: str, value: object, least: int, most: int) -> int:
     text = str(value).strip()
-    if not text.isdecimal() or len(text) > 12 or not least <= int(text) <= most:
+    number = whole_number(text, most)
+    if number is None or number < least:
         raise ConfigError(f"{key} can't be {quoted(value)}; give a whole number from {least} to {most}.")
-    return int(text)
+    return number
 
 
 def _side(values: Mapping[str, Any], key: str, default: int) -> int:

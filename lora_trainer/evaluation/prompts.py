@@ -69,13 +69,13 @@ def parse_prompt(line: str, name: str, trigger: str) -> Prompt:
     """
     own = re.findall(rf"<(?:lora|lyco):{re.escape(name)}(?::[^>]*)?>", line)
     if len(own) + line.count(LORA) > 1:
-        raise ConfigError(f"The prompt {line!r} has this LoRA twice; write <lora:{name}:weight> or {LORA} once.")
+        raise ConfigError(f"The prompt {quoted(line)} has this LoRA twice; write <lora:{name}:weight> or {LORA} once.")
     strength = DEFAULT_STRENGTH
     if own:
         found = re.fullmatch(rf"<\w+:{re.escape(name)}(?::{WEIGHT})?>", own[0])
         if found is None:
             raise ConfigError(
-                f"{own[0]} in the prompt {line!r} can't be tested; write <lora:{name}:weight> with one number."
+                f"{own[0]} in the prompt {quoted(line)} can't be tested; write <lora:{name}:weight> with one number."
             )
         strength = float(found[1] or 1.0)
         line = line.replace(own[0], LORA)

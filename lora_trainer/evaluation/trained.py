@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from lora_trainer.errors import FileError
+from lora_trainer.files import parse_json, read_object
+
+LARGEST = 1e30  # of a number in the log; more is no loss
+
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The rows of ``log.jsonl`` that have a step and a loss; empty for a LoRA that was trained elsewhere."""
-    rows = []
+    """The rows of ``log.jsonl`` that have a step and a finite loss; empty for a LoRA that was trained elsewhere."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
+    rows = []
     for line in lines:
-        row = _json(line)
-        if isinstance(row, dict) and isinstance(row.get("loss"), (int, float)) and "step" in row:
-            rows.append(row)
+        try:
+            row = parse_json(line, "a line")
+        except FileError:  # a line that was being written when the power failed
+            continue
+        if isinstance(row, dict) and _is_step(row.get("step")) and _is_number(row.get("loss")):
+            rows.append({key: value for key, value in row.items() if key != "seconds" or _is_number(value)})
     return rows
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """``run.json``, or an empty dict if there is none."""
+    """``run.json``, or an empty dict if there is none that can be read."""
     try:
-        run = _json(path.read_text(encoding="utf-8"))
-    except OSError:
+        return read_object(path)
+    except FileError:
         return {}
-    return run if isinstance(run, dict) else {}
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:  # a line that was being written when the power failed
-        return None
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < LARGEST

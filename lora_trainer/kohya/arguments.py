@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lora_trainer.config import OPTIONS
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, quoted, shortened
 from lora_trainer.kohya.draft import NETWORK_ARGS, SD_DEFAULTS, Draft, is_off
 from lora_trainer.kohya.names import OLD_NAMES
 
@@ -35,7 +35,7 @@ def split_command_line(text: str, source: str) -> list[tuple[str, Any]]:
             found[-1][1].append(word)
         else:
             raise ConfigError(
-                f"{source}: additional_parameters begins with {word!r}, but options begin with --; correct it."
+                f"{source}: additional_parameters begins with {quoted(word)}, but options begin with --; correct it."
             )
     return [(name, _value(name, values)) for name, values in found]
 
@@ -80,8 +80,9 @@ def read_text_encoder_lr(draft: Draft, value: Any) -> None:
     numbers = value.split() if isinstance(value, str) and " " in value else value
     if isinstance(numbers, (list, tuple)):
         if len({str(number) for number in numbers}) > 1:
+            first = shortened(str(numbers[0]))
             draft.notices.append(
-                f"text_encoder_lr has several values; using the first, {numbers[0]}, for all text encoders."
+                f"text_encoder_lr has several values; using the first, {first}, for all text encoders."
             )
         numbers = numbers[0] if numbers else None
     draft.set("text_encoder_lr", numbers)
@@ -91,10 +92,13 @@ def _network_args(draft: Draft, value: Any) -> None:
     """A new list replaces the whole of what the form would have sent."""
     for option in NETWORK_ARGS:
         draft.values.pop(option, None)
-    for part in value.split() if isinstance(value, str) else value or []:
+    parts = value.split() if isinstance(value, str) else value or []
+    if not isinstance(parts, list):
+        raise ConfigError(f"{draft.source}: network_args can't be {quoted(value)}; write name=value.")
+    for part in parts:
         name, equals, text = str(part).strip("\"'").partition("=")
         if not equals:
-            raise ConfigError(f"{draft.source}: network_args has {part!r}; write name=value.")
+            raise ConfigError(f"{draft.source}: network_args has {quoted(part)}; write name=value.")
         if name in NETWORK_ARGS:
             draft.set(name, text.strip("\"'"), f"network_args {name}")
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lora_trainer.config import OPTIONS, RunConfig
 from lora_trainer.config.values import check_value, convert, unknown_name
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, shortened
 from lora_trainer.kohya.names import FORM_DEFAULTS, NOT_OFFERED, OUTSIDE, RENAMED, RULES, no_effect_reason
 
 # sd-scripts' defaults where they differ from ours; a value that the form leaves empty has these
@@ -54,7 +54,7 @@ def same(value: Any, other: Any) -> bool:
 def _number(value: Any) -> float | None:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -88,7 +88,7 @@ class Draft:
         elif option in ZERO_IS_UNSET and same(value, 0):
             zero, value = value, sd_default(option)
             if value is not None and option not in ZERO_IS_ONE:
-                self.notices.append(f"{name} {zero} means not set, as in kohya; using {value}.")
+                self.notices.append(f"{name} {shortened(str(zero))} means not set, as in kohya; using {value}.")
         if option.endswith("_lr_weight") and isinstance(value, str) and "," in value:
             value = ",".join(part.strip() or "0" for part in value.split(","))  # an empty place counts 0 in kohya
         self.values[option] = self._read(name, value, row.type, _constraints(option))
@@ -103,11 +103,11 @@ class Draft:
 
     def idle(self, name: str, reason: str) -> None:
         """Note that a name has no effect; shown in one line with all others of the same reason."""
-        self._idle.setdefault(reason, []).append(name)
+        self._idle.setdefault(shortened(reason), []).append(shortened(name))
 
     def refuse(self, what: str) -> None:
         """Note that something isn't offered; the import will fail with one sentence that names all such."""
-        self._refused[what] = None
+        self._refused[shortened(what)] = None
 
     def take(self, name: str, value: Any) -> None:
         """Sort one name of the file that needs no rule of its own."""
@@ -148,7 +148,7 @@ class Draft:
             )
         if self._unknown:
             known = [*OPTIONS, *RENAMED, *OUTSIDE, *RULES]
-            more = f" Also unknown: {', '.join(self._unknown[1:])}." if self._unknown[1:] else ""
+            more = f" Also unknown: {shortened(', '.join(self._unknown[1:]), 300)}." if self._unknown[1:] else ""
             raise ConfigError(f"{self.source}: {unknown_name(self._unknown[0], known)}{more}")
         self.notices += [f"No effect: {', '.join(names)} ({reason})." for reason, names in self._idle.items()]
         try:

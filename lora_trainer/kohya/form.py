@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, quoted, shortened
 from lora_trainer.kohya.arguments import read_arguments, read_save_model_as, read_text_encoder_lr, split_command_line
 from lora_trainer.kohya.draft import Draft, is_off, same
 from lora_trainer.kohya.names import OTHER_TABS, RULES
@@ -108,7 +108,9 @@ def _noise(draft: Draft, data: dict[str, Any]) -> None:
     """noise_offset_type decides which of the two kinds of noise is used at all."""
     kind = data.get("noise_offset_type") or "Original"
     if kind not in ("Original", "Multires"):
-        raise ConfigError(f"{draft.source}: noise_offset_type can't be {kind!r}; choose one of Original, Multires.")
+        raise ConfigError(
+            f"{draft.source}: noise_offset_type can't be {quoted(kind)}; choose one of Original, Multires."
+        )
     used, unused = (ORIGINAL_NOISE, MULTIRES_NOISE) if kind == "Original" else (MULTIRES_NOISE, ORIGINAL_NOISE)
     for name in used:
         if name in data:
@@ -149,7 +151,9 @@ def _length(draft: Draft, data: dict[str, Any]) -> None:
     if "epoch" in data:
         draft.set("max_train_epochs", 0 if is_off(epoch) else epoch, "epoch")
         if not is_off(steps) and not is_off(epoch):
-            draft.notices.append(f"epoch ({epoch}) isn't used, because max_train_steps is {steps}.")
+            draft.notices.append(
+                f"epoch ({shortened(str(epoch))}) isn't used, because max_train_steps is {shortened(str(steps))}."
+            )
 
 
 def _others(draft: Draft, data: dict[str, Any]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from lora_trainer.config import OPTIONS, RunConfig
 from lora_trainer.config.checks import without_warmup
-from lora_trainer.errors import ConfigError, FileError
+from lora_trainer.errors import ConfigError, shortened
+from lora_trainer.files import read_json
 from lora_trainer.kohya.arguments import read_flat
 from lora_trainer.kohya.draft import Draft, is_off
 from lora_trainer.kohya.form import read_form, refuse_other_tabs
@@ -45,8 +45,8 @@ def load_config(path: str | Path | dict[str, Any]) -> LoadedConfig:
     """Load a JSON: our own (also ``run.json``), kohya's LoRA form, or one with sd-scripts' names.
 
     Raises:
-        FileError: if the file can't be read.
-        ConfigError: if it isn't JSON, or holds what is unknown, wrong or not offered; names the key.
+        FileError: if the file can't be read, or isn't JSON.
+        ConfigError: if it holds what is unknown, wrong or not offered; names the key.
     """
     source, data = _read(path)
     kind = _kind(data)
@@ -64,8 +64,8 @@ def load_kohya(path: str | Path | dict[str, Any]) -> KohyaImport:
     """Load the JSON of kohya's LoRA form, or one with sd-scripts' option names.
 
     Raises:
-        FileError: if the file can't be read.
-        ConfigError: if it isn't JSON, or holds what is unknown, wrong or not offered; names the key.
+        FileError: if the file can't be read, or isn't JSON.
+        ConfigError: if it holds what is unknown, wrong or not offered; names the key.
     """
     source, data = _read(path)
     return _load(source, data, "kohya" if _is_form(data) else "sd-scripts")
@@ -90,19 +90,10 @@ def _read(path: str | Path | dict[str, Any]) -> tuple[str, dict[str, Any]]:
             f"{path.name} is a {path.suffix[1:].upper()} file, which isn't read; give a JSON file, as the LoRA tab of "
             "kohya's GUI saves it, or the options in docs/options.md as JSON."
         )
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise FileError(f"{path} can't be read ({error.strerror}); check the path.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path.name} isn't text in UTF-8; give a JSON configuration.") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{path.name} isn't valid JSON: {error.msg} in line {error.lineno}, column {error.colno}; mend that line."
-        ) from None
+    data = read_json(path)
     if not isinstance(data, dict):
-        raise ConfigError(f"{path.name} holds no configuration; it must be a JSON object with option names.")
-    return path.name, data
+        raise ConfigError(f"{shortened(path.name)} holds no configuration; it must be a JSON object with option names.")
+    return shortened(path.name), data
 
 
 def _todays_names(data: dict[str, Any]) -> dict[str, Any]:

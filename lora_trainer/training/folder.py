@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.errors import FileError
-from lora_trainer.files import check_writable, write_json, write_text
+from lora_trainer.files import check_writable, parse_json, read_object, write_json, write_text
 from lora_trainer.training.events import StepDone
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,9 @@ class RunFolder:
 
     def start_log(self, step: int) -> None:
         """Keep the log's lines up to ``step``: a crash may have logged steps that the state doesn't know."""
-        lines = self.log.read_text(encoding="utf-8").splitlines() if step and self.log.is_file() else []
+        lines = (
+            self.log.read_text(encoding="utf-8", errors="replace").splitlines() if step and self.log.is_file() else []
+        )
         write_text(self.log, "".join(line + "\n" for line in lines if _step_of(line) <= step))
 
     def append_log(self, done: StepDone) -> None:
@@ -55,10 +57,7 @@ class RunFolder:
         Raises:
             FileError: if it isn't there or is damaged.
         """
-        try:
-            return json.loads(self.run.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise FileError(f"{self.run} can't be read; start without resuming.") from error
+        return read_object(self.run)
 
     def write_run(self, facts: dict[str, Any]) -> None:
         """Record the full configuration, versions, seeds and the base model."""
@@ -68,8 +67,8 @@ class RunFolder:
 def _step_of(line: str) -> float:
     """The step of a log line; infinite for one that was torn by a crash."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        return float(parse_json(line, "a line")["step"])
+    except (FileError, ValueError, KeyError, TypeError, OverflowError):
         return math.inf
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lora_trainer.dtypes import DTYPES, MIXED_PRECISIONS
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, quoted
 
 if TYPE_CHECKING:
     from torch.amp import GradScaler
@@ -29,7 +29,9 @@ def check_precision(device: torch.device, mixed_precision: str) -> None:
     if mixed_precision == "no":
         return
     if mixed_precision not in MIXED_PRECISIONS:
-        raise ConfigError(f"mixed_precision can't be {mixed_precision!r}; choose one of {', '.join(MIXED_PRECISIONS)}.")
+        raise ConfigError(
+            f"mixed_precision can't be {quoted(mixed_precision)}; choose one of {', '.join(MIXED_PRECISIONS)}."
+        )
     if mixed_precision == "fp16" and device.type != "cuda":
         raise ConfigError(
             f"mixed_precision fp16 can't be trained on {device.type} (no gradient scaling there); choose bf16 or no."

@@ -11,7 +11,7 @@ from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import batches_per_epoch, total_epochs, total_steps
 from lora_trainer.dataset.folders import scan
 from lora_trainer.dataset.items import Dataset
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, FileError, quoted
 from lora_trainer.files import check_writable
 from lora_trainer.hosts.base import GenerateRequest, Host, TakenModel
 from lora_trainer.network.network import LoraNetwork
@@ -94,7 +94,7 @@ def check_name(request: RunRequest, lora_dir: Path) -> None:
             if bad
             else "it is empty, reserved, or begins or ends with a space or a dot"
         )
-        raise ConfigError(f"The name {name!r} can't be used: {reason}. Use letters, digits, - and _.")
+        raise ConfigError(f"The name {quoted(name)} can't be used: {reason}. Use letters, digits, - and _.")
     target = lora_dir / f"{name}.safetensors"
     if target.exists() and not (request.resume or request.overwrite):
         raise ConfigError(f"{target} exists already. Choose another name, resume that run, or have it replaced.")
@@ -162,5 +162,9 @@ def _seed(config: RunConfig, folder: RunFolder, resume: bool) -> int:
     if config.optimizer.seed:
         return config.optimizer.seed
     if resume and folder.run.is_file():
-        return folder.read_run()["config"]["seed"]
+        recorded = folder.read_run().get("config")
+        seed = recorded.get("seed") if isinstance(recorded, dict) else None
+        if type(seed) is int and 0 < seed < 2**63:
+            return seed
+        raise FileError(f"{folder.run} holds no seed; give the one of that run as seed, or start it anew.")
     return secrets.randbelow(2**31 - 1) + 1

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 from lora_trainer.config import SampleConfig
-from lora_trainer.errors import ConfigError, LoraTrainerError
-from lora_trainer.files import replaced
+from lora_trainer.errors import ConfigError, LoraTrainerError, quoted, shortened
+from lora_trainer.files import given_path, replaced
 from lora_trainer.hosts.base import GenerateRequest, TakenModel
 from lora_trainer.seeds import derive
 from lora_trainer.training.events import Event, Notice, Sampled
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from lora_trainer.network.network import LoraNetwork
 
 
+RANGES = {"width": (1, 8192), "height": (1, 8192), "steps": (1, 1000), "cfg_scale": (0, 100), "seed": (-1, 2**63 - 1)}
+
+
 class _LineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"A line of sample_prompts can't be read: {message}; docs/options.md shows the form.")
+        raise ConfigError(
+            f"A line of sample_prompts can't be read: {shortened(message)}; docs/options.md shows the form."
+        )
 
 
 def _line_parser() -> _LineParser:
@@ -45,6 +50,9 @@ def parse_line(line: str, default: GenerateRequest) -> GenerateRequest:
     words = list(lexer)
     start = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
     given = {k: v for k, v in vars(_line_parser().parse_args(words[start:])).items() if v is not None and k != "words"}
+    for name, (least, most) in RANGES.items():
+        if name in given and not least <= given[name] <= most:
+            raise ConfigError(f"{name} {quoted(given[name])} in sample_prompts is outside {least} to {most}.")
     if "negative_prompt" in given:
         given["negative_prompt"] = " ".join(given["negative_prompt"])
     for side in ("width", "height"):
@@ -63,9 +71,12 @@ def sample_requests(config: SampleConfig, fallback: str, seed: int, side: int) -
     text = config.sample_prompts
     if text and "\n" not in text and text.lower().endswith(".txt"):
         try:
-            text = Path(text).expanduser().read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise ConfigError(f"sample_prompts {text} can't be read ({error.strerror}); give another file.") from error
+            text = given_path(text, "sample_prompts").read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it isn't text in UTF-8"
+            raise ConfigError(
+                f"sample_prompts {shortened(text)} can't be read ({reason}); give another file."
+            ) from error
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")] or [fallback]
     requests = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lora_trainer.errors import ConfigError, FileError
+from lora_trainer.errors import ConfigError, FileError, quoted
 from lora_trainer.files import replaced
 
 if TYPE_CHECKING:
@@ -125,7 +125,9 @@ def _check_identity(before: dict[str, Any], now: dict[str, Any]) -> None:
     for name in sorted(before["config"].keys() | now["config"].keys()):
         if name not in FREE_ON_RESUME and before["config"].get(name) != now["config"].get(name):
             old, new = before["config"].get(name), now["config"].get(name)
-            raise ConfigError(f"Can't resume: {name} was {old!r}, now {new!r}. Set it back, or start without resuming.")
+            raise ConfigError(
+                f"Can't resume: {name} was {quoted(old)}, now {quoted(new)}. Set it back, or start without resuming."
+            )
     for what in ("dataset", "model", "processes"):
         if before[what] != now[what]:
             raise ConfigError(

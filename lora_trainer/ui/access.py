@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from urllib.parse import urlsplit
 
-from lora_trainer.errors import LoraTrainerError
+from lora_trainer.errors import LoraTrainerError, quoted
 
 PAGE_KEY = secrets.token_urlsafe(18)  # only our own page can read it; new with every process
 LOCAL_ENDINGS = ("", ".local", ".lan", ".home", ".home.arpa", ".internal", ".localdomain", ".fritz.box")
@@ -102,13 +102,13 @@ def check_page(access: Access, headers: Mapping[str, str], *, reads: bool = Fals
         name = _split(host)[0] or host
         raise RefusedError(
             403,
-            f"{name[:80]!r} isn't a known name of this server; add it under Settings → Train LoRA.",
+            f"{quoted(name)} isn't a known name of this server; add it under Settings → Train LoRA.",
         )
     origin = headers.get("origin")
     if origin is not None and not _is_own_origin(access, origin, host):
         raise RefusedError(
             403,
-            f"This address doesn't answer the web page {origin[:80]!r}. If that is this server's own page behind a "
+            f"This address doesn't answer the web page {quoted(origin)}. If that is this server's own page behind a "
             "proxy, add its host under Settings → Train LoRA.",
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lora_trainer.dataset.layout import Listing, is_foreign_image, list_folder, sorted_files, unopened
 from lora_trainer.dataset.texts import USUAL_ENDINGS, find_caption, read_lines
-from lora_trainer.errors import DatasetError, FileError
+from lora_trainer.errors import DatasetError, FileError, quoted
 from lora_trainer.files import replaced, write_text
 
 FORBIDDEN = set('<>:"/\\|?*')
@@ -76,7 +76,9 @@ def check_trigger(trigger: str) -> str:
     bad = sorted({char for char in words if char in FORBIDDEN or ord(char) < 32})
     if bad or words.startswith(".") or words.endswith(".") or len(words) > 80:
         reason = f"{' '.join(bad)} can't be part of a folder's name" if bad else "a folder can't have that name"
-        raise DatasetError(f"The trigger word {words!r} can't be used, because {reason}; use letters, digits, - and _.")
+        raise DatasetError(
+            f"The trigger word {quoted(words)} can't be used, because {reason}; use letters, digits, - and _."
+        )
     return words
 
 
@@ -88,7 +90,7 @@ def check_repeats(repeats: object) -> int:
     """
     text = str(repeats).strip().removesuffix(".0")
     if not text.isdigit() or not 1 <= int(text) <= MOST_REPEATS:
-        raise DatasetError(f"Repeats can't be {text!r}; give a whole number from 1 to {MOST_REPEATS}.")
+        raise DatasetError(f"Repeats can't be {quoted(text)}; give a whole number from 1 to {MOST_REPEATS}.")
     return int(text)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from lora_trainer.config import RunConfig
+from lora_trainer.errors import FileError
+from lora_trainer.files import parse_json, read_object
 
 if TYPE_CHECKING:
     from lora_trainer.dataset.items import Dataset
@@ -50,8 +52,10 @@ class Paces:
         """The pace of the newest run on this checkpoint whose steps are like those of ``config``."""
         wanted = config.to_dict()
         for path, run, seconds in self._runs(output):
-            theirs = run.get("config", {})
-            if run.get("base_model", {}).get("name") != checkpoint or seconds is None:
+            theirs, model = run.get("config"), run.get("base_model")
+            if not isinstance(theirs, dict) or not isinstance(model, dict):
+                continue
+            if model.get("name") != checkpoint or seconds is None:
                 continue
             if all(theirs.get(name) == wanted[name] for name in SAME):
                 return Pace(seconds, path.parent.name)
@@ -69,10 +73,9 @@ class Paces:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(path)
+    except FileError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _seconds(log: Path) -> float | None:
@@ -81,10 +84,11 @@ def _seconds(log: Path) -> float | None:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL))
             lines = file.read().decode("utf-8", "replace").splitlines()
-        rows = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        rows = [parse_json(line, "a line") for line in lines if line.startswith("{") and line.endswith("}")]
         seconds = [float(row["seconds"]) for row in rows if row["step"] > 1]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileError, OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
+    seconds = [value for value in seconds if 0 < value < math.inf]
     return median(seconds) if seconds else None
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_trainer.errors import ConfigError, DatasetError, HostBusyError, LoraTrainerError
+from lora_trainer.errors import ConfigError, DatasetError, HostBusyError, LoraTrainerError, quoted, shortened
+from lora_trainer.files import given_path
 from lora_trainer.training.events import CancelToken, Preparing
 from lora_trainer.ui.status import Record
 
@@ -83,7 +84,7 @@ class Job:
         with self._starting:
             self._refuse_second()
             request = self._request(values)
-            test = {"trigger": values.get("trigger") or ""} if self._wants_test(values) else None
+            test = {"trigger": str(values.get("trigger") or "")} if self._wants_test(values) else None
             return self._launch(request.name, "Waiting for the model", lambda: self._train_and_test(request, test))
 
     def test(self, values: Mapping[str, Any]) -> str:
@@ -139,7 +140,7 @@ class Job:
         from lora_trainer.dataset.folders import scan
         from lora_trainer.dataset.summary import describe, summary, to_json
 
-        options = RunConfig.from_dict(dict(config or {}))
+        options = RunConfig.from_dict(_config(config))
         facts = summary(scan(_folder(dataset), options.dataset, options.caption))
         return {**to_json(facts), "lines": describe(facts)}
 
@@ -154,24 +155,22 @@ class Job:
         from lora_trainer.training.run import RunRequest, check_name
 
         _refuse_unknown(values, TRAIN_KEYS, "train")
-        config = values.get("config") or {}
-        if not isinstance(config, Mapping):
-            raise ConfigError(f"config can't be {config!r}; give an object of option names and values.")
+        config = _config(values.get("config"))
         request = RunRequest(
             name=_text(values, "name", "a name for the LoRA"),
             dataset=_folder(_text(values, "dataset", "the folder with the images")),
             config=RunConfig.from_dict({**self.host.defaults(), **config}),
             output=self.output,
-            resume=bool(values.get("resume")),
-            overwrite=bool(values.get("overwrite")),
+            resume=_flag(values, "resume") or False,
+            overwrite=_flag(values, "overwrite") or False,
         )
         check_name(request, self.host.lora_dir)
         check_paths(request.config)
         return request
 
     def _wants_test(self, values: Mapping[str, Any]) -> bool:
-        wish = values.get("test")
-        return self._test_after() if wish is None else bool(wish)
+        wish = _flag(values, "test")
+        return self._test_after() if wish is None else wish
 
     def _launch(self, name: str, message: str, work: Callable[[], None]) -> str:
         job = f"task(lora-trainer-{secrets.token_hex(4)})"
@@ -264,10 +263,24 @@ def _text(values: Mapping[str, Any], key: str, what: str) -> str:
     return text
 
 
+def _config(given: object) -> dict[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f"config can't be {quoted(given)}; give an object of option names and values.")
+    return dict(given or {})
+
+
+def _flag(values: Mapping[str, Any], key: str) -> bool | None:
+    """True, false or nothing; a text "false" isn't taken for true."""
+    value = values.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise ConfigError(f"{key} can't be {quoted(value)}; give true or false.")
+    return value
+
+
 def _folder(text: str) -> Path:
     if not isinstance(text, str) or not text.strip():
         raise DatasetError("dataset is missing: give the folder with the images.")
-    path = Path(text.strip().strip('"')).expanduser()
+    path = given_path(text, "The folder")
     if not path.is_dir():
         raise DatasetError(f"The folder {path} doesn't exist; check its path.")
     return path
@@ -276,7 +289,9 @@ def _folder(text: str) -> Path:
 def _refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
     unknown = [key for key in values if key not in known]
     if unknown:
-        raise ConfigError(f"{', '.join(map(repr, unknown))} can't be used in {what}; it takes {', '.join(known)}.")
+        raise ConfigError(
+            f"{shortened(', '.join(map(repr, unknown)))} can't be used in {what}; it takes {', '.join(known)}."
+        )
 
 
 def _sentence(error: BaseException) -> str:

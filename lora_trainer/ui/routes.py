@@ -6,6 +6,7 @@ Every handler is ``async`` and does nothing slow itself, so that it answers whil
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -111,38 +112,50 @@ def _asks_for_password(request: Request) -> dict[str, str] | None:
     return {"WWW-Authenticate": "Basic"} if follows_link and not _keys(request) else None
 
 
+class _Json(JSONResponse):
+    """JSON that can always be sent: halves of characters, as in names of files, are escaped; NaN becomes null."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        try:
+            return json.dumps(content, allow_nan=False).encode()
+        except ValueError:
+            plain = json.loads(json.dumps(content), parse_constant=lambda name: None)
+            return json.dumps(plain, allow_nan=False).encode()
+
+
 class _Routes:
     def __init__(self, job: Job) -> None:
         self.job = job
 
     async def train(self, request: Request) -> Response:
         """Begin to train."""
-        return JSONResponse({"job": await _aside(self.job.start, await _body(request))})
+        return _Json({"job": await _aside(self.job.start, await _body(request))})
 
     async def status(self, request: Request) -> Response:
         """How the job stands."""
-        return JSONResponse(self.job.status())
+        return _Json(self.job.status())
 
     async def stop(self, request: Request) -> Response:
         """Save and end."""
-        return JSONResponse({"stopped": self.job.stop()})
+        return _Json({"stopped": self.job.stop()})
 
     async def pause(self, request: Request) -> Response:
         """Wait at the next step."""
-        return JSONResponse({"paused": self.job.pause()})
+        return _Json({"paused": self.job.pause()})
 
     async def resume(self, request: Request) -> Response:
         """Go on."""
-        return JSONResponse({"resumed": self.job.resume()})
+        return _Json({"resumed": self.job.resume()})
 
     async def test(self, request: Request) -> Response:
         """Begin to test a LoRA."""
-        return JSONResponse({"job": await _aside(self.job.test, await _body(request))})
+        return _Json({"job": await _aside(self.job.test, await _body(request))})
 
     async def check(self, request: Request) -> Response:
         """Look at a dataset."""
         values = await _body(request)
-        return JSONResponse(await _aside(self.job.check, values.get("dataset", ""), values.get("config")))
+        return _Json(await _aside(self.job.check, values.get("dataset", ""), values.get("config")))
 
     async def report(self, request: Request) -> Response:
         """The report of a run."""
@@ -205,5 +218,5 @@ async def _body(request: Request) -> dict[str, Any]:
     return values
 
 
-def _error(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": sentence}, status_code=status, headers=headers)
+def _error(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
+    return _Json({"error": sentence}, status_code=status, headers=headers)

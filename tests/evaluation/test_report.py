@@ -138,7 +138,11 @@ def test_curve_survives_spikes_gaps_and_short_logs() -> None:
 
 
 def test_torn_log_lines_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"other": 1}\n{"step": 2, "lo')
+    rows = [
+        b'{"step": 1, "loss": 0.5}', b'{"other": 1}', b'{"step": 2, "loss": NaN}', b'{"step": "3", "loss": 1}', b"\xff",
+        b'{"step": 4, "loss": ' + b"9" * 5000 + b"}", b'{"step": 1e999, "loss": 1}', b"[" * 9999, b'{"step": 2, "lo',
+    ]  # fmt: skip
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(rows))
     assert read_log(tmp_path / "log.jsonl") == [{"step": 1, "loss": 0.5}]
     assert read_log(tmp_path / "none.jsonl") == []
 

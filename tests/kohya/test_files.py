@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lora_trainer.config import RunConfig
-from lora_trainer.errors import ConfigError, FileError
+from lora_trainer.errors import ConfigError, FileError, LoraTrainerError
 from lora_trainer.kohya import load_config, load_kohya, notices_on_fields
 from tests.support.kohya_form import STARTER
 
@@ -54,7 +54,7 @@ def test_broken_files_are_one_sentence(tmp_path: Path) -> None:
         (b'{"LoRA_type": "Standard", "max_resolution": "big"}', ("broken.json", "max_resolution")),
     ):
         file.write_bytes(content)
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(LoraTrainerError) as caught:
             load_config(file)
         assert all(word in str(caught.value) for word in words), caught.value
         assert "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lora_trainer.errors import ConfigError, DatasetError, FileError, HostBusyError
-from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Progress, SoleUser
+from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Progress
 from lora_trainer.training.events import CancelToken, Finished, Saved, StepDone
 from lora_trainer.ui.job import TRAIN_KEYS, Job, shared_job
 from lora_trainer.ui.status import MOST_POINTS, Record
@@ -23,7 +23,7 @@ from tests.support.tiny_host import TinyHost, make_dataset
 SMALL = {"resolution": 64, "network_dim": 2, "max_train_steps": 4, "seed": 7, "save_every_n_epochs": 0}
 
 
-class OfficeHost(SoleUser, TinyHost):
+class OfficeHost(TinyHost):
     """Notes what the job does with it; ``act`` is called at every boundary."""
 
     def __init__(self, lora_dir: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lora_trainer.dtypes import DTYPES, MIXED_PRECISIONS
-from lora_trainer.errors import ConfigError, HostBusyError, LoraTrainerError
+from lora_trainer.errors import ConfigError, HostBusyError, LoraTrainerError, quoted
 from lora_trainer.families import PredictionType
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, SoleUser
 from lora_trainer.hosts.frozen import frozen
@@ -33,7 +33,7 @@ def best_device() -> torch.device:
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision not in MIXED_PRECISIONS:
-        raise ConfigError(f"mixed_precision can't be {precision!r}; choose one of {', '.join(MIXED_PRECISIONS)}.")
+        raise ConfigError(f"mixed_precision can't be {quoted(precision)}; choose one of {', '.join(MIXED_PRECISIONS)}.")
     if precision == "fp16" and device.type == "cpu":
         raise ConfigError("mixed_precision fp16 needs a GPU; choose bf16 or no.")
     return DTYPES[precision]

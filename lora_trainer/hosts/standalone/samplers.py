@@ -11,7 +11,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, quoted
 from lora_trainer.families import PredictionType
 
 LEADING = {"timestep_spacing": "leading", "steps_offset": 1}
@@ -63,7 +63,7 @@ def find_sampler(name: str) -> Sampler:
     found = known.get(base) or known.get(base.removeprefix("k"))
     if found is None or (base != plain and not _takes(found, "use_karras_sigmas")):
         raise ConfigError(
-            f"There is no sampler {name!r}; choose one of {', '.join(SAMPLERS)} (some also with _karras)."
+            f"There is no sampler {quoted(name)}; choose one of {', '.join(SAMPLERS)} (some also with _karras)."
         )
     return Sampler(found.label, found.scheduler, found.arguments, karras=base != plain)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from modules import processing
 
-from lora_trainer.errors import FileError
+from lora_trainer.errors import FileError, quoted
 
 
 def extension() -> Any | None:
@@ -58,7 +58,8 @@ def refuse_unknown(prompt: str) -> None:
     for name in re.findall(r"<(?:lora|lyco):([^:>]+)[^>]*>", prompt):
         if name not in networks.available_networks and name not in networks.available_network_aliases:
             raise FileError(
-                f"The WebUI doesn't find the LoRA {name!r} of the prompt {prompt!r}; it must be in the Lora folder."
+                f"The WebUI doesn't find the LoRA {quoted(name)} of the prompt {quoted(prompt)}; "
+                "it must be in the Lora folder."
             )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from modules import processing, scripts, sd_samplers, shared
 
-from lora_trainer.errors import ConfigError, FileError, HostBusyError
+from lora_trainer.errors import ConfigError, FileError, HostBusyError, quoted
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest
 
 STATE = ("job", "job_no", "job_count", "textinfo", "sampling_steps", "time_start")
@@ -33,7 +33,7 @@ def sampler_name(name: str) -> tuple[str, str]:
     found = known.get(plain) or known.get(base)
     if found is None:
         names = ", ".join(sampler.name for sampler in sd_samplers.all_samplers)
-        raise ConfigError(f"There is no sampler {name!r}; choose one of {names}.")
+        raise ConfigError(f"There is no sampler {quoted(name)}; choose one of {names}.")
     return found, "Karras" if base != plain and plain not in known else "Automatic"
 
 
@@ -67,7 +67,7 @@ def make_picture(model: Any, request: GenerateRequest, extra_networks: bool) -> 
         return None
     if extra_networks and "not found" in (result.comments or ""):
         raise FileError(
-            f"The WebUI doesn't find a LoRA of the prompt {request.prompt!r}; it must be in the Lora folder."
+            f"The WebUI doesn't find a LoRA of the prompt {quoted(request.prompt)}; it must be in the Lora folder."
         )
     if shared.sd_model is not model:
         raise HostBusyError("The checkpoint was changed while an image was made; choose it again, then resume the run.")
