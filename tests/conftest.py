@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("support.options")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: more threads only wait for each other
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may need a hub
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")

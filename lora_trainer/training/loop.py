@@ -66,11 +66,11 @@ def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
             norm = update.clip()
             if not math.isfinite(norm) and update.overflow_is_final:
                 raise not_finite(run, group, "gradient")
-            update.apply()
+            rates = update.apply()
             if config.network.scale_weight_norms:
                 run.network.scale_weight_norms(config.network.scale_weight_norms)
             at.record(loss)
-            done = run.report(loss, norm, time.perf_counter() - started)
+            done = run.report(loss, rates, norm, time.perf_counter() - started)
             yield done
             yield from run.after_step(epoch_ended=at.group == groups)
         if at.group == groups and at.step < run.steps:

@@ -26,7 +26,7 @@ from lora_trainer.training.feed import Feed
 from lora_trainer.training.folder import RunFolder
 from lora_trainer.training.inputs import StepInputs
 from lora_trainer.training.objective import Objective
-from lora_trainer.training.optimizers import averaged_weights, learning_rates
+from lora_trainer.training.optimizers import averaged_weights
 from lora_trainer.training.precision import autocast
 from lora_trainer.training.processes import Processes
 from lora_trainer.training.sampling import Sampler
@@ -106,10 +106,9 @@ class Session:
         update = self.update
         return {"optimizer": update.optimizer, "scheduler": update.scheduler, "scaler": update.scaler}
 
-    def report(self, loss: float, norm: float, seconds: float) -> StepDone:
+    def report(self, loss: float, rates: dict[str, float], norm: float, seconds: float) -> StepDone:
         """The event of the step just done, also written to the log."""
         at = self.position
-        rates = learning_rates(self.update.optimizer)
         done = StepDone(at.step, self.steps, at.epoch, loss, at.average, rates, norm, seconds)
         if self.processes.is_main:
             self.folder.append_log(done)

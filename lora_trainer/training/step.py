@@ -11,7 +11,7 @@ from lora_trainer.config import RunConfig
 from lora_trainer.hosts.base import TakenModel
 from lora_trainer.training.inputs import StepInputs
 from lora_trainer.training.objective import Objective
-from lora_trainer.training.optimizers import create_optimizer
+from lora_trainer.training.optimizers import create_optimizer, learning_rates
 from lora_trainer.training.precision import clip_gradients, make_grad_scaler
 from lora_trainer.training.schedule import create_scheduler
 
@@ -53,12 +53,14 @@ class Update:
         """Whether an infinite norm means divergence; above this scale, the fp16 scaler is only still searching."""
         return not self.scaler.is_enabled() or self.scaler.get_scale() < SMALLEST_SCALE
 
-    def apply(self) -> None:
-        """Change the weights, move the schedule on, drop the gradients."""
+    def apply(self) -> dict[str, float]:
+        """Change the weights, move the schedule on, drop the gradients; returns the rates that the weights moved at."""
         self.scaler.step(self.optimizer)  # skips the step if fp16 gradients overflowed, and lowers the scale
         self.scaler.update()
+        rates = learning_rates(self.optimizer)
         self.scheduler.step()
         self.drop_gradients()
+        return rates
 
     def drop_gradients(self) -> None:
         """As if the backward passes since the last step hadn't been."""

@@ -1,0 +1,99 @@
+"""Precision and caches, the files that are written, and the pictures made on the way."""
+
+from __future__ import annotations
+
+from support.options.run import LOSS, Case, Check, Outcome
+
+SAMPLED = {"sample_every_n_steps": 1}
+KEPT = {"max_train_epochs": 4, "save_every_n_epochs": 1}
+
+
+def files_are(*suffixes: str) -> Check:
+    def check(base: Outcome, changed: Outcome) -> None:
+        assert changed.files == sorted(f"zork{suffix}.safetensors" for suffix in suffixes)
+
+    return check
+
+
+def metadata_has(key: str, value: str) -> Check:
+    def check(base: Outcome, changed: Outcome) -> None:
+        assert changed.metadata()[key] == value != base.metadata().get(key)
+
+    return check
+
+
+def pictures_at(*steps: int) -> Check:
+    def check(base: Outcome, changed: Outcome) -> None:
+        assert [step for step, _ in changed.pictures] == list(steps)
+
+    return check
+
+
+def much_less_is_kept(base: Outcome, changed: Outcome) -> None:
+    assert changed.model.calls[0].saved_bytes < base.model.calls[0].saved_bytes / 2
+
+
+def encoded_at_every_use(base: Outcome, changed: Outcome) -> None:
+    assert changed.model.batches_encoded == [2, 2] and changed.model.parked == []
+
+
+def encoded_together(base: Outcome, changed: Outcome) -> None:
+    assert (base.model.batches_encoded, changed.model.batches_encoded) == ([1, 1], [2])
+
+
+def encoded_once(base: Outcome, changed: Outcome) -> None:
+    assert changed.model.captions_encoded == sorted(set(base.model.captions_encoded))
+    assert changed.model.parked == ["vae", "text_encoders"]
+
+
+def kept_in(what: str) -> Check:
+    """Both entries of the cache lie beside the run, and only then."""
+
+    def check(base: Outcome, changed: Outcome) -> None:
+        found = [len(list((run.folder / "out/cache" / what).glob("*.safetensors"))) for run in (base, changed)]
+        assert found == [0, 2]
+
+    return check
+
+
+def prompts_and_all(base: Outcome, changed: Outcome) -> None:
+    first = changed.model.generated[0]
+    assert (first.prompt, first.negative_prompt, first.width, first.seed) == ("a box", "blurry", 128, 5)
+    assert {request.prompt for request in changed.model.generated} == {"a box", "a plain picture"}
+
+
+def sampler_is_ddim(base: Outcome, changed: Outcome) -> None:
+    assert {request.sampler for request in changed.model.generated} == {"ddim"}
+
+
+SAVED = {"files", "states"}
+CASES: dict[str, Case] = {
+    "mixed_precision": Case("bf16", {"context", "memory"} | LOSS),
+    "gradient_checkpointing": Case(True, {"memory"}, check=much_less_is_kept),
+    "cache_latents": Case(False, {"encoding"}, check=encoded_at_every_use),
+    "cache_latents_to_disk": Case(True, set(), check=kept_in("latents")),
+    "cache_text_encoder_outputs": Case(True, {"encoding", "texts"}, check=encoded_once),
+    "cache_text_encoder_outputs_to_disk": Case(
+        True, set(), {"cache_text_encoder_outputs": True}, kept_in("captions")),
+    "vae_batch_size": Case(2, {"encoding"}, check=encoded_together, idle=[{"cache_latents": False}]),
+    "save_precision": Case("fp16", {"dtype", "weights"}),
+    "save_every_n_epochs": Case(1, SAVED, check=files_are("-000001", "")),
+    "save_every_n_steps": Case(1, SAVED, check=files_are("-step00000001", "")),
+    "save_last_n_epochs": Case(2, {"files"}, KEPT, files_are("-000002", "-000003", ""), idle=[{}]),
+    "save_last_n_steps": Case(
+        2, {"files"}, {"max_train_steps": 6, "save_every_n_steps": 1},
+        files_are("-step00000003", "-step00000004", "-step00000005", ""), idle=[{}]),
+    "save_state_every_n_minutes": Case(1e-9, {"states"}),
+    "training_comment": Case("By hand", set(), check=metadata_has("ss_training_comment", "By hand")),
+    "metadata_title": Case("Zork", set(), check=metadata_has("modelspec.title", "Zork")),
+    "metadata_author": Case("Someone", set(), check=metadata_has("modelspec.author", "Someone")),
+    "metadata_description": Case("A box", set(), check=metadata_has("modelspec.description", "A box")),
+    "metadata_license": Case("CC0", set(), check=metadata_has("modelspec.license", "CC0")),
+    "metadata_tags": Case("box, red", set(), check=metadata_has("modelspec.tags", "box, red")),
+    "sample_prompts": Case(
+        "a box --n blurry --w 128 --d 5\na plain picture", {"pictures"}, SAMPLED, prompts_and_all, idle=[{}]),
+    "sample_every_n_epochs": Case(2, {"pictures"}, check=pictures_at(0, 2)),
+    "sample_every_n_steps": Case(1, {"pictures"}, check=pictures_at(0, 1, 2), idle=[{"sample_every_n_epochs": 1}]),
+    "sample_at_first": Case(False, {"pictures"}, SAMPLED, pictures_at(1, 2), idle=[{}]),
+    "sample_sampler": Case("ddim", {"pictures"}, SAMPLED, sampler_is_ddim, idle=[{}]),
+}  # fmt: skip
