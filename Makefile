@@ -3,6 +3,8 @@
 #
 #   make demo              train on the embedded checkpoint, test the result, write the pages
 #   make test              all tests on today's releases
+#   make test-portable     the quick tests with torch's plainest kernels and one thread: no bit may depend on the processor
+#   make mutants           a random sample of small faults in the code, each of which the quick tests should find
 #   make test-webui-pins   the same tests on the versions that A1111 1.10.1 pins, and the page in Chromium (if there is one)
 #   make test-gradio4      the page in Chromium on Forge's gradio 4.40
 #   make ui                the Train LoRA page without a WebUI, on the embedded checkpoint
@@ -24,6 +26,10 @@ WEBUI_PACKAGES ?= transformers==4.30.2 accelerate==0.21.0 safetensors==0.4.2 pil
 # Forge's page, laid over the same environment. With later releases of its parts gradio 4.40 doesn't start.
 GRADIO4_PACKAGES ?= gradio==4.40.0 fastapi==0.104.1 pydantic==2.8.2 'huggingface-hub<0.26' numpy==1.26.2 pillow==9.5.0
 PYTEST_ARGS ?=
+# mutmut's settings are in pyproject.toml.
+MUTATION_PACKAGES ?= mutmut==3.8.1
+MUTANTS ?= 200
+SEED ?= 1
 
 # The first that runs: a name on the PATH may be a shim without a Python behind it.
 works = $(firstword $(foreach p,$(1),$(shell $(p) -c 'import sys, venv, ensurepip; print("$(p)") if $(2) else 0' 2>/dev/null)))
@@ -34,18 +40,33 @@ VENV := .venv
 WEBUI_VENV := .venv-webui
 GRADIO4 := $(WEBUI_VENV)/gradio4
 PAGE_TESTS := tests/ui/test_tab_browser.py
+MUTMUT := $(VENV)/bin/mutmut
+FIRST_MUTANT := lora_trainer.dataset.batches.x_count_batches__mutmut_1
 PIP := -m pip install --disable-pip-version-check --quiet
 
 export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: demo test test-webui-pins test-gradio4 ui lint format options clean
+.PHONY: demo test test-portable test-webui-pins test-gradio4 mutants ui lint format options clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/python -m lora_trainer demo
 
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest --slow $(PYTEST_ARGS)
+
+test-portable: $(VENV)/.test
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+# The first run makes all mutants and finds out which tests reach which function; the second tries the sample.
+mutants: export OMP_NUM_THREADS = 1
+mutants: export CUDA_VISIBLE_DEVICES =
+mutants: $(VENV)/.mutants
+	$(MUTMUT) run --max-children 1 $(FIRST_MUTANT)
+	$(MUTMUT) results --all true | $(VENV)/bin/python -c 'import random, sys; \
+		names = sorted(line.split(":")[0].strip() for line in sys.stdin if "__mutmut_" in line); \
+		print(*random.Random($(SEED)).sample(names, $(MUTANTS)), sep="\n")' > mutants/sample.txt
+	xargs --arg-file mutants/sample.txt $(MUTMUT) run --max-children 1
 
 test-webui-pins: $(WEBUI_VENV)/.test
 	$(WEBUI_VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -89,6 +110,10 @@ $(VENV)/.test: Makefile | $(VENV)/.torch
 	$(VENV)/bin/python $(PIP) $(TEST_PACKAGES)
 	$(VENV)/bin/python $(PIP) $(LDM_PACKAGE)
 	touch $@ $(VENV)/.run
+
+$(VENV)/.mutants: Makefile $(VENV)/.test
+	$(VENV)/bin/python $(PIP) $(MUTATION_PACKAGES)
+	touch $@
 
 $(VENV)/.lint: Makefile | $(VENV)/.created
 	$(VENV)/bin/python $(PIP) $(LINT_PACKAGES)

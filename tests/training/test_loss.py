@@ -70,7 +70,7 @@ def test_huber_threshold_is_applied_to_its_own_sample() -> None:
     together = element_loss(pred, target, config, PLAIN, T)
     for i in range(5):
         alone = element_loss(pred[i : i + 1], target[i : i + 1], config, PLAIN, T[i : i + 1])
-        assert torch.equal(together[i], alone[0])
+        torch.testing.assert_close(together[i], alone[0])  # another number of elements, another vector path
 
 
 EPSILON = {
