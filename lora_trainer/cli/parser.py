@@ -95,7 +95,7 @@ def _train(commands: Any, common: Any) -> None:
 def _test(commands: Any, common: Any) -> None:
     command = _command(
         commands, common, "test", "evaluate.run_test",
-        "test a LoRA: images at several strengths, with other prompts and from its saved epochs, as one report",
+        "test a LoRA: images at several strengths, in other contexts and from its saved epochs, as one report",
     )  # fmt: skip
     command.add_argument("lora", type=Path, metavar="LORA_FILE", help="the LoRA's .safetensors file")
     command.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the base model")
@@ -103,7 +103,7 @@ def _test(commands: Any, common: Any) -> None:
     command.add_argument("--strengths", metavar="0,0.4,…", help="default: 0,0.4,0.6,0.8,1.0,1.2")
     command.add_argument(
         "--prompts", type=Path, metavar="FILE",
-        help="integration prompts, one per line; {trigger} and {lora} are filled in; --n --s --l as in sd-scripts",
+        help="other contexts, one prompt per line; {trigger} and {lora} are filled in; --n --s --l as in sd-scripts",
     )  # fmt: skip
     command.add_argument("--trigger", help="the trigger word; default: the one in the LoRA's card or metadata")
     command.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: 1 2 3")

@@ -59,7 +59,7 @@ class Reader:
             resumed = f", from step {event.step}" if event.step else ""
             self.progress.note(
                 f"Training {event.modules} modules ({event.parameters:,} parameters) on {event.images} images: "
-                f"{event.steps} steps, {event.epochs} epochs{resumed}"
+                f"{event.steps} steps in {event.epochs} epoch{'s' * (event.epochs != 1)}{resumed}"
             )
         elif isinstance(event, StepDone):
             pace = (time.monotonic() - self.step_started) / max(1, event.step - self.first_step)
