@@ -1,7 +1,7 @@
 # Every target does the set-up that it needs, inside this folder: .venv holds today's releases, .venv-webui the versions
 # that A1111 1.10.1 pins. Nothing else on the machine is touched.
 #
-#   make demo              train on the embedded checkpoint, test the result, write the pages
+#   make demo              train on the embedded checkpoint, test the result, write the report
 #   make test              all tests on today's releases
 #   make test-portable     the quick tests with torch's plainest kernels and one thread: no bit may depend on the processor
 #   make mutants           a random sample of small faults in the code, each of which the quick tests should find

@@ -166,5 +166,5 @@ def _seed(config: RunConfig, folder: RunFolder, resume: bool) -> int:
         seed = recorded.get("seed") if isinstance(recorded, dict) else None
         if type(seed) is int and 0 < seed < 2**63:
             return seed
-        raise FileError(f"{folder.run} holds no seed; give the one of that run as seed, or start it anew.")
+        raise FileError(f"{folder.run} holds no seed; set seed to the one of that run, or start without resuming.")
     return secrets.randbelow(2**31 - 1) + 1

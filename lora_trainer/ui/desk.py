@@ -142,8 +142,8 @@ def _photos(glance: Glance | None, dataset: Dataset | None) -> list[str]:
     if max(max(item.size) for item in dataset.items) <= 4 * glance.resolution:
         return []
     return [
-        f"{glance.checkpoint} is a model to practise on, for simple shapes at {glance.resolution} pixels. It can't "
-        "learn photos: for these choose a real checkpoint, such as an SD 1.5 one."
+        f"{glance.checkpoint} is a practice model for simple shapes at {glance.resolution} pixels. It can't "
+        "learn photos; for those, load a real checkpoint, such as one of SD 1.5."
     ]
 
 

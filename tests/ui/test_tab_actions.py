@@ -300,7 +300,7 @@ def test_the_practice_model_is_said_not_to_learn_photos(desk: Desk, job: FakeJob
     assert "photos" not in small.html["plan"]
     Image.new("RGB", (900, 640)).save(dataset / "5_zwx cat/photo.png")
     large = images.check(desk, page(desk, dataset=str(dataset), options={"bucket_reso_steps": "16"}))
-    assert "tiny-world.safetensors is a model to practise on" in large.html["plan"]
+    assert "tiny-world.safetensors is a practice model" in large.html["plan"]
     assert "can&#x27;t learn photos" in large.html["plan"]
 
 
