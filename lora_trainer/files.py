@@ -19,6 +19,25 @@ DEEPEST = 64  # levels of lists and objects in each other
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
+DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))})
+LONGEST_NAME = 200  # bytes; a file system takes 255, of which endings, epoch numbers and temporary names need some
+IMPOSSIBLE = '<>:"/\\|?*'  # in a file's name, on one system or another
+
+
+def name_problem(name: str, impossible: str = IMPOSSIBLE) -> str:
+    """Why a file or folder can't have a name on every system, as the end of a sentence; "" if it can."""
+    bad = sorted({char for char in name if char in impossible or ord(char) < 32})
+    if bad:
+        return f"{' '.join(char if char.isprintable() else repr(char)[1:-1] for char in bad)} can't be used in it"
+    if not name or name != name.strip(" .") or name != name.strip():
+        return "it is empty, or begins or ends with a space or a dot"
+    if name.partition(".")[0].strip().lower() in DEVICES:
+        return "Windows keeps that name for a device"
+    if len(name.encode("utf-8", "replace")) > LONGEST_NAME:
+        return "it is too long"
+    return ""
+
+
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it takes the place of ``path``, on failure it vanishes.

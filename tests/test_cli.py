@@ -414,3 +414,50 @@ def test_a_preset_fits_itself_to_machine_and_model(place: Path, capsys: pytest.C
 def test_what_is_set_wins_over_what_fits(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TRAIN, "--name", "x", "--preset", "person", "--set", "mixed_precision=fp16"]) == 2
     assert "fp16" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("con", "Windows"), ("LPT1.x", "Windows"), ("x.", "ends with"), ("x ", "ends with"), ("n" * 230, "too long"),
+     ("é" * 120, "too long"), ("datasets", "output folder"), ("Cache", "output folder"), ("settings", "output folder"),
+     ("lora", "output folder"), ("a/b", "/ can't"), ("none", "reserved"), ("a\tb", "can't be used")],
+)  # fmt: skip
+def test_names_that_no_lora_can_have(place: Path, name: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(name=name) == 2
+    error = one_line(capsys.readouterr().err)
+    assert reason in error and "Use letters, digits" in error and len(error) < 300
+    assert not (place / "lora").exists()
+    assert not list((place / "output").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["demo", "--output", "file"], "file is a file; give a folder"),
+        (["train", "--output", "file"], "file is a file; give a folder"),
+        (["train", "--lora-dir", "file"], "file is a file; give a folder"),
+        (["bench", "--steps", "0"], "--steps: it can't be '0'; give a whole number from 1 on"),
+        (["bench", "--resolution", "100"], "--resolution: it can't be 100"),
+        (["bench", "--rank", "many"], "--rank: it can't be 'many'"),
+        (["test", "x", "--checkpoint", "y", "--strengths", ""], "--strengths: it is empty"),
+        (["test", "x", "--checkpoint", "y", "--prompts", "missing"], "--prompts: there is no file missing"),
+        (["test", "x", "--checkpoint", "y", "--steps", "0"], "--steps: it can't be '0'"),
+        (["config", "convert", "k.json", "k.json"], "k.json is the file to convert"),
+        (["config", "convert", "k.json", "../{here}/k.json"], "is the file to convert"),
+    ],
+)
+def test_wrong_usage_is_said_at_once(
+    place: Path, command: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "file").write_text("kept")
+    (place / "k.json").write_text(json.dumps(KOHYA))
+    assert main([word.format(here=place.name) for word in command]) == 2
+    assert words in one_line(capsys.readouterr().err)
+    assert (place / "file").read_text() == "kept" and json.loads((place / "k.json").read_text()) == KOHYA
+
+
+def test_the_page_without_gradio_says_what_works(place: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setitem(sys.modules, "lora_trainer.ui.standalone", None)
+    assert main(["ui"]) == 2
+    error = one_line(capsys.readouterr().err)
+    assert "make ui" in error and "pip install '.[ui]'" in error and "lora-trainer[" not in error

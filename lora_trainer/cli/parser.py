@@ -32,6 +32,38 @@ def build_parser() -> Parser:
     return parser
 
 
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file; give a folder")
+    return path
+
+
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return Path(text)
+
+
+def _given(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; leave it out for the default")
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"it can't be {text[:40]!r}; give a whole number from 1 on")
+    return int(text)
+
+
+def _side(text: str) -> int:
+    side = _count(text)
+    if side % 8:
+        raise argparse.ArgumentTypeError(f"it can't be {side}; give a multiple of 8")
+    return side
+
+
 def _later(function: str) -> Callable[[argparse.Namespace], Any]:
     """The function ``module.name`` of this package, imported only when its command runs."""
     module, name = function.split(".")
@@ -53,7 +85,9 @@ def _demo(commands: Any, common: Any) -> None:
         commands, common, "demo", "demo.run_demo",
         "train a LoRA on the embedded checkpoint, test it and write a report (about 3 minutes)",
     )  # fmt: skip
-    command.add_argument("--output", type=Path, default=Path("demo-output"), metavar="DIR", help="default: demo-output")
+    command.add_argument(
+        "--output", type=_folder, default=Path("demo-output"), metavar="DIR", help="default: demo-output"
+    )
 
 
 def _train(commands: Any, common: Any) -> None:
@@ -80,10 +114,12 @@ def _train(commands: Any, common: Any) -> None:
         metavar="KEY=VALUE",
         help="set single options; 'config options' lists them",
     )
-    command.add_argument("--lora-dir", type=Path, metavar="DIR", help="folder for the LoRA file; default: OUTPUT/lora")
+    command.add_argument(
+        "--lora-dir", type=_folder, metavar="DIR", help="folder for the LoRA file; default: OUTPUT/lora"
+    )
     command.add_argument(
         "--output",
-        type=Path,
+        type=_folder,
         metavar="DIR",
         help="folder for runs: log, state and report go to OUTPUT/NAME; default: output",
     )
@@ -100,20 +136,20 @@ def _test(commands: Any, common: Any) -> None:
     command.add_argument("lora", type=Path, metavar="LORA_FILE", help="the LoRA's .safetensors file")
     command.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the base model")
     command.add_argument("--vae", type=Path, metavar="FILE", help="take the VAE from this file")
-    command.add_argument("--strengths", metavar="0,0.4,…", help="default: 0,0.4,0.6,0.8,1.0,1.2")
+    command.add_argument("--strengths", type=_given, metavar="0,0.4,…", help="default: 0,0.4,0.6,0.8,1.0,1.2")
     command.add_argument(
-        "--prompts", type=Path, metavar="FILE",
+        "--prompts", type=_file, metavar="FILE",
         help="other contexts, one prompt per line; {trigger} and {lora} are filled in; --n --s --l as in sd-scripts",
     )  # fmt: skip
     command.add_argument("--trigger", help="the trigger word; default: the one in the LoRA's card or metadata")
     command.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: 1 2 3")
-    command.add_argument("--steps", type=int, metavar="N", help="sampling steps; default: 20")
+    command.add_argument("--steps", type=_count, metavar="N", help="sampling steps; default: 20")
     command.add_argument(
         "--size", metavar="W,H", help="image size; default: the LoRA's training resolution, else the model's"
     )
     command.add_argument("--no-epochs", action="store_true", help="don't test the saved epochs")
     command.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder for reports: this one goes to OUTPUT/NAME; default: output"
+        "--output", type=_folder, metavar="DIR", help="folder for reports, each in OUTPUT/NAME; default: output"
     )
 
 
@@ -159,10 +195,10 @@ def _bench(commands: Any, common: Any) -> None:
         "--checkpoint", type=Path, metavar="FILE", help="default: a UNet with random weights, as large as SD 1.5's"
     )
     command.add_argument("--size", choices=("sd15", "small", "tiny"), default="sd15", help="size of the random UNet")
-    command.add_argument("--resolution", type=int, default=256, metavar="PIXELS", help="default: 256")
-    command.add_argument("--batch", type=int, default=1, metavar="N", help="default: 1")
-    command.add_argument("--rank", type=int, default=16, metavar="N", help="default: 16")
-    command.add_argument("--steps", type=int, default=5, metavar="N", help="number of timed steps; default: 5")
+    command.add_argument("--resolution", type=_side, default=256, metavar="PIXELS", help="default: 256")
+    command.add_argument("--batch", type=_count, default=1, metavar="N", help="default: 1")
+    command.add_argument("--rank", type=_count, default=16, metavar="N", help="default: 16")
+    command.add_argument("--steps", type=_count, default=5, metavar="N", help="number of timed steps; default: 5")
     command.add_argument("--precision", choices=("no", "fp16", "bf16"), default="no", help="default: no (fp32)")
     command.add_argument("--checkpointing", action="store_true", help="use gradient checkpointing")
     command.add_argument("--no-peer", action="store_true", help="don't measure diffusers + peft")
@@ -177,9 +213,9 @@ def _ui(commands: Any, common: Any) -> None:
         "--checkpoint", type=Path, metavar="FILE", help="default: the embedded checkpoint, for practice"
     )
     command.add_argument(
-        "--lora-dir", type=Path, default=Path("models/Lora"), metavar="DIR", help="default: models/Lora"
+        "--lora-dir", type=_folder, default=Path("models/Lora"), metavar="DIR", help="default: models/Lora"
     )
-    command.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="default: output")
+    command.add_argument("--output", type=_folder, default=Path("output"), metavar="DIR", help="default: output")
     command.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, this machine only"
     )

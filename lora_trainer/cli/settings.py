@@ -66,6 +66,8 @@ def run_convert(args: argparse.Namespace) -> None:
     """``config convert``"""
     from lora_trainer.kohya import load_config, save_kohya
 
+    if args.target.exists() and args.source.exists() and args.target.samefile(args.source):
+        raise ConfigError(f"{args.target} is the file to convert; give another name for the result.")
     loaded = load_config(args.source)
     if loaded.kind == "own":
         notices = save_kohya(loaded.config, args.target, loaded.fields)

@@ -27,7 +27,8 @@ def run_ui(args: argparse.Namespace) -> None:
         from lora_trainer.ui.standalone import create_app, serve
     except ImportError as error:
         raise ConfigError(
-            f"The page needs gradio 3.41 or 4 ({error.name} is missing or too new): pip install 'lora-trainer[ui]'."
+            f"The page needs gradio 3.41 or 4 ({error.name} is missing or too new): in this program's folder, run make "
+            "ui, which sets up all it needs, or pip install '.[ui]'."
         ) from error
     app = create_app(checkpoint, args.lora_dir, args.output, access=access)
     serve(app, args.host, args.port, lambda url: say(f"{checkpoint.name}: open {url} in a browser (Ctrl-C ends it)"))

@@ -105,7 +105,19 @@ def ldm_block(place: Place, shape: Shape) -> int:
 
 def kohya_unet_key(place: Place, family: Family, shape: Shape) -> str:
     """The key of the place's LoRA in a file of kohya's format."""
-    return _join("lora_unet", ldm_path(place, shape) if traits(family).ldm_keys else diffusers_path(place))
+    as_ldm = traits(family).ldm_keys or not _webui_finds(place, shape)
+    return _join("lora_unet", ldm_path(place, shape) if as_ldm else diffusers_path(place))
+
+
+def _webui_finds(place: Place, shape: Shape) -> bool:
+    """Whether AUTOMATIC1111 finds the place by its diffusers name.
+
+    It knows one layout, that of the released SD 1.x and SD 2.x: no attention in the first up block, and in all others.
+    In other UNets, such as the embedded one, it looks for upsamplers in the wrong place; by ldm names it finds them.
+    """
+    if place.kind != "sampler" or place.side != "up":
+        return True
+    return (place.block in shape.attention_ups) == (place.block > 0)
 
 
 def unet_key_spellings(place: Place, shape: Shape) -> tuple[str, str]:

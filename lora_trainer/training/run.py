@@ -12,7 +12,7 @@ from lora_trainer.dataset.batches import batches_per_epoch, total_epochs, total_
 from lora_trainer.dataset.folders import scan
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.errors import ConfigError, FileError, quoted
-from lora_trainer.files import check_writable
+from lora_trainer.files import IMPOSSIBLE, check_writable, name_problem
 from lora_trainer.hosts.base import GenerateRequest, Host, TakenModel
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.classes import check_paths
@@ -30,7 +30,8 @@ from lora_trainer.training.session import Session
 from lora_trainer.training.state import load_state
 from lora_trainer.training.step import make_update
 
-FORBIDDEN_IN_NAMES = ':<>,"/\\|?*'  # the prompt syntax <lora:NAME:w>, or a file system, gives these a meaning
+FORBIDDEN_IN_NAMES = IMPOSSIBLE + ","  # the prompt syntax <lora:NAME:w> ends a name there
+SHARED_FOLDERS = ("cache", "datasets", "settings")  # in the output folder, beside the runs
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,12 @@ def check_name(request: RunRequest, lora_dir: Path) -> None:
         ConfigError: in one sentence.
     """
     name = request.name
-    bad = sorted({c for c in name if c in FORBIDDEN_IN_NAMES or ord(c) < 32})
-    if not name or name != name.strip() or bad or name.startswith(".") or name.lower() == "none":
-        reason = (
-            f"{' '.join(bad)} can't be used in it"
-            if bad
-            else "it is empty, reserved, or begins or ends with a space or a dot"
-        )
-        raise ConfigError(f"The name {quoted(name)} can't be used: {reason}. Use letters, digits, - and _.")
+    problem = name_problem(name, FORBIDDEN_IN_NAMES)
+    if not problem and (name.lower() in SHARED_FOLDERS or (request.output / name).resolve() == lora_dir.resolve()):
+        problem = "the output folder has a folder of that name for something else"
+    if problem or name.lower() == "none":
+        problem = problem or "it is reserved"
+        raise ConfigError(f"The name {quoted(name)} can't be used: {problem}. Use letters, digits, - and _.")
     target = lora_dir / f"{name}.safetensors"
     if target.exists() and not (request.resume or request.overwrite):
         raise ConfigError(f"{target} exists already. Choose another name, resume that run, or have it replaced.")

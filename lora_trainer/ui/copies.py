@@ -10,9 +10,8 @@ from pathlib import Path
 from lora_trainer.dataset.layout import Listing, is_foreign_image, list_folder, sorted_files, unopened
 from lora_trainer.dataset.texts import USUAL_ENDINGS, find_caption, read_lines
 from lora_trainer.errors import DatasetError, FileError, quoted
-from lora_trainer.files import replaced, write_text
+from lora_trainer.files import name_problem, replaced, write_text
 
-FORBIDDEN = set('<>:"/\\|?*')
 MOST_REPEATS = 1000
 
 
@@ -73,11 +72,11 @@ def check_trigger(trigger: str) -> str:
     words = " ".join(trigger.split())
     if not words:
         raise DatasetError("The trigger word is missing: give one in step 2, such as zwx_anna.")
-    bad = sorted({char for char in words if char in FORBIDDEN or ord(char) < 32})
-    if bad or words.startswith(".") or words.endswith(".") or len(words) > 80:
-        reason = f"{' '.join(bad)} can't be part of a folder's name" if bad else "a folder can't have that name"
+    problem = name_problem(words)
+    if problem:
         raise DatasetError(
-            f"The trigger word {quoted(words)} can't be used, because {reason}; use letters, digits, - and _."
+            f"The trigger word {quoted(words)} can't be used, because it names the folder and {problem}; use letters, "
+            "digits, - and _."
         )
     return words
 

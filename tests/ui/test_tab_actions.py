@@ -186,7 +186,8 @@ def test_a_file_that_has_not_arrived_is_not_copied(desk: Desk, job: FakeJob, pho
 
 @pytest.mark.parametrize(
     ("trigger", "repeats", "sentence"),
-    [("", 10, "trigger word is missing"), ("a/b", 10, "/ can't be part"), ("..", 10, "can't have that name"),
+    [("", 10, "trigger word is missing"), ("a/b", 10, "/ can't be used"), ("..", 10, "begins or ends with"),
+     ("con", 10, "Windows keeps"), ("x" * 230, 10, "too long"),
      ("x", 0, "Repeats"), ("x", "many", "Repeats"), ("x", "", "Repeats")],
 )  # fmt: skip
 def test_copies_that_are_refused(tmp_path: Path, photos: Path, trigger: str, repeats: object, sentence: str) -> None:
