@@ -135,9 +135,7 @@ class NetworkConfig(Group):
 class OptimizerConfig(Group):
     """Optimiser, learning rates and length."""
 
-    optimizer_type: str = option(
-        "AdamW", "Optimiser: AdamW, AdamW8bit, Adafactor, Lion, Prodigy, … or the path of a class."
-    )
+    optimizer_type: str = option("AdamW", "Optimiser: AdamW, AdamW8bit, Adafactor, Lion, Prodigy, … or a class path.")
     optimizer_args: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Further arguments for the optimiser, as key=value."}
     )
@@ -173,7 +171,7 @@ class ScheduleConfig(Group):
         ),
     )  # fmt: skip
     lr_scheduler_type: str = option(
-        "", "Schedule class from torch.optim.lr_scheduler, or the path of a class; overrides lr_scheduler."
+        "", "Schedule class from torch.optim.lr_scheduler, or a class path; overrides lr_scheduler."
     )
     lr_scheduler_args: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Arguments for lr_scheduler_type, as key=value."}

@@ -52,7 +52,9 @@ def check_paths(config: RunConfig, typed: Collection[str] = ()) -> list[str]:
         path = config.value(option).strip()
         if "." in path and not _is_known(path):
             _refuse_unless_typed(option, path, typed)
-            lines.append(f"{option} {path} isn't of a package known here; its code runs because you typed its name.")
+            lines.append(
+                f"{option} {path} isn't in a known package; its code is run because you gave it on the command line."
+            )
     return lines
 
 
@@ -82,7 +84,7 @@ def load_class(option: str, path: str, kind: type[T], typed: Collection[str] = (
             f"{called} can't be loaded from {module} ({_first_line(error)}); {remedy or 'check the class path'}."
         ) from error
     if not (inspect.isclass(found) and issubclass(found, kind) and found is not kind):
-        raise ConfigError(f"{called} is of another kind; name a subclass of {kind.__module__}.{kind.__name__}.")
+        raise ConfigError(f"{called} is something else; give a subclass of {kind.__module__}.{kind.__name__}.")
     return found
 
 
@@ -95,8 +97,8 @@ def _is_known(path: str) -> bool:
 def _refuse_unless_typed(option: str, path: str, typed: Collection[str]) -> None:
     if path not in typed:
         raise ConfigError(
-            f"{option} {quoted(path)} isn't of a package known here, and to import it would run its code; if you trust "
-            f"it, name it on the command line: --set {option}={shortened(path)}."
+            f"{option} {quoted(path)} isn't in a known package, and importing it would run its code; if you trust it, "
+            f"give it on the command line: --set {option}={shortened(path)}."
         )
 
 

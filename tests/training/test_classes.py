@@ -84,7 +84,7 @@ def test_a_module_that_fails_is_one_sentence(content: str, tmp_path: Path, monke
 
 def test_what_was_typed_on_the_command_line_is_used_and_said(evil: Path) -> None:
     config = RunConfig.from_dict({"optimizer_type": "evil.Best"})
-    assert "because you typed" in check_paths(config, {"evil.Best"})[0]
+    assert "because you gave it" in check_paths(config, {"evil.Best"})[0]
     assert load_class("optimizer_type", "evil.Best", Optimizer, {"evil.Best"}).__name__ == "Best"
     assert ran(evil)
     with pytest.raises(ConfigError, match="another kind"):
@@ -108,4 +108,4 @@ def test_only_typing_counts_on_the_command_line(evil: Path, capsys: pytest.Captu
     assert "--set optimizer_type=evil.Best" in told and not ran(evil)
     settings = ["max_train_epochs=0", "max_train_steps=1", "learning_rate=1e-4"]
     assert main([*train, "--set", "optimizer_type=evil.Best", *settings]) == 0
-    assert "because you typed its name" in capsys.readouterr().out and ran(evil)
+    assert "because you gave it on the command line" in capsys.readouterr().out and ran(evil)

@@ -224,7 +224,7 @@ def test_which_optimisers_find_one_rate_for_everything(name: str, one: bool) -> 
         ("AdamW", {"weight_decay": 10**400}, r"don't suit AdamW"),
         ("AdamW", {"betas": "xx"}, r"don't suit AdamW"),
         ("SGDNesterov", {"momentum": [1]}, r"don't suit SGDNesterov"),
-        ("torch.optim.lr_scheduler.StepLR", {}, r"StepLR is of another kind; .*torch\.optim\.optimizer\.Optimizer"),
+        ("torch.optim.lr_scheduler.StepLR", {}, r"StepLR is something else; .*torch\.optim\.optimizer\.Optimizer"),
         ("torch.optim.Nothing", {}, r"torch\.optim\.Nothing can't be loaded"),
         ("lion_pytorch.Best", {}, r"can't be imported.*install lion_pytorch"),
         ("Optimizer", {}, r"can't be 'Optimizer'"),

@@ -139,8 +139,8 @@ def test_scheduler_classes_by_name_and_path() -> None:
         ({"lr_scheduler_type": "NoSuchLR"}, "NoSuchLR can't be loaded"),
         ({"lr_scheduler_type": "torch.optim.no_such.LR"}, "no_such.LR can't be imported"),
         ({"lr_scheduler_type": "ReduceLROnPlateau"}, "ReduceLROnPlateau needs more than the step count"),
-        ({"lr_scheduler_type": "math.cos"}, "isn't of a package known here"),
-        ({"lr_scheduler_type": "torch.optim.AdamW"}, "AdamW is of another kind"),
+        ({"lr_scheduler_type": "math.cos"}, "isn't in a known package"),
+        ({"lr_scheduler_type": "torch.optim.AdamW"}, "AdamW is something else"),
         ({"lr_scheduler_type": "StepLR"}, "don't suit StepLR"),
     ],
 )
