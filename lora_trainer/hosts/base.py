@@ -179,6 +179,12 @@ class Host(Protocol):
     def defaults(self) -> dict[str, Any]:
         """Options that suit the loaded model and the host's settings, for those that the user gives no value."""
 
+    def checkpoint_dir(self) -> Path | None:
+        """The folder in which the host finds checkpoints; None where it was given one file."""
+
+    def refresh_checkpoints(self) -> None:
+        """Make new files in :meth:`checkpoint_dir` known."""
+
     def glance(self) -> Glance | None:
         """What is loaded, for the page: answers at once, also while a job is at work; None if nothing is."""
 
@@ -205,6 +211,13 @@ class SoleUser:
     def defaults(self) -> dict[str, Any]:
         """Nothing to suggest."""
         return {}
+
+    def checkpoint_dir(self) -> Path | None:
+        """None: it was given one file."""
+        return None
+
+    def refresh_checkpoints(self) -> None:
+        """Nothing to make known."""
 
     def glance(self) -> Glance | None:
         """Unknown."""

@@ -45,6 +45,7 @@ def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) ->
         ("POST", "/resume", routes.resume),
         ("POST", "/test", routes.test),
         ("POST", "/check", routes.check),
+        ("POST", "/practice", routes.practice),
         ("GET", "/report/{name}", routes.report),
         ("GET", "/report/{name}/{path:path}", routes.file),
     ]
@@ -156,6 +157,13 @@ class _Routes:
         """Look at a dataset."""
         values = await _body(request)
         return _Json(await _aside(self.job.check, values.get("dataset", ""), values.get("config")))
+
+    async def practice(self, request: Request) -> Response:
+        """Install the practice project in the WebUI."""
+        from lora_trainer.ui.actions.practice import install_for
+
+        made = await _aside(install_for, self.job)
+        return _Json({"checkpoint": str(made.checkpoint), "dataset": str(made.dataset), "trigger": made.trigger})
 
     async def report(self, request: Request) -> Response:
         """The report of a run."""

@@ -16,7 +16,7 @@ from lora_trainer.ui.access import PAGE_KEY, Access
 from lora_trainer.ui.actions import settings
 from lora_trainer.ui.binding import EVERYTHING, FILLS, PLAN, Form
 from lora_trainer.ui.desk import Desk
-from lora_trainer.ui.panels import advanced, images, preset, progress, result, start, trigger, watch
+from lora_trainer.ui.panels import advanced, images, practice, preset, progress, result, start, trigger, watch
 
 if TYPE_CHECKING:
     from lora_trainer.ui.job import Job
@@ -34,7 +34,7 @@ class Panel(Protocol):
 
 # The tab's columns from left to right, and the panels of each from top to bottom.
 COLUMNS: dict[str, tuple[Panel, ...]] = {
-    "form": (images, trigger, preset, start, advanced),
+    "form": (images, trigger, preset, start, advanced, practice),
     "live": (progress, result, watch),
 }
 

@@ -108,6 +108,14 @@ class WebUIHost(ABC):
             values["clip_skip"] = int(shared.opts.data.get("CLIP_stop_at_last_layers", 1))
         return values
 
+    def checkpoint_dir(self) -> Path | None:
+        """See :class:`lora_trainer.hosts.base.Host`."""
+        return Path(sd_models.model_path)
+
+    def refresh_checkpoints(self) -> None:
+        """See :class:`lora_trainer.hosts.base.Host`."""
+        sd_models.list_models()
+
     def glance(self) -> Glance | None:
         """The model in memory, if it has been loaded already."""
         model = sd_models.model_data.sd_model
