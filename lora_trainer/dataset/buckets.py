@@ -82,10 +82,12 @@ def _place_without_upscaling(size: Size, resolution: Size, steps: int) -> Placem
         resized = _shrunk(size, resolution[0] * resolution[1], steps)
     bucket = (resized[0] // steps * steps, resized[1] // steps * steps)
     if not all(bucket):
-        how = "" if resized == size else f", {resized[0]}x{resized[1]} px at the training resolution"
+        coarse = 16 < steps and 4 * steps > min(resolution)
+        at = "" if resized == size or coarse else f", {resized[0]}x{resized[1]} px at the training resolution"
+        remedy = "set bucket_reso_steps to 16" if coarse else "crop or replace it"
         raise DatasetError(
-            f"is {size[0]}x{size[1]} px{how}, but its shorter side needs {steps} px; "
-            "crop or replace it, or set bucket_no_upscale to false."
+            f"is {size[0]}x{size[1]} px{at}, but its shorter side needs {steps} px; {remedy}, or set "
+            "bucket_no_upscale to false."
         )
     return Placement(resized, bucket)
 

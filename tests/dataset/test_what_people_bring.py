@@ -266,3 +266,11 @@ def test_captions_that_fit_are_not_told(save: Save, read: Scan) -> None:
     save("4_zorbo/b.png", caption="zorbo " + "word " * 73)  # 75 tokens in all
     assert not any("b.png" in line or "longer" in line for line in read(max_token_length=225).notices)
     assert "(a.png)" in notice(read(), "longer")
+
+
+def test_steps_too_coarse_for_the_resolution_are_named(save: Save, read: Scan) -> None:
+    save("1_x/square.png", caption="x")
+    save("1_x/wide.png", (640, 480), caption="x")
+    [skipped] = read(resolution="64,64").skipped
+    assert "set bucket_reso_steps to 16" in str(skipped) and "0x0" not in str(skipped)
+    assert read(resolution="64,64", bucket_reso_steps=16).skipped == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
+from lora_trainer.demo import SETTINGS
 from tests.webui.server import WebUI
 
 pytestmark = pytest.mark.slow
@@ -233,3 +235,13 @@ def test_reload_ui_keeps_the_run(webui: WebUI, dataset: Path) -> None:
     webui.post("/lora-trainer/stop")
     assert webui.finished()["state"] == "stopped"
     webui.picture(PROMPT)
+
+
+def test_the_practice_project_is_installed_and_applied_whole(webui: WebUI) -> None:
+    made = webui.post("/lora-trainer/practice")
+    assert Path(made["checkpoint"]).parent == webui.data / "models" / "Stable-diffusion"
+    assert webui.post("/lora-trainer/practice") == made, "what is there is left alone"
+    config = {**json.loads(SETTINGS.read_text("utf-8")), "max_train_steps": 1, "save_every_n_epochs": 0}
+    status = webui.train("practice", Path(made["dataset"]), config=config)
+    assert status["state"] == "done", status
+    assert status["notices"] == [], "as many modules are applied as were trained, 3x3 convolutions too"
