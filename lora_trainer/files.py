@@ -100,10 +100,10 @@ def parse_json(content: str | bytes, what: str) -> Any:
     except UnicodeDecodeError:
         raise FileError(f"{what} isn't text in UTF-8; give a JSON file.") from None
     except UnicodeEncodeError:
-        raise FileError(f"{what} holds half of a character (\\ud800 to \\udfff); mend that text.") from None
+        raise FileError(f"{what} holds half of a character (\\ud800 to \\udfff); correct that text.") from None
     except json.JSONDecodeError as error:
         raise FileError(
-            f"{what} isn't valid JSON: {error.msg} in line {error.lineno}, column {error.colno}; mend that line."
+            f"{what} isn't valid JSON: {error.msg} in line {error.lineno}, column {error.colno}; correct that line."
         ) from None
     except (RecursionError, MemoryError):
         raise FileError(f"{what} is nested too deeply or too large to be read.") from None

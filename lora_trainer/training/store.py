@@ -37,7 +37,7 @@ class TensorStore:
         try:
             tensors = load_file(self._path(key))
         except Exception as error:  # safetensors raises its own type, OSError or MemoryError: any means "not there"
-            log.warning("Ignoring the unreadable cache file %s (%s); it is made anew.", self._path(key), error)
+            log.warning("Ignoring the unreadable cache file %s (%s); it will be written again.", self._path(key), error)
             return False
         if self.in_memory:
             self._entries[key] = tensors
