@@ -32,7 +32,7 @@ def name_problem(name: str, impossible: str = IMPOSSIBLE) -> str:
     if not name or name != name.strip(" .") or name != name.strip():
         return "it is empty, or begins or ends with a space or a dot"
     if name.partition(".")[0].strip().lower() in DEVICES:
-        return "Windows keeps that name for a device"
+        return "Windows reserves that name for a device"
     if len(name.encode("utf-8", "replace")) > LONGEST_NAME:
         return "it is too long"
     return ""

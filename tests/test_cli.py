@@ -436,7 +436,7 @@ def test_names_that_no_lora_can_have(place: Path, name: str, reason: str, capsys
         (["demo", "--output", "file"], "file is a file; give a folder"),
         (["train", "--output", "file"], "file is a file; give a folder"),
         (["train", "--lora-dir", "file"], "file is a file; give a folder"),
-        (["bench", "--steps", "0"], "--steps: it can't be '0'; give a whole number from 1 on"),
+        (["bench", "--steps", "0"], "--steps: it can't be '0'; give a whole number of at least 1"),
         (["bench", "--resolution", "100"], "--resolution: it can't be 100"),
         (["bench", "--rank", "many"], "--rank: it can't be 'many'"),
         (["test", "x", "--checkpoint", "y", "--strengths", ""], "--strengths: it is empty"),

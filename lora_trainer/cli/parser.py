@@ -53,7 +53,7 @@ def _given(text: str) -> str:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"it can't be {text[:40]!r}; give a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"it can't be {text[:40]!r}; give a whole number of at least 1")
     return int(text)
 
 

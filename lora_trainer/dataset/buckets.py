@@ -82,7 +82,7 @@ def _place_without_upscaling(size: Size, resolution: Size, steps: int) -> Placem
         resized = _shrunk(size, resolution[0] * resolution[1], steps)
     bucket = (resized[0] // steps * steps, resized[1] // steps * steps)
     if not all(bucket):
-        coarse = 16 < steps and 4 * steps > min(resolution)
+        coarse = steps > 16 and 4 * steps > min(resolution)
         at = "" if resized == size or coarse else f", {resized[0]}x{resized[1]} px at the training resolution"
         remedy = "set bucket_reso_steps to 16" if coarse else "crop or replace it"
         raise DatasetError(

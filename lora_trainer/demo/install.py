@@ -66,7 +66,7 @@ def install(models_dir: Path) -> Path:
         raise ValueError(f"{CONFIG} has {count} lines with the tokenizer's folder, expected one")
     for path, same in ((target, _same_bytes), (config, _same_but_for_the_folder)):
         if path.exists() and not same(path):
-            raise FileError(f"{path} is there already with other contents; move it away or rename it, then try again.")
+            raise FileError(f"{path} already exists with other contents; move it away or rename it, then try again.")
     if not target.exists():
         with replaced(target) as temporary:
             shutil.copyfile(CHECKPOINT, temporary)

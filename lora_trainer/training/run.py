@@ -90,7 +90,7 @@ def check_name(request: RunRequest, lora_dir: Path) -> None:
     name = request.name
     problem = name_problem(name, FORBIDDEN_IN_NAMES)
     if not problem and (name.lower() in SHARED_FOLDERS or (request.output / name).resolve() == lora_dir.resolve()):
-        problem = "the output folder has a folder of that name for something else"
+        problem = "the output folder needs that name for another folder"
     if problem or name.lower() == "none":
         problem = problem or "it is reserved"
         raise ConfigError(f"The name {quoted(name)} can't be used: {problem}. Use letters, digits, - and _.")
