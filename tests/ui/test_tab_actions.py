@@ -196,7 +196,7 @@ def test_a_file_that_has_not_arrived_is_not_copied(desk: Desk, job: FakeJob, pho
 @pytest.mark.parametrize(
     ("trigger", "repeats", "sentence"),
     [("", 10, "trigger word is missing"), ("a/b", 10, "/ can't be used"), ("..", 10, "begins or ends with"),
-     ("con", 10, "Windows keeps"), ("x" * 230, 10, "too long"),
+     ("con", 10, "Windows reserves"), ("x" * 230, 10, "too long"),
      ("x", 0, "Repeats"), ("x", "many", "Repeats"), ("x", "", "Repeats")],
 )  # fmt: skip
 def test_copies_that_are_refused(tmp_path: Path, photos: Path, trigger: str, repeats: object, sentence: str) -> None:
@@ -397,7 +397,7 @@ def test_the_practice_project_replaces_nothing(desk: Desk, job: FakeJob, tmp_pat
     job.host.models = tmp_path
     (tmp_path / name).write_bytes(b"somebody's own")
     answer = practice.install(desk, page(desk))
-    assert f"{name} is there already with other contents" in answer.html["practice_answer"] and not answer.values
+    assert f"{name} already exists with other contents" in answer.html["practice_answer"] and not answer.values
     assert (tmp_path / name).read_bytes() == b"somebody's own" and job.host.refreshed == 0
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("tiny")] == [name]
 
