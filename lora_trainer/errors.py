@@ -60,6 +60,14 @@ class HostBusyError(LoraTrainerError):
     """The host can't lend its model now, for instance because another run holds it."""
 
 
+class NameTakenError(ConfigError):
+    """Something of that name is there already; ``choices`` are the ways to go on, as the options that choose them."""
+
+    def __init__(self, sentence: str, choices: tuple[str, ...] = ()) -> None:
+        super().__init__(sentence)
+        self.choices = choices  # of "resume", "overwrite", "resume+overwrite"
+
+
 def shortened(text: str, most: int = LONGEST) -> str:
     """A text as one line of a message: white space folded, what can't be written replaced, the middle left out."""
     line = " ".join(text.split()) if len(text) < 10 * most else text

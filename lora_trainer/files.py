@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,6 +60,20 @@ def replaced(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the refusal above is what counts
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, names: str, age: float = 0.0) -> None:
+    """Remove the temporary files that :func:`replaced` leaves when its process is killed.
+
+    Args:
+        names: pattern of the names of the files that were to be written.
+        age: seconds since they were last written to; younger ones may be somebody's who is at work.
+    """
+    pattern = re.compile(rf"\.(?:{names})\.[0-9a-f]{{8}}\.tmp")
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):  # gone, or somebody else's
+            if pattern.fullmatch(path.name) and time.time() - path.stat().st_mtime >= age:
+                path.unlink()
 
 
 def _refusal(path: Path, reason: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Sequence
 
 from lora_trainer.cli.parser import build_parser
-from lora_trainer.cli.terminal import complain, replace_unknown_characters
-from lora_trainer.errors import HostBusyError, LoraTrainerError, TrainingDivergedError
+from lora_trainer.cli.terminal import complain, leave_stdout, replace_unknown_characters
+from lora_trainer.errors import HostBusyError, LoraTrainerError, NameTakenError, TrainingDivergedError
 
 DONE, FAILED, WRONG_INPUT, ABORTED = 0, 1, 2, 130
 FAILURES = (TrainingDivergedError, HostBusyError)  # the others say that something given is wrong
@@ -32,13 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoraTrainerError as error:
         if args.debug:
             raise
-        complain(str(error))
+        complain(str(error) + _options(error))
         return FAILED if isinstance(error, (RunFailedError, *FAILURES)) else WRONG_INPUT
     except KeyboardInterrupt:
         complain("Aborted.")
         return ABORTED
-    except BrokenPipeError:  # whoever read our output has gone, for instance `head`
-        sys.stderr.close()  # or the interpreter complains about the pipe while it ends
+    except SystemExit as exit:  # a library that gives up
+        complain(f"Something ended the program ({exit.code}); --debug shows where.")
+        if args.debug:
+            raise
+        return FAILED
+    except BrokenPipeError:  # whoever read our output has gone, for instance `head`; there was nothing else to do
+        leave_stdout()
         return DONE
     except Exception as error:
         if args.debug:
@@ -46,6 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = " ".join(str(error).split()) or "no reason given"
         complain(f"{type(error).__name__}: {reason} (unexpected; --debug shows the full trace)")
         return FAILED
+
+
+def _options(error: LoraTrainerError) -> str:
+    """What to type for the choices that there are."""
+    words = {
+        "resume": "--resume continues it", "overwrite": "--overwrite replaces what is there",
+        "resume+overwrite": "--resume --overwrite allows it",
+    }  # fmt: skip
+    choices = error.choices if isinstance(error, NameTakenError) else ()
+    return f" ({', '.join(words[choice] for choice in choices)})" if choices else ""
 
 
 def _set_up_messages(debug: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_trainer.cli.terminal import ProgressBar, duration, say, stop_on_signals
+from lora_trainer.cli.terminal import ProgressBar, duration, leave_stdout, say, status_after, stop_on_signals
 from lora_trainer.errors import ConfigError, quoted
 from lora_trainer.evaluation.events import TestedImage, TestFinished
 from lora_trainer.evaluation.lora_file import read_metadata
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from lora_trainer.hosts.base import Host
 
 
-def run_test(args: argparse.Namespace) -> None:
+def run_test(args: argparse.Namespace) -> int:
     """Test a LoRA file."""
     from lora_trainer.hosts.standalone.host import DiffusersHost
 
     metadata = read_metadata(args.lora)
     plan = read_plan(args.lora, given_values(args))
     token = CancelToken()
-    with stop_on_signals(token):
+    with stop_on_signals(token) as came:
         host = DiffusersHost(
             args.checkpoint,
             args.lora.parent,
@@ -42,6 +42,7 @@ def run_test(args: argparse.Namespace) -> None:
             zero_terminal_snr=True if metadata.get("ss_zero_terminal_snr") == "True" else None,
         )
         test_and_tell(host, args.lora, (args.output or Path("output")) / args.lora.stem, token, plan)
+    return status_after(came)
 
 
 def trained_prediction(metadata: Mapping[str, str]) -> PredictionType | None:
@@ -79,10 +80,20 @@ def test_and_tell(
     host: Host, lora: Path, folder: Path, token: CancelToken, plan: TestPlan | None = None
 ) -> TestFinished:
     """Test with progress on the terminal; says where the pages are."""
+    from lora_trainer.cli import RunFailedError
+
+    try:
+        return _test_and_tell(host, lora, folder, token, plan or read_plan(lora, {}))
+    except BrokenPipeError as error:
+        leave_stdout()
+        raise RunFailedError(f"Nobody reads the output any more: the test of {lora.name} was broken off.") from error
+
+
+def _test_and_tell(host: Host, lora: Path, folder: Path, token: CancelToken, plan: TestPlan) -> TestFinished:
     progress, started = ProgressBar(), time.monotonic()
     finished: TestFinished | None = None
     pictures: list[TestedImage] = []
-    for event in test_lora(host, lora, plan or read_plan(lora, {}), folder, token):
+    for event in test_lora(host, lora, plan, folder, token):
         if isinstance(event, TestedImage):
             pictures.append(event)
             progress.update("Test image", event.done, event.total)

@@ -6,11 +6,12 @@ import io
 import math
 import os
 import shutil
+import signal as signals
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from signal import SIGINT, SIGTERM, getsignal, signal
+from contextlib import contextmanager, suppress
+from signal import SIG_IGN, SIGINT, SIGTERM, getsignal, signal
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,9 @@ def say(text: str = "") -> None:
 def complain(text: str) -> None:
     """A line on stderr, from every process: the others' errors would be lost otherwise."""
     prefix = "" if is_first_process() else f"[process {os.environ['RANK']}] "
-    sys.stderr.write(f"{prefix}{' '.join(text.split())}\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # the terminal may be gone; the exit status says it, too
+        sys.stderr.write(f"{prefix}{' '.join(text.split())}\n")
+        sys.stderr.flush()
 
 
 def duration(seconds: float) -> str:
@@ -100,30 +102,49 @@ class ProgressBar:
 
 
 ECHO = 5.0  # seconds in which the launcher of several processes passes on a Ctrl-C that they had from the terminal
+GO_AWAY = (SIGINT, SIGTERM, *(getattr(signals, name) for name in ("SIGHUP", "SIGBREAK") if hasattr(signals, name)))
 
 
 @contextmanager
-def stop_on_signals(token: CancelToken) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) asks for a tidy end, the second one aborts."""
+def stop_on_signals(token: CancelToken) -> Iterator[list[int]]:
+    """The first Ctrl-C (or SIGTERM, or the terminal's end) asks for a tidy end, a second Ctrl-C doesn't wait for it.
+
+    Gives the numbers of the signals that came. One that was to be ignored (``nohup``) still is.
+    """
     asked = 0.0
+    came: list[int] = []
     echo = ECHO if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if token.cancelled:
+        if came:
             if time.monotonic() - asked < echo:
                 return
-            raise KeyboardInterrupt
+            token.abort()
         asked = time.monotonic()
+        came.append(number)
         token.cancel()
         if is_first_process():  # not through sys.stdout, which may be in the middle of a line
-            os.write(2, b"\nStopping after this step, then saving. Ctrl-C again aborts without saving.\n")
+            with suppress(OSError):  # the terminal may be what has gone
+                os.write(2, b"\nStopping after this step, then saving. Ctrl-C again doesn't wait for the step.\n")
 
-    before = {number: getsignal(number) for number in (SIGINT, SIGTERM)}
-    for number in before:
-        signal(number, ask)
+    before = {number: getsignal(number) for number in GO_AWAY}
+    for number, handler in before.items():
+        if number in (SIGINT, SIGTERM) or handler is not SIG_IGN:
+            signal(number, ask)
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal(number, handler)
+
+
+def status_after(came: list[int]) -> int:
+    """The exit status of what these signals ended tidily: a stop by Ctrl-C is what was asked for, the others aren't."""
+    return 128 + came[0] if came and came[0] != SIGINT else 0
+
+
+def leave_stdout() -> None:
+    """Nobody reads what we write there: nothing more is to be written, not even when the interpreter ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_trainer.cli.settings import given_or, read_settings, typed_paths
-from lora_trainer.cli.terminal import ProgressBar, duration, is_first_process, say, stop_on_signals
-from lora_trainer.errors import ConfigError, LoraTrainerError
+from lora_trainer.cli.terminal import (
+    ProgressBar,
+    duration,
+    is_first_process,
+    leave_stdout,
+    say,
+    status_after,
+    stop_on_signals,
+)
+from lora_trainer.errors import ConfigError, FileError, LoraTrainerError
 from lora_trainer.training.events import (
     CancelToken,
     Event,
@@ -43,12 +53,24 @@ class Reader:
     sample: Image | None = None  # the latest
     first_step: int = 0
     step_started: float = 0.0
+    unread: bool = False  # nobody reads our output any more
 
-    def read(self, events: Iterable[Event]) -> None:
-        """Follow a run to its end."""
+    def read(self, events: Iterable[Event], token: CancelToken) -> None:
+        """Follow a run to its end. If nobody reads our output any more, it is asked to save and end."""
         for event in events:
-            self.show(event)
+            if not self._showed(event):
+                self.unread = True
+                token.cancel()
         self.progress.clear()
+
+    def _showed(self, event: Event) -> bool:
+        """Show an event; False if there is nobody to read it: a closed pipe, or a terminal that has gone."""
+        try:
+            self.show(event)
+        except OSError:
+            leave_stdout()
+            return False
+        return True
 
     def show(self, event: Event) -> None:
         """One event."""
@@ -56,6 +78,7 @@ class Reader:
             self.progress.update(event.what.capitalize(), event.done, event.total)
         elif isinstance(event, Started):
             self.started, self.first_step, self.step_started = event, event.step, time.monotonic()
+            self.saved += event.before.saved
             resumed = f", from step {event.step}" if event.step else ""
             self.progress.note(
                 f"Training {event.modules} modules ({event.parameters:,} parameters) on {event.images} images: "
@@ -80,6 +103,17 @@ class Reader:
             self.progress.note(f"Note: {event.text}")
         elif isinstance(event, Finished):
             self.finished = event
+            for text in event.notices:
+                if text not in self.notices:
+                    self.show(Notice(text))
+
+    def unread_end(self) -> str:
+        """What became of a run whose output nobody reads."""
+        end = self.finished
+        if end is None or end.path is None:
+            return "Nobody reads the output any more, so it stopped; nothing was trained."
+        how = f"stopped after step {end.step} of {end.steps}" if end.stopped else f"all {end.steps} steps were done"
+        return f"Nobody reads the output any more: {how}, and {end.path} is saved; --resume goes on from there."
 
     def summary(self, seconds: float) -> None:
         """What came of it."""
@@ -96,7 +130,7 @@ class Reader:
             say(f"Done: {steps} steps in {duration(seconds)}.")
         size = end.path.stat().st_size / 1e6 if end.path.is_file() else 0.0
         say(f"LoRA: {end.path} ({size:.1f} MB, {self.started.modules} modules)")
-        others = [path.name for path in self.saved if path != end.path and path.is_file()]
+        others = [path.name for path in dict.fromkeys(self.saved) if path != end.path and path.is_file()]
         if others:
             say(f"Also saved: {', '.join(others)}")
         say(f"Images: {self.started.images} used, {self.started.skipped} skipped")
@@ -151,12 +185,12 @@ def open_host(places: Places, config: RunConfig) -> DiffusersHost:
     )
 
 
-def run_train(args: argparse.Namespace) -> None:
-    """Train, and test the result if asked to."""
+def run_train(args: argparse.Namespace) -> int:
+    """Train, and test the result if asked to; the exit status."""
     config, fields, notices = read_settings(args)
     places = find_places(args, fields)
     token = CancelToken()
-    with stop_on_signals(token):
+    with stop_on_signals(token) as came:
         host = open_host(places, config)
         if fields:
             notices += _on_fields(fields, host)
@@ -166,6 +200,7 @@ def run_train(args: argparse.Namespace) -> None:
             from lora_trainer.cli.evaluate import test_and_tell
 
             test_and_tell(host, lora, places.output / places.name, token)
+    return status_after(came)
 
 
 def _on_fields(fields: dict[str, Any], host: DiffusersHost) -> list[str]:
@@ -189,26 +224,38 @@ def train_and_tell(
 ) -> Reader:
     """Train with progress on the terminal and a summary at the end."""
     from lora_trainer.cli import RunFailedError
-    from lora_trainer.evaluation.publish import publish
     from lora_trainer.training.run import RunRequest, train
 
     reader = Reader()
-    for line in notices:
-        reader.show(Notice(line))
     started = time.monotonic()
     request = RunRequest(places.name, places.dataset, config, places.output, resume, overwrite, typed)
     try:
-        reader.read(train(host, request, token))
+        with closing(train(host, request, token)) as events:  # whatever breaks us off, it saves first
+            reader.read(chain(map(Notice, notices), events), token)
     except LoraTrainerError as error:
         reader.progress.clear()
         if reader.started is not None and type(error).__name__ != "TrainingDivergedError":
             raise RunFailedError(str(error)) from error
         raise
+    told = _publish(reader, host)
+    if reader.unread:
+        raise RunFailedError(reader.unread_end())
     reader.summary(time.monotonic() - started)
-    if reader.finished is not None and reader.finished.path and is_first_process():
-        for notice in publish(
-            host, reader.finished.path, sample=reader.sample, modules=reader.started.modules if reader.started else 0
-        ):
-            say(f"Note: {notice}")
+    for notice in told:
+        say(f"Note: {notice}")
+    if reader.finished is not None and reader.finished.path:
         say(f"Log and resume state: {places.output / places.name}")
     return reader
+
+
+def _publish(reader: Reader, host: DiffusersHost) -> Sequence[str]:
+    """Write the card of what was trained; what the user should know of it."""
+    from lora_trainer.evaluation.publish import publish
+
+    if reader.finished is None or reader.finished.path is None or not is_first_process():
+        return ()
+    modules = reader.started.modules if reader.started else 0
+    try:
+        return tuple(publish(host, reader.finished.path, sample=reader.sample, modules=modules))
+    except FileError as error:
+        return (str(error),)

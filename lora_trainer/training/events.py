@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as Flag
@@ -21,6 +23,15 @@ class Preparing:
 
 
 @dataclass(frozen=True)
+class Before:
+    """What a resumed run brings along."""
+
+    losses: tuple[tuple[int, float], ...] = ()  # of each step that it had done
+    saved: tuple[Path, ...] = ()  # LoRA files
+    samples: tuple[tuple[int, Path, str], ...] = ()  # step, picture, prompt
+
+
+@dataclass(frozen=True)
 class Started:
     """The loop begins (or resumes at ``step`` > 0)."""
 
@@ -31,6 +42,7 @@ class Started:
     modules: int  # LoRA modules that are trained
     parameters: int
     skipped: int = 0  # files of the dataset that can't be used
+    before: Before = Before()  # what a resumed run had come to
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,8 @@ class CancelToken:
     """
 
     _flag: Flag = field(default_factory=Flag)
+    _whole: bool = False
+    _aborted: bool = False
 
     def cancel(self) -> None:
         """Ask for the end."""
@@ -105,3 +119,25 @@ class CancelToken:
     def cancelled(self) -> bool:
         """Whether the end was asked for."""
         return self._flag.is_set()
+
+    def abort(self) -> None:
+        """Break off now, not at the next step; for the main thread's signal handler.
+
+        Raises:
+            KeyboardInterrupt: here, or as soon as :meth:`whole` ends.
+        """
+        self.cancel()
+        self._aborted = True
+        if not self._whole:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What must not be broken off in its middle: weights, optimiser and position go together."""
+        self._whole = True
+        try:
+            yield
+        finally:
+            self._whole = False
+        if self._aborted:
+            raise KeyboardInterrupt

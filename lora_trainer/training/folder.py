@@ -5,27 +5,41 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lora_trainer.errors import FileError
-from lora_trainer.files import check_writable, parse_json, read_object, write_json, write_text
+from lora_trainer.files import check_writable, parse_json, read_object, remove_leftovers, write_json, write_text
 from lora_trainer.training.events import StepDone
 
 log = logging.getLogger(__name__)
+
+
+LONG_AGO = 3600.0  # seconds; nothing takes that long to be written
+REPORTS = ("report.json", "report.html", "strength.png", "integration.png", "epochs.png")
+SAMPLE = r"step\d{6}_\d{2}\.png"
 
 
 class RunFolder:
     """Paths and writers of ``<output>/NAME/``."""
 
     def __init__(self, output: Path, name: str) -> None:
+        self.name = name
         self.path = output / name
         self.cache = output / "cache"  # shared by all runs of this output folder
         self.state = self.path / "state" / "state.pt"
         self.samples = self.path / "samples"
         self.log = self.path / "log.jsonl"
         self.run = self.path / "run.json"
+        self.lock = self.path / ".lock"
+
+    @property
+    def has_state(self) -> bool:
+        """Whether there is a run that can be continued."""
+        return self.state.is_file() or previous(self.state).is_file()
 
     def prepare(self) -> None:
         """Make the folder; found unwritable here rather than after an hour.
@@ -35,12 +49,50 @@ class RunFolder:
         """
         check_writable(self.path, "output folder")
 
-    def start_log(self, step: int) -> None:
-        """Keep the log's lines up to ``step``: a crash may have logged steps that the state doesn't know."""
-        lines = (
-            self.log.read_text(encoding="utf-8", errors="replace").splitlines() if step and self.log.is_file() else []
-        )
-        write_text(self.log, "".join(line + "\n" for line in lines if _step_of(line) <= step))
+    def results(self) -> list[Path]:
+        """What a run and its test leave for people to look at."""
+        found = [self.path / name for name in REPORTS]
+        return [path for path in found if path.is_file()] + self._samples()
+
+    def forget(self) -> None:
+        """Take away what a run that is replaced has left, so that it isn't taken for a part of the new one."""
+        for path in [self.state, previous(self.state), *self._samples()]:
+            with suppress(OSError):
+                path.unlink()
+
+    def set_state_aside(self) -> None:
+        """The newest state is damaged: keep it from taking the place of the one before."""
+        with suppress(OSError):
+            self.state.replace(self.state.with_name("damaged.pt"))
+
+    def sweep(self, lora_dir: Path) -> None:
+        """Remove the half-written files of killed runs of this name, and older ones of any kind in our own folders."""
+        own = re.escape(self.name)
+        remove_leftovers(lora_dir, rf"{own}(-\d{{6}}|-step\d{{8}})?\.safetensors")
+        for folder in (self.path, self.state.parent, self.samples):
+            remove_leftovers(folder, r"run\.json|log\.jsonl|state\.pt|step\d{6}_\d{2}\.png")
+        remove_leftovers(lora_dir, rf"{own}\.(json|png)", LONG_AGO)  # a test may be writing these just now
+        for folder in (self.path, self.cache / "latents", self.cache / "captions"):
+            remove_leftovers(folder, ".+", LONG_AGO)
+
+    def _samples(self) -> list[Path]:
+        return sorted(path for path in self.samples.glob("step*.png") if re.fullmatch(SAMPLE, path.name))
+
+    def samples_until(self, step: int) -> list[tuple[int, int, Path]]:
+        """The samples that the run has made so far: step, number of the prompt, file."""
+        found = [(int(path.name[4:10]), int(path.name[11:13]), path) for path in self._samples()]
+        return [row for row in found if row[0] <= step]
+
+    def start_log(self, step: int) -> list[tuple[int, float]]:
+        """Keep the log's lines up to ``step``: a crash may have logged steps that the state doesn't know.
+
+        Returns:
+            The loss of each of these steps.
+        """
+        points = [(line, *_point(line)) for line in self._log_lines()] if step else []
+        kept = [row for row in points if row[1] <= step]
+        write_text(self.log, "".join(line + "\n" for line, _, _ in kept))
+        return [(int(at), loss) for _, at, loss in kept if math.isfinite(loss)]
 
     def append_log(self, done: StepDone) -> None:
         """Add one line for a step. A line that can't be written is left out: the run is worth more."""
@@ -50,6 +102,22 @@ class RunFolder:
                 file.write(json.dumps(values) + "\n")
         except OSError as error:
             log.warning("Step %d isn't in %s: %s", done.step, self.log, error.strerror)
+
+    def last_step(self) -> int | None:
+        """The last step that was logged."""
+        steps = [step for step, _ in map(_point, self._log_lines()) if math.isfinite(step)]
+        return int(steps[-1]) if steps else None
+
+    def planned_steps(self) -> int:
+        """How many steps the run was to have; 0 if that isn't known."""
+        steps = self._recorded().get("steps")
+        return steps if isinstance(steps, int) else 0
+
+    def sessions(self) -> set[str] | None:
+        """The sessions that the run's LoRA files name; None where version 0.1 began it, which didn't record them."""
+        facts = self._recorded()
+        sessions = facts.get("sessions")
+        return None if facts and sessions is None else {str(one) for one in sessions or []}
 
     def read_run(self) -> dict[str, Any]:
         """What :meth:`write_run` recorded.
@@ -63,13 +131,31 @@ class RunFolder:
         """Record the full configuration, versions, seeds and the base model."""
         write_json(self.run, facts)
 
+    def _recorded(self) -> dict[str, Any]:
+        """What :meth:`write_run` recorded, as far as it can be read."""
+        try:
+            return read_object(self.run)
+        except FileError:
+            return {}
 
-def _step_of(line: str) -> float:
-    """The step of a log line; infinite for one that was torn by a crash."""
+    def _log_lines(self) -> list[str]:
+        """The log; a byte that is no text spoils its own line only."""
+        return self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.is_file() else []
+
+
+def previous(state: Path) -> Path:
+    """Where the state before this one is kept."""
+    return state.with_name("previous.pt")
+
+
+def _point(line: str) -> tuple[float, float]:
+    """Step and loss of a log line; the step is infinite if a crash or a bad disk spoilt the line."""
     try:
-        return float(parse_json(line, "a line")["step"])
+        values = parse_json(line, "a line")
+        step, loss = float(values["step"]), values["loss"]
+        return (abs(step), math.nan if loss is None else float(loss))  # a loss that wasn't finite is null
     except (FileError, ValueError, KeyError, TypeError, OverflowError):
-        return math.inf
+        return math.inf, math.nan
 
 
 def _finite(value: Any) -> Any:

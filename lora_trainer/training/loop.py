@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 from lora_trainer.dataset.batches import plan_epoch
-from lora_trainer.errors import LoraTrainerError
 from lora_trainer.training.diagnosis import not_finite
-from lora_trainer.training.events import CancelToken, Event, Started
+from lora_trainer.training.events import CancelToken, Event, Notice, Started
 from lora_trainer.training.step import training_step
 
 if TYPE_CHECKING:
     from lora_trainer.training.session import Session
 
+log = logging.getLogger(__name__)
 
-def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
+
+def training_loop(run: Session, token: CancelToken) -> Generator[Event, None, None]:
     """Train until the last step or until the token is cancelled; at every event the model is the host's.
 
     The LoRA's hooks and the recomputation are on only while a step is computed. Whoever reads the events may therefore
     pause, generate with the model, or close this generator between any two of them. Whatever ends it before its time
-    (NaN, memory, an image that vanished, a reader that gives up), what was trained so far is saved.
+    (NaN, memory, an image that vanished, Ctrl-C, a reader that gives up), what was trained so far is saved and told.
 
     Raises:
         TrainingDivergedError: loss or gradients are NaN or infinite; they weren't applied.
@@ -30,8 +32,13 @@ def training_loop(run: Session, token: CancelToken) -> Iterator[Event]:
     """
     try:
         yield from _steps(run, token)
-    except (LoraTrainerError, RuntimeError, OSError, GeneratorExit):
-        run.rescue()
+    except GeneratorExit:  # nobody listens any more
+        for event in run.rescue():
+            if isinstance(event, Notice):
+                log.warning(event.text)
+        raise
+    except BaseException:
+        yield from run.rescue()
         raise
 
 
@@ -39,7 +46,7 @@ def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
     at, config, processes, update = run.position, run.config, run.processes, run.update
     trained = sum(parameter.numel() for parameter in update.parameters)
     skipped = len(run.dataset.skipped)
-    yield Started(at.step, run.steps, run.epochs, run.images, len(run.network.modules), trained, skipped)
+    yield Started(at.step, run.steps, run.epochs, run.images, len(run.network.modules), trained, skipped, run.before)
     if at.step == 0 and not token.cancelled:
         yield from run.sample(first=True)
     stopped = False
@@ -66,11 +73,14 @@ def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
             norm = update.clip()
             if not math.isfinite(norm) and update.overflow_is_final:
                 raise not_finite(run, group, "gradient")
-            rates = update.apply()
-            if config.network.scale_weight_norms:
-                run.network.scale_weight_norms(config.network.scale_weight_norms)
-            at.record(loss)
-            done = run.report(loss, rates, norm, time.perf_counter() - started)
+            with token.whole():
+                run.torn = True
+                rates = update.apply()
+                if config.network.scale_weight_norms:
+                    run.network.scale_weight_norms(config.network.scale_weight_norms)
+                at.record(loss)
+                run.torn = False
+                done = run.report(loss, rates, norm, time.perf_counter() - started)
             yield done
             yield from run.after_step(epoch_ended=at.group == groups)
         if at.group == groups and at.step < run.steps:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from lora_trainer.errors import LoraTrainerError
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +67,21 @@ class Processes:
         from accelerate.utils import broadcast_object_list
 
         return broadcast_object_list([value])[0]
+
+    def main_first(self, work: Callable[[], object]) -> None:
+        """The main process does this while the others wait; what keeps it from doing so ends them, too."""
+        if self.world == 1:
+            work()
+            return
+        problem: LoraTrainerError | None = None
+        if self.is_main:
+            try:
+                work()
+            except LoraTrainerError as error:
+                problem = error
+        problem = self.from_main(problem)
+        if problem is not None:
+            raise problem
 
     def gather(self, values: list[T]) -> list[T]:
         """The concatenation of all processes' lists, in all processes."""

@@ -63,8 +63,10 @@ def identity(config: RunConfig, dataset: Dataset, info: ModelInfo, processes: Pr
 def run_facts(name: str, path: Path, session: Session) -> dict[str, Any]:
     """The content of run.json."""
     info, dataset = session.model.info, session.dataset
+    sessions = {session.saver.session} | ((session.folder.sessions() or set()) if session.first_step else set())
     return {
         "name": name,
+        "sessions": sorted(sessions),  # what its LoRA files name as their origin
         "dataset": str(path),
         "config": session.config.to_dict(),
         "steps": session.steps,

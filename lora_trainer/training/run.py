@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from lora_trainer.training.classes import check_paths
 from lora_trainer.training.events import CancelToken, Event, Notice, Saved
 from lora_trainer.training.feed import Feed
 from lora_trainer.training.folder import RunFolder
+from lora_trainer.training.lock import held
 from lora_trainer.training.loop import training_loop
 from lora_trainer.training.objective import make_objective
 from lora_trainer.training.precision import check_precision
@@ -29,6 +31,7 @@ from lora_trainer.training.saver import Saver
 from lora_trainer.training.session import Session
 from lora_trainer.training.state import load_state
 from lora_trainer.training.step import make_update
+from lora_trainer.training.taken import check_taken
 
 FORBIDDEN_IN_NAMES = IMPOSSIBLE + ","  # the prompt syntax <lora:NAME:w> ends a name there
 SHARED_FOLDERS = ("cache", "datasets", "settings")  # in the output folder, beside the runs
@@ -47,7 +50,7 @@ class RunRequest:
     typed: frozenset[str] = frozenset()  # class paths that were typed on the command line, by the user who runs them
 
 
-def train(host: Host, request: RunRequest, token: CancelToken | None = None) -> Iterator[Event]:
+def train(host: Host, request: RunRequest, token: CancelToken | None = None) -> Generator[Event, None, None]:
     """Train; the host has its model back, unchanged, at the end and whenever this generator is closed.
 
     At every event the model carries nothing of ours (see :func:`lora_trainer.training.loop.training_loop`).
@@ -57,32 +60,68 @@ def train(host: Host, request: RunRequest, token: CancelToken | None = None) -> 
     """
     token = token or CancelToken()
     processes = Processes()
-    check_name(request, host.lora_dir)
     told = check_paths(request.config, request.typed)
     folder = RunFolder(request.output, request.name)
+    with ExitStack() as stack:
+        processes.main_first(lambda: stack.enter_context(_claimed(request, host.lora_dir, folder)))
+        yield from _train(host, request, token, folder, processes, told)
+
+
+@contextmanager
+def _claimed(request: RunRequest, lora_dir: Path, folder: RunFolder) -> Iterator[None]:
+    """The name, for this run alone; what killed runs of this name left half written is gone."""
+    check_syntax(request, lora_dir)
     folder.prepare()
-    check_writable(host.lora_dir, "LoRA folder")
+    check_writable(lora_dir, "LoRA folder")
+    with held(folder.lock, lora_dir / f".{request.name}.lock"):
+        check_taken(folder, lora_dir, request.config.save, request.resume, request.overwrite)
+        folder.sweep(lora_dir)
+        yield
+
+
+def _train(
+    host: Host,
+    request: RunRequest,
+    token: CancelToken,
+    folder: RunFolder,
+    processes: Processes,
+    told: list[str],
+) -> Iterator[Event]:
     dataset = scan(request.dataset, request.config.dataset, request.config.caption)
     if processes.is_main:
         yield from (Notice(text) for text in [*told, *dataset.notices, *map(str, dataset.skipped)])
     with host.take(request.config.memory.mixed_precision) as model:
         session = _open(host, request, model, dataset, folder, processes)
+        if processes.is_main:
+            yield from (Notice(text) for text in session.news)
         written: list[Path] = []
         for event in session.feed.fill():
             yield event
             if token.cancelled and processes.world == 1:  # several must agree, which they do before the first step
                 break
-        for event in training_loop(session, token):
-            if isinstance(event, Saved):
-                written.append(event.path)
-                host.refresh_loras([event.path])
-            if processes.is_main:
-                yield event
+        with closing(training_loop(session, token)) as events:  # closed here, while the model is still ours
+            for event in events:
+                if isinstance(event, Saved):
+                    written.append(event.path)
+                    host.refresh_loras([event.path])
+                if processes.is_main:
+                    yield event
     host.refresh_loras(written)
 
 
 def check_name(request: RunRequest, lora_dir: Path) -> None:
     """Refuse a name that can't be used in ``<lora:NAME:w>`` or is taken.
+
+    Raises:
+        ConfigError: in one sentence.
+    """
+    check_syntax(request, lora_dir)
+    folder = RunFolder(request.output, request.name)
+    check_taken(folder, lora_dir, request.config.save, request.resume, request.overwrite)
+
+
+def check_syntax(request: RunRequest, lora_dir: Path) -> None:
+    """Refuse a name that can't be used in ``<lora:NAME:w>``, as a file's, or as that of the run's folder.
 
     Raises:
         ConfigError: in one sentence.
@@ -94,9 +133,6 @@ def check_name(request: RunRequest, lora_dir: Path) -> None:
     if problem or name.lower() == "none":
         problem = problem or "it is reserved"
         raise ConfigError(f"The name {quoted(name)} can't be used: {problem}. Use letters, digits, - and _.")
-    target = lora_dir / f"{name}.safetensors"
-    if target.exists() and not (request.resume or request.overwrite):
-        raise ConfigError(f"{target} exists already. Choose another name, resume that run, or have it replaced.")
 
 
 def _open(
@@ -136,14 +172,25 @@ def _open(
         steps=steps,
         epochs=epochs,
         identity=identity(config, dataset, info, processes),
-        notices=[*dataset.notices, *map(str, dataset.skipped), *network.notices],
+        notices=[*dataset.notices, *map(str, dataset.skipped)],
     )
+    session.news, older = list(network.notices), False
     if request.resume:
-        session.position = load_state(folder.state, network, session.parts(), session.identity)
+        session.position, used = load_state(folder.state, network, session.parts(), session.identity)
+        session.first_step, older = session.position.step, used != folder.state
+        if older:
+            session.news.append(
+                f"{folder.state} is damaged or missing: going on from {used}, step {session.first_step}."
+            )
+    session.notices += session.news
     processes.wait()
     if processes.is_main:
-        folder.start_log(session.position.step)
-        folder.write_run(run_facts(request.name, request.dataset, session))
+        if older:
+            folder.set_state_aside()
+        session.facts = run_facts(request.name, request.dataset, session)
+        session.replacing = request.overwrite and not request.resume
+        if not session.replacing:
+            session.begin_folder()
     return session
 
 

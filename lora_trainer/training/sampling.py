@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -104,6 +104,10 @@ class Sampler:
         if every.sample_every_n_epochs:  # sd-scripts: epochs win over steps
             return epoch_ended and epoch % every.sample_every_n_epochs == 0
         return bool(every.sample_every_n_steps) and step % every.sample_every_n_steps == 0
+
+    def present(self, made: Sequence[tuple[int, int, Path]]) -> tuple[tuple[int, Path, str], ...]:
+        """Samples of before, with their prompts."""
+        return tuple((step, path, self.requests[n].prompt) for step, n, path in made if n < len(self.requests))
 
     def make(self, model: TakenModel, network: LoraNetwork, step: int) -> Iterator[Event]:
         """Generate and save each picture; one that fails is a notice and never ends the training."""

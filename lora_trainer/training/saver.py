@@ -28,6 +28,11 @@ class Saver:
     is_main: bool
     _events: list[Event] = field(default_factory=list)
 
+    @property
+    def session(self) -> str:
+        """What the files name as their origin."""
+        return self.metadata(self.name, Position())["ss_session_id"]
+
     def path(self, suffix: str = "") -> Path:
         """Where the file of this suffix goes."""
         return self.lora_dir / f"{self.name}{suffix}.safetensors"
@@ -53,6 +58,11 @@ class Saver:
             self._drop(self.path(f"-step{old:08d}"), at)
         return path
 
+    def present(self, at: Position) -> tuple[Path, ...]:
+        """What the run has saved until this position and is still there."""
+        paths = [*(self.lora_dir / name for name in at.saved), self.path()]
+        return tuple(path for path in paths if path.is_file())
+
     def events(self) -> Iterator[Event]:
         """The events of what was written since the last call."""
         events, self._events = self._events, []
@@ -63,7 +73,7 @@ class Saver:
             return path
         tensors = network.state_dict(DTYPES[self.config.save_precision])
         write_lora(path, tensors, self.metadata(path.stem, at))
-        if not final:
+        if not final and path.name not in at.saved:
             at.saved.append(path.name)
         self._events.append(Saved(path, at.step, at.epoch, final))
         return path

@@ -21,7 +21,7 @@ from lora_trainer.errors import FileError, LoraTrainerError
 from lora_trainer.hosts.base import TakenModel
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.checkpointing import checkpoint_blocks
-from lora_trainer.training.events import Event, Finished, Notice, StepDone
+from lora_trainer.training.events import Before, Event, Finished, Notice, StepDone
 from lora_trainer.training.feed import Feed
 from lora_trainer.training.folder import RunFolder
 from lora_trainer.training.inputs import StepInputs
@@ -58,7 +58,13 @@ class Session:
     identity: dict[str, Any]
     position: Position = field(default_factory=Position)
     notices: list[str] = field(default_factory=list)
+    news: list[str] = field(default_factory=list)  # those of them that only the taken model could tell
     finished: bool = False
+    first_step: int = 0  # where it began or goes on
+    before: Before = field(default_factory=Before)
+    replacing: bool = False  # another run's folder, which is left alone until there is something to put in its place
+    facts: dict[str, Any] = field(default_factory=dict)  # run.json
+    torn: bool = False  # whether a step is half applied
     state_written: float = field(default_factory=time.monotonic)
 
     @property
@@ -111,21 +117,34 @@ class Session:
         at = self.position
         done = StepDone(at.step, self.steps, at.epoch, loss, at.average, rates, norm, seconds)
         if self.processes.is_main:
+            if self.replacing:
+                self.folder.forget()
+                self.begin_folder()
             self.folder.append_log(done)
         return done
+
+    def begin_folder(self) -> None:
+        """Make the run's folder this run's."""
+        self.replacing = False
+        losses = self.folder.start_log(self.first_step)
+        self.folder.write_run(self.facts)
+        if self.first_step:
+            samples = self.sampler.present(self.folder.samples_until(self.first_step))
+            self.before = Before(tuple(losses), self.saver.present(self.position), samples)
 
     def after_step(self, epoch_ended: bool) -> Iterator[Event]:
         """Saves and samples that are due now; the last step's save is :meth:`finish`'s."""
         at, every = self.position, self.config.save
         last = at.step >= self.steps
-        saved: Path | None = None
         notices = len(self.notices)
+        due = []
         if not last and epoch_ended and every.save_every_n_epochs and at.epoch % every.save_every_n_epochs == 0:
-            saved = self._write(self.saver.epoch)
+            due.append(self.saver.epoch)
         if not last and every.save_every_n_steps and at.step % every.save_every_n_steps == 0:
-            saved = self._write(self.saver.step)
+            due.append(self.saver.step)
+        self.notices += [f"{problem} The training goes on." for save in due if (problem := self._tried(save))]
         minutes = every.save_state_every_n_minutes
-        if saved or (not last and minutes and time.monotonic() - self.state_written > 60 * minutes):
+        if due or (not last and minutes and time.monotonic() - self.state_written > 60 * minutes):
             self.save_state(epoch_ended)
         if self.processes.is_main:
             yield from self.saver.events()
@@ -156,36 +175,63 @@ class Session:
             at = Position(at.epoch + 1, 0, at.step, list(at.losses), list(at.saved))
         try:
             save_state(self.folder.state, self.network, self.parts(), at, self.identity)
-        except FileError as error:
-            self.notices.append(f"{error} The run can't be resumed.")
+        except Exception as error:
+            self.notices.append(f"{_reason(error, self.folder.state)} The run can't be resumed.")
 
-    def save_everything(self) -> Path:
-        """The LoRA as it is now, under its final name, and the state."""
-        path = self._write(self.saver.final)
-        self.save_state(epoch_ended=self.position.group >= self.feed.groups_per_epoch)
-        return path
-
-    def _write(self, save: Callable[[LoraNetwork, Position], Path]) -> Path:
-        with averaged_weights(self.update.optimizer):
-            return save(self.network, self.position)
-
-    def rescue(self) -> None:
-        """Save what was trained so far, if anything; the reason for it is told by somebody else."""
-        if self.finished or self.position.step == 0:
-            return
-        self.update.drop_gradients()
+    def _tried(self, save: Callable[[LoraNetwork, Position], Path]) -> str:
+        """Write a LoRA file; why it couldn't be, if so. The training is worth more than any file."""
         try:
-            self.save_everything()
-        except (LoraTrainerError, RuntimeError, OSError) as error:
-            log.warning("Saving at step %d failed too: %s", self.position.step, error)
+            with averaged_weights(self.update.optimizer):
+                save(self.network, self.position)
+        except Exception as error:
+            return _reason(error, self.saver.path())
+        return ""
+
+    def rescue(self) -> list[Event]:
+        """Save what was trained so far, whatever has happened; the reason for it is told by somebody else."""
+        at = self.position
+        if self.finished or at.step == self.first_step:
+            return []
+        self.finished = True
+        self.update.drop_gradients()
+        notices = len(self.notices)
+        problem = self._tried(self.saver.final)
+        kept = self.torn and self.folder.has_state  # an earlier state is better than one with half a step in it
+        if not kept:
+            self.save_state(epoch_ended=at.group >= self.feed.groups_per_epoch)
+        if not self.processes.is_main:
+            return []
+        resumable = " The run can be resumed." if kept or len(self.notices) == notices else ""
+        told = problem or f"What was trained until step {at.step} is saved as {self.saver.path()}."
+        self.notices.append(told + resumable)
+        return [*self.saver.events(), *map(Notice, self.notices[notices:])]
 
     def finish(self, stopped: bool) -> Iterator[Event]:
-        """The last save and the closing event. Before the first step there is nothing to save, and a file to lose."""
-        if self.position.step == 0:
+        """The last save and the closing event. Before the first step there is nothing to save, and a file to lose.
+
+        Raises:
+            FileError: if the LoRA can't be written; the state is, if it can be.
+        """
+        at = self.position
+        if at.step == 0:
             yield Finished(None, 0, self.steps, stopped, tuple(self.notices))
             return
-        path = self.save_everything()
+        notices = len(self.notices)
+        problem = self._tried(self.saver.final)
+        self.save_state(epoch_ended=at.group >= self.feed.groups_per_epoch)
         self.finished = True
+        if problem:
+            resumable = f" Everything up to step {at.step} is in {self.folder.state}: resume to get the file."
+            raise FileError(problem + " ".join(self.notices[notices:] or [resumable]))
         if self.processes.is_main:
             yield from self.saver.events()
-        yield Finished(path, self.position.step, self.steps, stopped, tuple(self.notices))
+        yield Finished(self.saver.path(), at.step, self.steps, stopped, tuple(self.notices))
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Why something couldn't be written."""
+    if isinstance(error, LoraTrainerError):
+        return str(error)
+    log.debug("Writing %s failed", path, exc_info=error)
+    text = " ".join(str(error).split())[:200]
+    return f"Can't write {path}: {type(error).__name__}{f' ({text})' if text else ''}."

@@ -5,21 +5,28 @@ No generator is saved: all randomness is a function of seed, epoch and sample (:
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import pickle
+import struct
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
 from lora_trainer.errors import ConfigError, FileError, quoted
 from lora_trainer.files import replaced
+from lora_trainer.training.folder import previous
 
 if TYPE_CHECKING:
     from lora_trainer.network.network import LoraNetwork
 
 FORMAT = 1
+SEAL = b"sha256:"
 # Options that may differ between a run and its continuation: what was computed already stays valid.
 FREE_ON_RESUME = frozenset({
     "max_train_epochs", "max_train_steps", "save_precision", "save_every_n_epochs", "save_every_n_steps",
@@ -75,22 +82,78 @@ def save_state(
         "position": json.dumps(asdict(position)),
         "identity": json.dumps(identity),
     }
+    try:
+        _write(path, state)
+    except FileError:
+        if not previous(path).is_file():
+            raise
+        previous(path).unlink(missing_ok=True)  # the room for it may be what the new one needs
+        _write(path, state)
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """Write a state; the one that was there stays, as the previous one."""
     with replaced(path) as temporary:
         try:
             torch.save(state, temporary)
         except RuntimeError as error:  # its word for a disk that is full
             raise OSError(str(error).splitlines()[0]) from error
+        _seal(temporary)
+        if path.is_file():
+            path.replace(previous(path))
 
 
-def load_state(path: Path, network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any]) -> Position:
-    """Put a saved state back into freshly made objects.
+def _seal(path: Path) -> None:
+    """Put the checksum of a zip archive, which a state is, into the archive's comment, where readers don't mind it."""
+    with path.open("r+b") as file:
+        file.seek(-2, os.SEEK_END)  # the length of the comment, which ends the archive
+        length = file.tell()
+        if file.read() != bytes(2):
+            return  # not as we know it; it is still read, with the archive's own checks
+        comment = SEAL + _sha256(file, length).encode()
+        file.seek(length)
+        file.write(len(comment).to_bytes(2, "little") + comment)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _intact(path: Path) -> bool:
+    """Whether every byte is as it was written. torch itself accepts a state with a flipped bit."""
+    try:
+        with path.open("rb") as file:
+            size = len(SEAL) + 64
+            file.seek(-size - 2, os.SEEK_END)
+            end, length, tail = file.tell(), file.read(2), file.read()
+            if tail.startswith(SEAL):
+                return length == size.to_bytes(2, "little") and tail[len(SEAL) :] == _sha256(file, end).encode()
+        with zipfile.ZipFile(path) as archive:  # version 0.1 wrote no checksum, but an archive has some
+            return archive.testzip() is None
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, struct.error):
+        return False
+
+
+def _sha256(file: IO[bytes], end: int) -> str:
+    """The checksum of a file up to ``end``."""
+    found = hashlib.sha256()
+    file.seek(0)
+    while block := file.read(min(1 << 20, end - file.tell())):
+        found.update(block)
+    return found.hexdigest()
+
+
+def load_state(
+    path: Path, network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any]
+) -> tuple[Position, Path]:
+    """Put a saved state back into freshly made objects; where it is damaged, the one before it.
+
+    Returns:
+        The position, and which file it came from.
 
     Raises:
         FileError: if there is no state or it is damaged.
         ConfigError: names what differs from the run that was stopped.
     """
-    if not path.is_file():
-        raise FileError(f"There is nothing to resume: {path} doesn't exist. Start without resuming.")
+    path = _newest(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if state["format"] != FORMAT:
@@ -109,7 +172,22 @@ def load_state(path: Path, network: LoraNetwork, parts: dict[str, Any], identity
         if state["parts"][name]:  # a gradient scaler that was off has none
             part.load_state_dict(state["parts"][name])
     _apply_rates(parts["optimizer"], parts["scheduler"], rates, bases)
-    return position
+    return position, path
+
+
+def _newest(path: Path) -> Path:
+    """The newest state that is intact.
+
+    Raises:
+        FileError: if there is none.
+    """
+    states = [one for one in (path, previous(path)) if one.is_file()]
+    if not states:
+        raise FileError(f"There is nothing to resume: {path} doesn't exist. Start without resuming.")
+    intact = next((one for one in states if _intact(one)), None)
+    if intact is None:
+        raise FileError(f"The state {path} is damaged; start without resuming.")
+    return intact
 
 
 def _apply_rates(optimizer: Any, scheduler: Any, rates: list[float], bases: list[float]) -> None:

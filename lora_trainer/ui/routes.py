@@ -16,7 +16,15 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from lora_trainer.errors import ConfigError, FileError, HostBusyError, LoraTrainerError, quoted, shortened
+from lora_trainer.errors import (
+    ConfigError,
+    FileError,
+    HostBusyError,
+    LoraTrainerError,
+    NameTakenError,
+    quoted,
+    shortened,
+)
 from lora_trainer.files import parse_json
 from lora_trainer.ui.access import PAGE_KEY, Access, RefusedError, check_page, is_page_key
 from lora_trainer.ui.job import Job
@@ -69,6 +77,8 @@ def guarded(handler: Handler, access: Callable[[], Access]) -> Handler:
             return answer
         except RefusedError as error:
             return _error(error.status, str(error), _asks_for_password(request) if error.status == 401 else None)
+        except NameTakenError as error:
+            return JSONResponse({"error": str(error), "choices": list(error.choices)}, status_code=409)
         except HostBusyError as error:
             return _error(409, str(error))
         except FileError as error:

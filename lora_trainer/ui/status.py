@@ -158,6 +158,22 @@ class Record:
         self.epochs, self.modules = event.epochs, event.modules
         self.message = f"Training {event.modules} modules on {event.images} images"
         self._seconds.clear()
+        for step, loss in event.before.losses:
+            self._point(step, loss)
+        self.outputs = [str(path) for path in event.before.saved]
+        self.samples += [
+            {"step": step, "prompt": prompt, "url": file_url(self.name, path, self.output)}
+            for step, path, prompt in event.before.samples
+        ]
+        del self.samples[:-MOST_PICTURES]
+
+    def _point(self, step: int, loss: float) -> None:
+        """One more of the curve, which stays short."""
+        if step % self._stride == 0:
+            self.losses.append((step, round(loss, 6)))
+        if len(self.losses) > MOST_POINTS:
+            self._stride *= 2
+            self.losses = [point for point in self.losses if point[0] % self._stride == 0]
 
     def _step_done(self, event: StepDone) -> None:
         self.step = self.done = event.step
@@ -165,15 +181,11 @@ class Record:
         self.epoch, self.loss, self.average, self.lr = event.epoch, event.loss, event.average, event.lr
         self.message = self._place().capitalize()
         self._seconds.append(event.seconds)
-        if event.step % self._stride == 0:
-            self.losses.append((event.step, round(event.loss, 6)))
-        if len(self.losses) > MOST_POINTS:
-            self._stride *= 2
-            self.losses = [point for point in self.losses if point[0] % self._stride == 0]
+        self._point(event.step, event.loss)
 
     def _saved(self, event: Saved) -> None:
-        if str(event.path) not in self.outputs:
-            self.outputs.append(str(event.path))
+        path = str(event.path)
+        self.outputs = [*(other for other in self.outputs if other != path), path]  # the latest is the last
 
     def _sampled(self, event: Sampled) -> None:
         url = file_url(self.name, event.path, self.output)
@@ -188,6 +200,7 @@ class Record:
         how = f"Stopped after step {event.step} of {event.steps}" if event.stopped else f"{event.steps} steps done"
         saved = f"{event.path.name} is saved" if event.path else "nothing was trained yet"
         self.message = f"{how}: {saved}."
+        self.notices += [text for text in event.notices if text not in self.notices]
 
     def _tested_image(self, event: Any) -> None:
         self.state, self.what, self.done, self.total = "testing", "test picture", event.done, event.total
