@@ -81,6 +81,14 @@
         }
     };
 
+    /** The answer to a question of the server's. Another name, or leaving things as they are, is for the page alone. */
+    tab.choose = function (button) {
+        const choice = button.dataset.choice;
+        button.closest(".lt-question").classList.add("lt-hidden");
+        if (choice === "name") tab.part("name").querySelector("textarea, input").select();
+        else if (choice !== "keep") tab.part("choice_" + choice.replace("+", "_")).click();
+    };
+
     /** The first look at the tab: the last settings come back, and a folder that was given is checked again. */
     async function restore() {
         tab.part("restore").click(); // which awaits the answer

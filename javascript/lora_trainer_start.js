@@ -6,6 +6,8 @@
     const TICK = 1000; // ms between two questions while a job runs
     const IDLE_TICK = 4000;
 
+    const BEGINS = /^lora_trainer_(start|test|choice_(resume|overwrite|resume_overwrite))$/; // buttons that start a job
+
     let away = true; // whether the tab isn't looked at
 
     function onClick(event) {
@@ -19,11 +21,12 @@
         if (!button) return;
         if (button.classList.contains("lt-fills")) tab.filled = tab.awaitFill(tab.part("form"));
         else if (button.classList.contains("lt-fills-panel")) tab.filled = tab.awaitFill(button.closest(".lt-panel"));
+        else if (button.dataset.choice) tab.choose(button);
         else if (button.dataset.about) tab.openLarge(JSON.parse(button.dataset.about));
         else if (button.classList.contains("lt-send")) tab.send(button);
         else if (["lora_trainer_stop", "lora_trainer_pause", "lora_trainer_resume"].includes(button.id)) {
             tab.command(button.id.slice("lora_trainer_".length), button);
-        } else if (button.id === "lora_trainer_start" || button.id === "lora_trainer_test") {
+        } else if (BEGINS.test(button.id)) {
             [300, 900, 1800].forEach((wait) => setTimeout(tab.refresh, wait));
             setTimeout(bringIntoView, 2500);
         }

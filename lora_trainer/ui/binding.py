@@ -19,15 +19,16 @@ from lora_trainer.ui import views
 from lora_trainer.ui.access import Access, RefusedError, check_page
 from lora_trainer.ui.actions import settings
 from lora_trainer.ui.desk import Desk
+from lora_trainer.ui.engine import load
 from lora_trainer.ui.fields import given, shown
 from lora_trainer.ui.forms import Answer
 
 log = logging.getLogger(__name__)
 
 PLAN = ("plan", "preset")  # what follows from every change: the plan, and the figures on the presets' cards
-ALL_VALUES = ("dataset", "trigger", "preset", "name", "existing", "test", "repeats")  # inputs that aren't options
+ALL_VALUES = ("dataset", "trigger", "preset", "name", "test", "repeats")  # inputs that aren't options
 ALL_OPTIONS = tuple(OPTIONS)
-EVERYTHING = (*ALL_VALUES, *ALL_OPTIONS, "message", "check_answer", "plan", "json_answer")
+EVERYTHING = (*ALL_VALUES, *ALL_OPTIONS, "message", "check_answer", "plan", "json_answer", "reset_question")
 FILLS = "lt-fills"  # class of buttons whose answer fills the form: the page takes no input until it is there
 FILLS_PANEL = "lt-fills-panel"  # the same for the button's own panel
 
@@ -85,6 +86,7 @@ class Form:
         """The action as gradio calls it: off the event loop, and outside the pool that waiting generations fill."""
 
         def work(inputs: tuple[Any, ...]) -> Answer:
+            load()
             read = zip(reads, inputs[: len(reads)], strict=True)
             sent = {name: given(name, value) if name in OPTIONS else value for name, value in read}
             return action(self.desk, self.desk.page(sent), *inputs[len(reads) :])

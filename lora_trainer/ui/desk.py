@@ -16,7 +16,7 @@ from lora_trainer.fitting import find, fitted, is_practice, presets_for
 from lora_trainer.ui import remembered, views
 from lora_trainer.ui.draft import Draft
 from lora_trainer.ui.estimate import Paces, count_steps, gpu_memory
-from lora_trainer.ui.forms import CUSTOM, REFUSE, Answer, Page
+from lora_trainer.ui.forms import CUSTOM, Answer, Page
 
 if TYPE_CHECKING:
     from lora_trainer.dataset.items import Dataset
@@ -31,6 +31,8 @@ class Desk:
         self.job = job
         self.draft = Draft(self._first)
         self.checked = ""  # the folder that was found fit
+        self.origin: object = ""  # the preset that the options come from; empty: the first one
+        self.before: Page | None = None  # the settings that a preset took the place of
         self._paces = Paces()
 
     def page(self, sent: Mapping[str, Any]) -> Page:
@@ -45,14 +47,18 @@ class Desk:
     def recall(self) -> Page | None:
         """The settings of last time."""
         values, options = remembered.recall(self.job.output)
-        return Page({**self.fresh()[0].values, **values}, {**plain(RunConfig()), **options}) if options else None
+        if not options:
+            return None
+        first = self.fresh()[0].values
+        known = {name: value for name, value in values.items() if name in first}
+        return Page({**first, **known}, {**plain(RunConfig()), **options})
 
     def fresh(self) -> tuple[Page, list[str]]:
         """The settings to begin with, and why they aren't quite the preset's."""
         preset = presets_for(self.glance())[0]
         config, notes = fitted(preset, self.glance(), self.suggested())
         values = {
-            "dataset": "", "trigger": "", "name": "", "preset": preset.name, "existing": REFUSE, "test": True,
+            "dataset": "", "trigger": "", "name": "", "preset": preset.name, "test": True,
             "repeats": "10",
         }  # fmt: skip
         return Page(values, plain(config)), notes
@@ -73,6 +79,22 @@ class Desk:
             return self.job.host.defaults()
         except LoraTrainerError:
             return {}
+
+    def put(self, page: Page) -> None:
+        """The page is filled anew."""
+        self.draft.put(page)
+        self.origin = page.values.get("preset")
+
+    def edited(self, page: Page) -> list[str]:
+        """The options that the user changed since a preset set them all."""
+        presets = presets_for(self.glance())
+        preset = find(presets, self.origin) if self.origin else presets[0]
+        offered = plain(fitted(preset, self.glance(), self.suggested())[0]) if preset else {}
+        try:
+            now: Mapping[str, Any] = plain(page.config())
+        except LoraTrainerError:  # something typed that can't be used is a change, too
+            now = page.options
+        return [name for name in OPTIONS if now.get(name) != offered.get(name)]
 
     def scan(self, page: Page) -> Dataset:
         """The dataset as it would be trained.

@@ -7,7 +7,11 @@ from typing import Any
 
 from lora_trainer.config import RunConfig
 
-REFUSE, CONTINUE, REPLACE = "stop and ask", "continue that training", "replace it"
+# What a question offers, by the ending of the button that carries it out; "name" and "keep" are the page's own.
+CHOICES = {
+    "resume": "Continue that training", "overwrite": "Replace it", "resume+overwrite": "Continue and replace them",
+    "name": "Choose another name", "undo": "Undo", "reset": "Reset everything", "keep": "Keep it",
+}  # fmt: skip
 CUSTOM = "custom"  # no preset: loaded settings
 
 

@@ -6,6 +6,7 @@ it is paused, and where the host serves others (:meth:`lora_trainer.hosts.base.H
 
 from __future__ import annotations
 
+import atexit
 import logging
 import secrets
 import threading
@@ -13,9 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_trainer.errors import ConfigError, DatasetError, HostBusyError, LoraTrainerError, quoted, shortened
-from lora_trainer.files import given_path
+from lora_trainer.errors import HostBusyError, LoraTrainerError
 from lora_trainer.training.events import CancelToken, Preparing
+from lora_trainer.ui.engine import importing, load
+from lora_trainer.ui.request import config_of, flag_of, folder_of, refuse_unknown, text_of
 from lora_trainer.ui.status import Record
 
 if TYPE_CHECKING:
@@ -53,8 +55,9 @@ class Job:
     @property
     def host(self) -> Host:
         """Where the model lives."""
-        if self._host is None:
-            self._host = self._make_host()
+        with importing:  # a host imports much, and two threads must not make two
+            if self._host is None:
+                self._host = self._make_host()
         return self._host
 
     @property
@@ -81,6 +84,7 @@ class Job:
             HostBusyError: if a job is at work.
             LoraTrainerError: if the request can't be carried out; one sentence.
         """
+        load()
         with self._starting:
             self._refuse_second()
             request = self._request(values)
@@ -94,13 +98,14 @@ class Job:
             HostBusyError: if a job is at work.
             LoraTrainerError: if there is no such LoRA or a value can't be used.
         """
+        load()
         from lora_trainer.evaluation.plan import read_plan
         from lora_trainer.lora_folder import find_lora
 
         with self._starting:
             self._refuse_second()
-            _refuse_unknown(values, TEST_KEYS, "test")
-            lora = find_lora(_text(values, "lora", "the LoRA's name"), self.host.lora_dir)
+            refuse_unknown(values, TEST_KEYS, "test")
+            lora = find_lora(text_of(values, "lora", "the LoRA's name"), self.host.lora_dir)
             plan = read_plan(lora, values)
             return self._launch(lora.stem, "Waiting for the model", lambda: self._test(lora, plan))
 
@@ -130,18 +135,24 @@ class Job:
         if self._thread is not None:
             self._thread.join(timeout)
 
+    def close(self) -> None:
+        """The program ends: what is being trained is saved first."""
+        self.stop()
+        self.wait()
+
     def check(self, dataset: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What there is to say about a dataset folder; reads every image's header, so not for an event loop.
 
         Raises:
             LoraTrainerError: if there is nothing to train on.
         """
+        load()
         from lora_trainer.config import RunConfig
         from lora_trainer.dataset.folders import scan
         from lora_trainer.dataset.summary import describe, summary, to_json
 
-        options = RunConfig.from_dict(_config(config))
-        facts = summary(scan(_folder(dataset), options.dataset, options.caption))
+        options = RunConfig.from_dict(config_of(config))
+        facts = summary(scan(folder_of(dataset), options.dataset, options.caption))
         return {**to_json(facts), "lines": describe(facts)}
 
     def _refuse_second(self) -> None:
@@ -154,22 +165,22 @@ class Job:
         from lora_trainer.training.classes import check_paths
         from lora_trainer.training.run import RunRequest, check_name
 
-        _refuse_unknown(values, TRAIN_KEYS, "train")
-        config = _config(values.get("config"))
+        refuse_unknown(values, TRAIN_KEYS, "train")
+        config = config_of(values.get("config"))
         request = RunRequest(
-            name=_text(values, "name", "a name for the LoRA"),
-            dataset=_folder(_text(values, "dataset", "the folder with the images")),
+            name=text_of(values, "name", "a name for the LoRA"),
+            dataset=folder_of(text_of(values, "dataset", "the folder with the images")),
             config=RunConfig.from_dict({**self.host.defaults(), **config}),
             output=self.output,
-            resume=_flag(values, "resume") or False,
-            overwrite=_flag(values, "overwrite") or False,
+            resume=flag_of(values, "resume") or False,
+            overwrite=flag_of(values, "overwrite") or False,
         )
         check_name(request, self.host.lora_dir)
         check_paths(request.config)
         return request
 
     def _wants_test(self, values: Mapping[str, Any]) -> bool:
-        wish = _flag(values, "test")
+        wish = flag_of(values, "test")
         return self._test_after() if wish is None else wish
 
     def _launch(self, name: str, message: str, work: Callable[[], None]) -> str:
@@ -256,44 +267,6 @@ class Job:
         self._record.resume()
 
 
-def _text(values: Mapping[str, Any], key: str, what: str) -> str:
-    text = values.get(key)
-    if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f"{key} is missing: give {what}.")
-    return text
-
-
-def _config(given: object) -> dict[str, Any]:
-    if given is not None and not isinstance(given, Mapping):
-        raise ConfigError(f"config can't be {quoted(given)}; give an object of option names and values.")
-    return dict(given or {})
-
-
-def _flag(values: Mapping[str, Any], key: str) -> bool | None:
-    """True, false or nothing; a text "false" isn't taken for true."""
-    value = values.get(key)
-    if value is not None and not isinstance(value, bool):
-        raise ConfigError(f"{key} can't be {quoted(value)}; give true or false.")
-    return value
-
-
-def _folder(text: str) -> Path:
-    if not isinstance(text, str) or not text.strip():
-        raise DatasetError("dataset is missing: give the folder with the images.")
-    path = given_path(text, "The folder")
-    if not path.is_dir():
-        raise DatasetError(f"The folder {path} doesn't exist; check its path.")
-    return path
-
-
-def _refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
-    unknown = [key for key in values if key not in known]
-    if unknown:
-        raise ConfigError(
-            f"{shortened(', '.join(map(repr, unknown)))} can't be used in {what}; it takes {', '.join(known)}."
-        )
-
-
 def _sentence(error: BaseException) -> str:
     """An unexpected error as one sentence; the log has its traceback."""
     if type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower():
@@ -316,4 +289,5 @@ def shared_job(
     global _job
     if _job is None:
         _job = Job(host, output, test_after)
+        atexit.register(_job.close)
     return _job

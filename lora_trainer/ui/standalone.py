@@ -45,6 +45,7 @@ def create_app(
     page.queue()
     app = gr.mount_gradio_app(app, page, path="/")
     app.add_middleware(WithAssets)
+    app.state.job = job
     return app
 
 
@@ -106,7 +107,15 @@ def serve(app: FastAPI, host: str, port: int | None, ready: Callable[[str], None
     import uvicorn
 
     found = _free_port(host, port)
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=found, log_level="warning"))
+
+    class Server(uvicorn.Server):
+        """Saves what is being trained before it ends: afterwards uvicorn passes the signal on, which may kill us."""
+
+        async def shutdown(self, *args: Any, **more: Any) -> None:
+            await super().shutdown(*args, **more)
+            await asyncio.get_running_loop().run_in_executor(None, app.state.job.close)
+
+    server = Server(uvicorn.Config(app, host=host, port=found, log_level="warning"))
 
     async def run() -> None:
         serving = asyncio.create_task(server.serve())

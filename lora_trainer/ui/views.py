@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lora_trainer.families import traits
+from lora_trainer.ui.forms import CHOICES
 
 if TYPE_CHECKING:
     from lora_trainer.dataset.items import Dataset
@@ -25,6 +27,9 @@ THUMBNAIL_SIDE = 96
 MOST_LINES = 8
 
 
+_asked = itertools.count(1)  # a question that is asked again is another one: it shows again
+
+
 def heading(number: int, title: str, help: str = "") -> str:
     """The head of a step."""
     rest = f"<small>{escape(help)}</small>" if help else ""
@@ -34,6 +39,18 @@ def heading(number: int, title: str, help: str = "") -> str:
 def problem(sentence: str) -> str:
     """Something that keeps the user from going on."""
     return f'<div class="lt-note lt-problem" role="alert">{escape(sentence)}</div>'
+
+
+def question(sentence: str, *choices: str, kind: str = "lt-warn") -> str:
+    """Something the user decides here and now; the page's script presses the button of the choice."""
+    buttons = "".join(
+        f'<button type="button" class="lt-choice" data-choice="{escape(choice)}">{CHOICES[choice]}</button>'
+        for choice in choices
+    )
+    return (
+        f'<div class="lt-note {kind} lt-question" role="group" data-asked="{next(_asked)}">'
+        f'<div role="alert">{escape(sentence)}</div><div class="lt-choices">{buttons}</div></div>'
+    )
 
 
 def note(*sentences: str, kind: str = "lt-good") -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lora_trainer.errors import ConfigError, DatasetError, FileError, HostBusyError
+from lora_trainer.errors import ConfigError, DatasetError, FileError, HostBusyError, NameTakenError
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Progress
 from lora_trainer.training.events import CancelToken, Finished, Saved, StepDone
 from lora_trainer.ui.job import TRAIN_KEYS, Job, shared_job
@@ -313,6 +313,64 @@ def test_a_long_curve_is_thinned(tmp_path: Path) -> None:
     record.take(Finished(tmp_path / "zork.safetensors", 3, 9, True))
     assert record.to_dict()["outputs"] == [str(tmp_path / "zork.safetensors")]
     assert "after step 3 of 9" in record.to_dict()["message"]
+
+
+def test_a_continued_run_shows_its_curve_and_its_files(
+    job: Job, host: OfficeHost, values: dict[str, Any], tmp_path: Path
+) -> None:
+    values["config"] |= {"max_train_steps": 12, "save_every_n_steps": 2, "sample_every_n_steps": 2}
+    host.act = lambda progress: job.stop() if progress.text.startswith("Step 5") else None
+    job.start(values)
+    job.wait(60)
+    before = job.status()
+    assert before["state"] == "stopped" and len(before["losses"]) >= 5
+    host.act = lambda progress: None
+    (tmp_path / "loras/zork.safetensors").unlink()  # as after a crash
+    with pytest.raises(NameTakenError) as caught:
+        job.start(values)
+    assert caught.value.choices == ("resume", "overwrite")
+    job.start({**values, "resume": True})
+    job.wait(60)
+    status = job.status()
+    assert status["state"] == "done", status
+    assert [step for step, _ in status["losses"]] == list(range(1, 13))
+    assert status["losses"][: len(before["losses"])] == before["losses"]
+    names = [Path(path).name for path in status["outputs"]]
+    assert names == [*(f"zork-step{step:08d}.safetensors" for step in range(2, 12, 2)), "zork.safetensors"]
+    assert [sample["step"] for sample in status["samples"]] == list(range(0, 13, 2))
+    assert all(
+        (tmp_path / "out/zork/samples" / sample["url"].rsplit("/", 1)[1]).is_file() for sample in status["samples"]
+    )
+
+
+def test_a_program_that_ends_saves_first(job: Job, host: OfficeHost, values: dict[str, Any], tmp_path: Path) -> None:
+    values["config"]["max_train_steps"] = 5000
+    job.start(values)
+    until(job, "training")
+    while job.status()["step"] < 2:
+        time.sleep(0.01)
+    job.close()
+    assert job.status()["state"] == "stopped" and (tmp_path / "loras/zork.safetensors").is_file()
+
+
+def test_an_error_of_any_kind_says_what_was_saved(
+    job: Job, host: OfficeHost, values: dict[str, Any], tmp_path: Path
+) -> None:
+    predict, calls = host.model.predict, [0]
+
+    def failing(*args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise MemoryError
+        return predict(*args)
+
+    host.model.predict = failing  # type: ignore[method-assign]
+    job.start(values)
+    job.wait(60)
+    status = job.status()
+    assert status["state"] == "failed" and "MemoryError" in status["error"]
+    assert any("until step 2 is saved" in notice for notice in status["notices"])
+    assert status["outputs"] == [str(tmp_path / "loras/zork.safetensors")]
 
 
 def test_the_shared_job_is_one(host: OfficeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from lora_trainer.errors import ConfigError, FileError, HostBusyError
+from lora_trainer.errors import ConfigError, FileError, HostBusyError, NameTakenError
 from lora_trainer.evaluation.html import COPY_SCRIPT
 from lora_trainer.ui import routes
 from lora_trainer.ui.access import Access, read_hosts
@@ -96,6 +96,13 @@ def test_errors_are_json(job: FakeJob, error: Exception, code: int) -> None:
     job.error = error
     answer = client(job).post("/lora-trainer/train", json={})
     assert answer.status_code == code and answer.json() == {"error": str(error)}
+
+
+def test_a_taken_name_names_the_choices(job: FakeJob) -> None:
+    job.error = NameTakenError("A run of that name is there.", ("resume", "overwrite"))
+    answer = client(job).post("/lora-trainer/train", json={})
+    expected = {"error": "A run of that name is there.", "choices": ["resume", "overwrite"]}
+    assert answer.status_code == 409 and answer.json() == expected
 
 
 def test_bodies_that_are_none(job: FakeJob) -> None:

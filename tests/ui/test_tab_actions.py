@@ -15,7 +15,7 @@ from lora_trainer import fitting
 from lora_trainer.config import OPTIONS, RunConfig
 from lora_trainer.config.presets import PRESETS
 from lora_trainer.dataset.buckets import place
-from lora_trainer.errors import DatasetError, HostBusyError
+from lora_trainer.errors import DatasetError, HostBusyError, NameTakenError
 from lora_trainer.fitting import PRACTICE, fitted, presets_for
 from lora_trainer.hosts.base import Glance
 from lora_trainer.kohya import load_config
@@ -24,7 +24,7 @@ from lora_trainer.ui.actions import files, images, practice, settings, start
 from lora_trainer.ui.copies import copy_photos
 from lora_trainer.ui.desk import Desk
 from lora_trainer.ui.estimate import Paces
-from lora_trainer.ui.forms import CONTINUE, CUSTOM, REFUSE, REPLACE, Page
+from lora_trainer.ui.forms import CUSTOM, Page
 
 SD1 = Glance("model.safetensors")
 
@@ -107,7 +107,7 @@ def dataset(tmp_path: Path) -> Path:
 def page(desk: Desk, **values: Any) -> Page:
     """The page after an event that sent some values and options."""
     options = dict(values.pop("options", {}))
-    begin = {"dataset": "", "trigger": "", "preset": "starter", "name": "", "existing": REFUSE, "test": True}
+    begin = {"dataset": "", "trigger": "", "preset": "starter", "name": "", "test": True}
     return desk.page({**begin, "repeats": "10", **values, "resolution": "64,64", **options})
 
 
@@ -205,19 +205,33 @@ def test_copies_that_are_refused(tmp_path: Path, photos: Path, trigger: str, rep
     assert not (tmp_path / "sets").exists()
 
 
-def test_start_sends_every_option_and_the_choice(desk: Desk, job: FakeJob, dataset: Path) -> None:
-    for existing, flags in ((REFUSE, (False, False)), (CONTINUE, (True, False)), (REPLACE, (False, True))):
-        answer = start.start(
-            desk,
-            page(
-                desk, dataset=str(dataset), name=" cat ", trigger="zwx", existing=existing, options={"network_dim": "4"}
-            ),
-        )
-        assert answer.html["message"] == ""
-        asked = job.asked[-1]
-        assert (asked["name"], asked["dataset"], asked["trigger"], asked["test"]) == ("cat", str(dataset), "zwx", True)
-        assert (asked["resume"], asked["overwrite"]) == flags
-        assert asked["config"]["network_dim"] == 4 and set(asked["config"]) == {"version", *OPTIONS}
+@pytest.mark.parametrize(
+    ("choices", "flags"),
+    [((), (False, False)), (("resume",), (True, False)), (("overwrite",), (False, True)),
+     (("resume", "overwrite"), (True, True))],
+)  # fmt: skip
+def test_start_sends_every_option_and_the_choice(
+    desk: Desk, job: FakeJob, dataset: Path, choices: tuple[str, ...], flags: tuple[bool, bool]
+) -> None:
+    answer = start.start(
+        desk, page(desk, dataset=str(dataset), name=" cat ", trigger="zwx", options={"network_dim": "4"}), *choices
+    )
+    assert answer.html["message"] == ""
+    asked = job.asked[-1]
+    assert (asked["name"], asked["dataset"], asked["trigger"], asked["test"]) == ("cat", str(dataset), "zwx", True)
+    assert (asked["resume"], asked["overwrite"]) == flags
+    assert asked["config"]["network_dim"] == 4 and set(asked["config"]) == {"version", *OPTIONS}
+
+
+def test_what_is_there_already_is_asked_about(desk: Desk, job: FakeJob, dataset: Path) -> None:
+    job.error = NameTakenError("A run named cat ended after step 5 of 9.", ("resume", "overwrite"))
+    seen = page(desk, dataset=str(dataset), name="cat", options={"network_dim": "7"})
+    first = start.start(desk, seen)
+    assert "ended after step 5 of 9" in first.html["message"] and first.values == first.options == {}
+    assert re.findall('data-choice="([^"]+)"', first.html["message"]) == ["resume", "overwrite", "name"]
+    assert start.start(desk, seen).html["message"] != first.html["message"], "asked again, it shows again"
+    job.error = None
+    assert start.start(desk, seen, "resume").html["message"] == "" and job.asked[-1]["resume"]
 
 
 @pytest.mark.parametrize(
@@ -269,6 +283,39 @@ def test_a_page_that_is_only_looked_at_changes_nothing(desk: Desk, job: FakeJob,
     old = Desk(job)  # type: ignore[arg-type]
     assert settings.look(old, old.page({})).html["plan"]
     assert (job.output / remembered.FILE).read_bytes() == kept
+
+
+def test_settings_that_an_older_version_remembered_come_back(desk: Desk, job: FakeJob) -> None:
+    remembered.remember(job.output, {"name": "cat", "existing": "replace it"}, {"network_dim": "5"})
+    back = settings.restore(desk, page(desk))
+    assert back.values["name"] == "cat" and "existing" not in back.values, "nothing is replaced because it once was"
+
+
+def test_a_preset_chosen_by_mistake_can_be_undone(desk: Desk, job: FakeJob) -> None:
+    settings.restore(desk, desk.page({}))
+    mine = {"network_dim": "77", "learning_rate": "oops"}
+    settings.changed(desk, desk.page({**mine, "name": "cat"}))
+    answer = settings.choose_preset(desk, desk.page({"preset": "style"}))
+    assert "your changes to" in answer.html["plan"] and "network_dim" in answer.html["plan"]
+    assert 'data-choice="undo"' in answer.html["plan"] and answer.options["network_dim"] != "77"
+    back = settings.undo(desk, desk.page({}))
+    assert mine.items() <= back.options.items() and back.values == {"preset": "starter"}
+    values, options = remembered.recall(job.output)
+    assert values["name"] == "cat" and mine.items() <= options.items()
+    assert settings.undo(desk, desk.page({})).options == {}, "once"
+    settings.choose_preset(desk, desk.page({"preset": "style"}))
+    plain = settings.choose_preset(desk, desk.page({"preset": "starter"}))
+    assert "data-choice" not in plain.html["plan"], "nothing of the user's own was lost"
+
+
+def test_resetting_everything_asks_first(desk: Desk, job: FakeJob) -> None:
+    settings.changed(desk, page(desk, name="cat"))
+    kept = (job.output / remembered.FILE).read_bytes()
+    asked = settings.ask_reset(desk, desk.page({}))
+    assert set(asked.html) == {"reset_question"} and asked.values == asked.options == {}
+    assert re.findall('data-choice="([^"]+)"', asked.html["reset_question"]) == ["reset", "keep"]
+    assert (job.output / remembered.FILE).read_bytes() == kept
+    assert settings.reset(desk, desk.page({})).html["reset_question"] == ""
 
 
 def test_damaged_last_settings_are_no_obstacle(desk: Desk, job: FakeJob) -> None:

@@ -257,6 +257,7 @@ def test_a_late_answer_overwrites_nothing(page: Page, served: Served, dataset: P
         page.click("#lora_trainer_advanced > :is(.label-wrap, button)")
     page.route(re.compile("/(run/predict|queue/join)"), late)
     press(page, "reset")
+    page.click("#lora_trainer_reset_question [data-choice=reset]")
     fill(page, "dataset", str(dataset))
     press(page, "check")
     fill(page, "name", "mine")
@@ -333,8 +334,20 @@ def test_stop_saves(page: Page, served: Served, dataset: Path) -> None:
     state(page, "stopped")
     assert (served.loras / "stopped.safetensors").is_file()
     page.wait_for_selector("#lora_trainer_start:not(:disabled)")
+    log = served.output / "stopped" / "log.jsonl"
+    left = log.read_text().splitlines()
     press(page, "start")
-    page.wait_for_selector("#lora_trainer_message >> text=exists already")
+    page.wait_for_selector("#lora_trainer_message .lt-question >> text=ended before its time")
+    page.click("#lora_trainer_message [data-choice=name]")
+    page.wait_for_selector("#lora_trainer_message .lt-question", state="hidden")
+    assert page.evaluate("document.activeElement.closest('#lora_trainer_name') !== null")
+    press(page, "start")
+    page.click("#lora_trainer_message [data-choice=resume]")
+    state(page, "training")
+    page.wait_for_selector("#lora_trainer_loss polyline.lt-mean")
+    press(page, "stop")
+    state(page, "stopped")
+    assert log.read_text().splitlines()[: len(left)] == left, "the curve of before stays in it"
 
 
 def test_settings_come_back_and_kohyas_are_read(page: Page, served: Served, dataset: Path, tmp_path: Path) -> None:
@@ -369,6 +382,7 @@ def test_settings_come_back_and_kohyas_are_read(page: Page, served: Served, data
     page.wait_for_selector("#lora_trainer_json_answer >> text=Saved as")
     assert json.loads(target.read_text())["network_dim"] == 24
     press(page, "reset")
+    page.click("#lora_trainer_reset_question [data-choice=reset]")
     presets = {preset.name: preset.config() for preset in presets_for(Glance("tiny-world", resolution=64))}
     first = presets[PRACTICE].network.network_dim
     page.wait_for_function(

@@ -53,6 +53,7 @@ def test_from_a_folder_to_txt2img(page: Page, webui: WebUI, browser: Browser, da
     assert page.locator("#tab_lora_trainer #lora_trainer").count() == 1
     page.click("#lora_trainer_advanced > .label-wrap")
     page.click("#lora_trainer_reset")
+    page.click("#lora_trainer_reset_question [data-choice=reset]")
     page.wait_for_function("document.querySelector('#lora_trainer_name :is(input, textarea)').value === ''")
     fill(page, "dataset", str(dataset))
     page.click("#lora_trainer_check")
@@ -60,13 +61,16 @@ def test_from_a_folder_to_txt2img(page: Page, webui: WebUI, browser: Browser, da
     page.wait_for_function("document.querySelector('#lora_trainer_name :is(input, textarea)').value === 'zorb'")
     assert value_of(page, "trigger") == "zorb"
     fill(page, "name", "page")
-    page.locator("#lora_trainer_existing label", has_text="replace").click()
     option(page, "optimizer", max_train_epochs=0, max_train_steps=12)
     option(page, "dataset", resolution=64, train_batch_size=1)
     option(page, "sample", sample_every_n_steps=6, sample_prompts="zorb --w 64 --h 64 --s 2")
     page.wait_for_selector("#lora_trainer_plan >> text=12 in")
     page.click("#lora_trainer_start")
-    page.wait_for_selector(".lt-head:not([data-state=idle])")
+    begun = ".lt-head:is([data-state=preparing], [data-state=training])"
+    page.wait_for_selector(f"#lora_trainer_message .lt-question, {begun}")
+    if page.locator("#lora_trainer_message .lt-question").count():  # of an earlier run of these tests
+        page.click("#lora_trainer_message [data-choice=overwrite]")
+    page.wait_for_selector(begun)
     assert webui.status()["name"] == "page"
     page.close()
     again = browser.page(webui.url)

@@ -32,6 +32,7 @@ def load(desk: Desk, page: Page, file: str) -> Answer:
     read = views.note(f"{kind[loaded.kind]} were loaded.")
     answer.html["json_answer"] = read + views.note(*lines, kind="lt-warn")
     now = desk.page({**answer.values, **answer.options})
+    desk.origin = CUSTOM
     desk.remember()
     return desk.planned(answer, now)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from lora_trainer.fitting import find, fitted, presets_for
-from lora_trainer.ui import remembered
+from lora_trainer.ui import remembered, views
 from lora_trainer.ui.desk import Desk, plain
-from lora_trainer.ui.forms import Answer, Page
+from lora_trainer.ui.forms import CUSTOM, Answer, Page
+
+MOST_NAMED = 4  # changed options in a sentence
 
 
 def restore(desk: Desk, page: Page) -> Answer:
@@ -14,8 +16,14 @@ def restore(desk: Desk, page: Page) -> Answer:
     if last is None:
         return reset(desk, page)
     desk.checked = ""
-    desk.draft.put(last)
+    desk.put(last)
     return desk.planned(Answer({"check_answer": ""}, values=last.values, options=last.options), last)
+
+
+def ask_reset(desk: Desk, page: Page) -> Answer:
+    """Whether everything shall be reset."""
+    told = "Folder, trigger word, name and every option are set back to what they are at first."
+    return Answer({"reset_question": views.question(told, "reset", "keep")})
 
 
 def reset(desk: Desk, page: Page) -> Answer:
@@ -23,20 +31,39 @@ def reset(desk: Desk, page: Page) -> Answer:
     remembered.forget(desk.job.output)
     desk.checked = ""
     first, notes = desk.fresh()
-    desk.draft.put(first)
-    empty = {"message": "", "check_answer": "", "json_answer": ""}
+    desk.put(first)
+    empty = {"message": "", "check_answer": "", "json_answer": "", "reset_question": ""}
     return desk.planned(Answer(empty, values=first.values, options=first.options), first, notes)
 
 
 def choose_preset(desk: Desk, page: Page) -> Answer:
-    """All options of the chosen preset, fitted to this machine."""
+    """All options of the chosen preset, fitted to this machine; changes of the user's own can be brought back."""
     preset = find(presets_for(desk.glance()), page.values.get("preset"))
     if preset is None:
         return Answer()
+    edited, origin = desk.edited(page), desk.origin or desk.fresh()[0].values["preset"]
     config, notes = fitted(preset, desk.glance(), desk.suggested())
     chosen = desk.page(plain(config))
+    desk.origin = preset.name
     desk.remember()
-    return desk.planned(Answer(options=plain(config)), chosen, notes)
+    answer = desk.planned(Answer(options=plain(config)), chosen, notes)
+    if edited:
+        desk.before = Page({**page.values, "preset": origin}, page.options)
+        named = ", ".join(edited[:MOST_NAMED]) + (" and more" if len(edited) > MOST_NAMED else "")
+        lost = "the loaded settings" if origin == CUSTOM else f"your changes to {named}"
+        answer.html["plan"] += views.question(f"The preset took the place of {lost}.", "undo", kind="lt-quiet")
+    return answer
+
+
+def undo(desk: Desk, page: Page) -> Answer:
+    """The options as they were before the last choice of a preset."""
+    if desk.before is None:
+        return Answer()
+    preset = {"preset": desk.before.values["preset"]}
+    back, desk.before = Page({**page.values, **preset}, desk.before.options), None
+    desk.put(back)
+    desk.remember()
+    return desk.planned(Answer(values=preset, options=back.options), back)
 
 
 def changed(desk: Desk, page: Page) -> Answer:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from lora_trainer.errors import ConfigError, DatasetError, LoraTrainerError
+from lora_trainer.errors import ConfigError, DatasetError, LoraTrainerError, NameTakenError
 from lora_trainer.ui import views
 from lora_trainer.ui.desk import Desk
-from lora_trainer.ui.forms import CONTINUE, REPLACE, Answer, Page
+from lora_trainer.ui.forms import Answer, Page
 
 
-def start(desk: Desk, page: Page) -> Answer:
-    """Begin to train."""
+def start(desk: Desk, page: Page, *choices: str) -> Answer:
+    """Begin to train. What is there already is asked about; ``choices`` are "resume" and "overwrite", as chosen."""
     desk.remember()
-    existing = page.values.get("existing")
     try:
         if not page.dataset:
             raise DatasetError("Which images? Give their folder in step 1.")
@@ -20,10 +19,12 @@ def start(desk: Desk, page: Page) -> Answer:
         desk.job.start(
             {
                 "name": page.name, "dataset": page.dataset, "config": page.config().to_dict(),
-                "resume": existing == CONTINUE, "overwrite": existing == REPLACE,
+                "resume": "resume" in choices, "overwrite": "overwrite" in choices,
                 "test": bool(page.values.get("test")), "trigger": page.trigger,
             }
         )  # fmt: skip
+    except NameTakenError as error:
+        return Answer({"message": views.question(str(error), *error.choices, "name")})
     except LoraTrainerError as error:
         return Answer({"message": views.problem(str(error))})
     return Answer({"message": ""})

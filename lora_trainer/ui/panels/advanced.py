@@ -8,6 +8,7 @@ from lora_trainer.config import OPTIONS
 from lora_trainer.ui.actions import settings
 from lora_trainer.ui.binding import EVERYTHING, FILLS, Form
 from lora_trainer.ui.fields import GROUPS, option_component
+from lora_trainer.ui.forms import CHOICES
 from lora_trainer.ui.panels import files
 from lora_trainer.ui.views import note
 
@@ -23,8 +24,8 @@ def show(form: Form) -> None:
                     for name in _names(group):
                         form.add(name, option_component(OPTIONS[name]))
         files.show(form)
-        reset = gr.Button("Reset everything", elem_id="lora_trainer_reset", size="sm", elem_classes=[FILLS])
-        form.add("reset", reset)
+        form.add("reset", gr.Button("Reset everything", elem_id="lora_trainer_reset", size="sm"))
+        form.add("reset_question", gr.HTML(elem_id="lora_trainer_reset_question"))
 
 
 def ask(form: Form) -> None:
@@ -32,7 +33,9 @@ def ask(form: Form) -> None:
     for group in GROUPS:
         form.follow(group, _names(group))
     files.ask(form)
-    form.on(form.parts["reset"].click, settings.reset, changes=EVERYTHING)
+    form.on(form.parts["reset"].click, settings.ask_reset, changes=("reset_question",))
+    sure = gr.Button(CHOICES["reset"], elem_id="lora_trainer_choice_reset", elem_classes=[FILLS])
+    form.on(sure.click, settings.reset, changes=EVERYTHING)
 
 
 def _names(group: str) -> list[str]:

@@ -9,6 +9,7 @@ from lora_trainer.families import SD1
 from lora_trainer.ui import views
 from lora_trainer.ui.actions import settings
 from lora_trainer.ui.binding import ALL_OPTIONS, FILLS, PLAN, Form
+from lora_trainer.ui.forms import CHOICES
 
 
 def show(form: Form) -> None:
@@ -28,3 +29,5 @@ def ask(form: Form) -> None:
     """A chosen preset sets all options. The script presses the button: gradio 4 fires Radio.input by itself."""
     chosen = gr.Button("Preset chosen", elem_id="lora_trainer_chosen", elem_classes=[FILLS])
     form.on(chosen.click, settings.choose_preset, reads=("preset",), changes=(*ALL_OPTIONS, *PLAN))
+    undo = gr.Button(CHOICES["undo"], elem_id="lora_trainer_choice_undo", elem_classes=[FILLS])
+    form.on(undo.click, settings.undo, changes=(*ALL_OPTIONS, *PLAN))

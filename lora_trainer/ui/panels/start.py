@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import gradio as gr
 
 from lora_trainer.ui import views
 from lora_trainer.ui.actions import start
 from lora_trainer.ui.binding import ALL_OPTIONS, ALL_VALUES, Form
-from lora_trainer.ui.forms import CONTINUE, REFUSE, REPLACE
+from lora_trainer.ui.desk import Desk
+from lora_trainer.ui.forms import CHOICES, Answer, Page
 
-FOLLOWED = ("name", "existing", "test")
+FOLLOWED = ("name", "test")
 
 
 def show(form: Form) -> None:
-    """Name, what to do with a LoRA of that name, and the buttons."""
+    """Name and buttons; what is there already of that name is asked about when Train is pressed."""
     with gr.Column(elem_classes=["lt-panel"], elem_id="lora_trainer_panel_start"):
         gr.HTML(views.heading(4, "Name", "What the LoRA will be called in the Lora tab"))
         name = gr.Textbox(
@@ -21,15 +24,11 @@ def show(form: Form) -> None:
             label="Name of the LoRA", placeholder="my_first_lora", info="Used as <lora:NAME:0.8>.",
             elem_id="lora_trainer_name",
         )  # fmt: skip
-        existing = gr.Radio(
-            choices=[REFUSE, CONTINUE, REPLACE], value=REFUSE, label="If a LoRA of that name exists",
-            elem_id="lora_trainer_existing",
-        )  # fmt: skip
         test_after = gr.Checkbox(
             value=True, label="Test it afterwards", elem_id="lora_trainer_test_after",
             info="Images at several strengths and in other contexts, with a report.",
         )  # fmt: skip
-        for part, component in zip(FOLLOWED, (name, existing, test_after), strict=True):
+        for part, component in zip(FOLLOWED, (name, test_after), strict=True):
             form.add(part, component)
         with gr.Row(elem_id="lora_trainer_start_row"):
             form.add("start", gr.Button("Train", variant="primary", size="lg", elem_id="lora_trainer_start"))
@@ -39,6 +38,14 @@ def show(form: Form) -> None:
 
 def ask(form: Form) -> None:
     """Train takes every input as the page shows it; nothing else does, save what writes the settings to a file."""
-    form.on(form.parts["start"].click, start.start, reads=(*ALL_VALUES, *ALL_OPTIONS))
+    everything = (*ALL_VALUES, *ALL_OPTIONS)
+    form.on(form.parts["start"].click, start.start, reads=everything)
+    for choice in ("resume", "overwrite", "resume+overwrite"):  # of the question that Train may be answered with
+        button = gr.Button(CHOICES[choice], elem_id=f"lora_trainer_choice_{choice.replace('+', '_')}")
+        form.on(button.click, partial(_begin, choice), reads=everything)
     form.on(form.parts["only_test"].click, start.test, reads=("name", "trigger"))
     form.follow("start", FOLLOWED)
+
+
+def _begin(choice: str, desk: Desk, page: Page) -> Answer:
+    return start.start(desk, page, *choice.split("+"))
