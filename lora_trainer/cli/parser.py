@@ -93,7 +93,8 @@ def _demo(commands: Any, common: Any) -> None:
 def _train(commands: Any, common: Any) -> None:
     command = _command(
         commands, common, "train", "train.run_train", "train a LoRA",
-        "Ctrl-C stops and saves (exit status 0); a second Ctrl-C aborts (130). A kohya file given with --config may "
+        "Ctrl-C stops and saves (exit status 0); a second Ctrl-C doesn't wait for the step (130). "
+        "A kohya file given with --config may "
         "also name the checkpoint, the dataset, the LoRA and its folder; options given here take precedence.",
     )  # fmt: skip
     command.add_argument("--checkpoint", type=Path, metavar="FILE", help="the base model, .safetensors or .ckpt")
@@ -124,7 +125,7 @@ def _train(commands: Any, common: Any) -> None:
         help="folder for runs: log, state and report go to OUTPUT/NAME; default: output",
     )
     command.add_argument("--resume", action="store_true", help="continue the stopped run of this name")
-    command.add_argument("--overwrite", action="store_true", help="replace a LoRA of this name")
+    command.add_argument("--overwrite", action="store_true", help="replace a LoRA or a run of this name")
     command.add_argument("--test", action="store_true", help="test the result afterwards, as the command test does")
 
 
