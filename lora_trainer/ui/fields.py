@@ -40,6 +40,18 @@ LABELS = {  # where the words of the name say too little, or the wrong thing
     "v_parameterization": "V-prediction", "scale_v_pred_loss_like_noise_pred": "Scale v-prediction loss like noise",
     "v_pred_like_loss": "V-prediction-like loss", "sample_at_first": "Sample before the first step",
     "vae_batch_size": "Batch size while caching", "gradient_accumulation_steps": "Gradient accumulation",
+    "bucket_no_upscale": "Don't enlarge images", "color_aug": "Colour augmentation",
+    "prior_loss_weight": "Weight of regularisation images", "caption_tag_dropout_rate": "Tag dropout rate",
+    "token_warmup_min": "Tag warm-up: tags at first", "token_warmup_step": "Tag warm-up: steps",
+    "network_dropout": "Dropout", "down_lr_weight": "Learning-rate factors, down blocks",
+    "mid_lr_weight": "Learning-rate factors, middle block", "up_lr_weight": "Learning-rate factors, up blocks",
+    "block_lr_zero_threshold": "Learning-rate factor that counts as 0", "scale_weight_norms": "Max norm",
+    "max_grad_norm": "Gradient clipping", "lr_warmup_steps": "Warm-up steps", "lr_decay_steps": "Decay steps",
+    "lr_scheduler_num_cycles": "Cycles", "lr_scheduler_power": "Power", "lr_scheduler_timescale": "Time scale",
+    "lr_scheduler_min_lr_ratio": "Lowest learning rate", "multires_noise_iterations": "Pyramid noise layers",
+    "multires_noise_discount": "Pyramid noise discount", "ip_noise_gamma": "Input perturbation",
+    "ip_noise_gamma_random_strength": "Input perturbation of random strength", "huber_c": "Huber threshold",
+    "metadata_license": "Metadata licence", "sample_sampler": "Sampler",
 }  # fmt: skip
 UNDECIDED = "as in the checkpoint"  # of a yes/no option that may be left open
 MANY_LINES = ("sample_prompts",)

@@ -11,7 +11,7 @@ from lora_trainer.ui.binding import Form
 def show(form: Form) -> None:
     """The word."""
     with gr.Column(elem_classes=["lt-panel"], elem_id="lora_trainer_panel_trigger"):
-        gr.HTML(views.heading(2, "Trigger word", "The word that stands for your subject in a prompt"))
+        gr.HTML(views.heading(2, "Trigger word", "Calls your subject in a prompt"))
         trigger = gr.Textbox(
             max_lines=1,
             label="Trigger word",
