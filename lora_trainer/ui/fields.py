@@ -125,8 +125,8 @@ def _optimizers() -> tuple[str, ...]:
 
 
 def _info(row: OptionRow) -> str:
-    """The help with the range, where it has one that isn't plain."""
+    """The help, the range where it has one that isn't plain, and the name that messages and files use."""
     unit = f" {row.unit}" if row.unit else ""
     if row.minimum is not None and row.maximum is not None:
-        return f"{row.help} ({row.minimum:g} to {row.maximum:g}{unit})"
-    return row.help
+        return f"{row.help} ({row.minimum:g} to {row.maximum:g}{unit}) [{row.name}]"
+    return f"{row.help} [{row.name}]"
