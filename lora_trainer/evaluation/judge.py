@@ -45,7 +45,7 @@ def judge(made: Sequence[TestedImage], output: Path) -> Verdict:
             f"Mean training loss: {first:.4f} in the first tenth of the steps, {last:.4f} in the last; "
             "it depends mostly on the noise that was drawn and says little about quality."
         )
-    evidence.append("Likeness, flexibility and artefacts were not measured.")
+    evidence.append("Accuracy, flexibility and artefacts were not measured.")
     return Verdict("not enough evidence", tuple(evidence), tuple(advice))
 
 

@@ -27,7 +27,7 @@ LOOK_FOR = (
         "If every image looks like a training image: an earlier epoch, a lower strength, more varied captions.",
     ),
     (
-        "Artifacts",
+        "Artefacts",
         "Are there distortions, strange colours or patterns?",
         "If so: first a lower strength, then a lower learning rate or noise offset; min-SNR gamma 5; better images.",
     ),
@@ -64,7 +64,7 @@ def render_page(report: dict[str, Any], folder: Path, log: Sequence[dict[str, An
 def _header(report: dict[str, Any]) -> str:
     facts = [f"base model <code>{escape(report['base_model'])}</code>"]
     if report["trigger"]:
-        facts.append(f"trigger <code>{escape(report['trigger'])}</code>")
+        facts.append(f"trigger word <code>{escape(report['trigger'])}</code>")
     facts.append(escape(report["created"][:16].replace("T", " ") + " UTC"))
     stopped = "<p><strong>The test was stopped; these are its images so far.</strong></p>" if report["stopped"] else ""
     return f'<h1>{escape(report["name"])}</h1>\n<p class="quiet">{" · ".join(facts)}</p>{stopped}'
@@ -189,7 +189,7 @@ def _use_section(report: dict[str, Any]) -> str:
     file = f"<code>{escape(report['lora'])}</code>"
     return f"""<h2>Use it in the WebUI</h2>
 <ol>
-<li>{file} belongs into <code>stable-diffusion-webui/models/Lora/</code>, together with its <code>.json</code>
+<li>{file} belongs in <code>stable-diffusion-webui/models/Lora/</code>, together with its <code>.json</code>
 and <code>.png</code>.</li>
 <li>In txt2img open the <em>Lora</em> tab and press <em>Refresh</em>; click the card to insert tag and trigger word.
 Or copy a prompt from this page.</li>
