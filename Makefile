@@ -8,6 +8,7 @@
 #   make test-webui-pins   the same tests on the versions that A1111 1.10.1 pins, and the page in Chromium (if there is one)
 #   make test-gradio4      the page in Chromium on Forge's gradio 4.40
 #   make ui                the Train LoRA page without a WebUI, on the embedded checkpoint
+#   make fuzz              20,000 hostile files, settings and requests (FUZZ_CASES=... for another number)
 #   make lint              ruff and mypy
 #   make options           write the tables of docs/options.md anew, after a change of the options
 #
@@ -16,16 +17,17 @@
 
 TORCH ?= torch==2.13.0
 RUN_PACKAGES ?= diffusers transformers accelerate safetensors pillow numpy psutil
-TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest einops omegaconf fastapi httpx
+TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest hypothesis einops omegaconf fastapi httpx
 # The real ldm classes; its own list of dependencies pins old releases that nothing here needs.
 LDM_PACKAGE ?= --no-deps stable-diffusion-sdkit==2.1.5
 LINT_PACKAGES ?= ruff mypy
 WEBUI_PACKAGES ?= transformers==4.30.2 accelerate==0.21.0 safetensors==0.4.2 pillow==9.5.0 numpy==1.26.2 psutil==5.9.5 \
 	diffusers==0.31.0 'huggingface-hub<0.26' einops==0.4.1 omegaconf==2.2.3 fastapi==0.94.0 httpx==0.24.1 \
-	gradio==3.41.2 playwright pytest
+	gradio==3.41.2 playwright pytest hypothesis
 # Forge's page, laid over the same environment. With later releases of its parts gradio 4.40 doesn't start.
 GRADIO4_PACKAGES ?= gradio==4.40.0 fastapi==0.104.1 pydantic==2.8.2 'huggingface-hub<0.26' numpy==1.26.2 pillow==9.5.0
 PYTEST_ARGS ?=
+FUZZ_CASES ?= 20000
 # mutmut's settings are in pyproject.toml.
 MUTATION_PACKAGES ?= mutmut==3.8.1
 MUTANTS ?= 200
@@ -47,7 +49,7 @@ PIP := -m pip install --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: demo test test-portable test-webui-pins test-gradio4 mutants ui lint format options clean
+.PHONY: demo test test-portable test-webui-pins test-gradio4 fuzz mutants ui lint format options clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/python -m lora_trainer demo
@@ -82,6 +84,9 @@ test-gradio4: $(GRADIO4)/.installed
 
 ui: $(WEBUI_VENV)/.test
 	$(WEBUI_VENV)/bin/python -m lora_trainer ui
+
+fuzz: $(VENV)/.test
+	FUZZ_CASES=$(FUZZ_CASES) $(VENV)/bin/python -m pytest $(PYTEST_ARGS) tests/hostile
 
 lint: $(VENV)/.test $(VENV)/.lint
 	$(VENV)/bin/ruff check .

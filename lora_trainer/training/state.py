@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import struct
 import zipfile
 import zlib
@@ -18,8 +17,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
-from lora_trainer.errors import ConfigError, FileError, quoted
-from lora_trainer.files import replaced
+from lora_trainer.errors import ConfigError, FileError, LoraTrainerError, quoted
+from lora_trainer.files import parse_json, replaced
 from lora_trainer.training.folder import previous
 
 if TYPE_CHECKING:
@@ -155,15 +154,21 @@ def load_state(
     """
     path = _newest(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["format"] != FORMAT:
-            raise ConfigError(
-                f"{path} has state format {state['format']}; this program reads {FORMAT}. Start without resuming."
-            )
-        position = Position(**json.loads(state["position"]))
-        before = json.loads(state["identity"])
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
+        return _load(path, network, parts, identity), path
+    except LoraTrainerError:
+        raise
+    except Exception as error:  # a damaged file, or another program's, can hold anything
         raise FileError(f"The state {path} is damaged ({type(error).__name__}); start without resuming.") from error
+
+
+def _load(path: Path, network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any]) -> Position:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["format"] != FORMAT:
+        raise ConfigError(
+            f"{path} has state format {state['format']}; this program reads {FORMAT}. Start without resuming."
+        )
+    position = _position(parse_json(state["position"], "the position"))
+    before = parse_json(state["identity"], "the identity")
     _check_identity(before, json.loads(json.dumps(identity)))
     network.load_state_dict(state["network"])
     rates = [float(group["lr"]) for group in parts["optimizer"].param_groups]
@@ -172,7 +177,7 @@ def load_state(
         if state["parts"][name]:  # a gradient scaler that was off has none
             part.load_state_dict(state["parts"][name])
     _apply_rates(parts["optimizer"], parts["scheduler"], rates, bases)
-    return position, path
+    return position
 
 
 def _newest(path: Path) -> Path:
@@ -188,6 +193,19 @@ def _newest(path: Path) -> Path:
     if intact is None:
         raise FileError(f"The state {path} is damaged; start without resuming.")
     return intact
+
+
+def _position(values: dict[str, Any]) -> Position:
+    """The position, if it is one: what it counts with would fail, or go wrong, much later."""
+    position = Position(**values)
+    counts = (position.epoch, position.group, position.step)
+    if not all(type(count) is int and count >= 0 for count in counts):
+        raise TypeError
+    if not all(isinstance(loss, (int, float)) for loss in position.losses):
+        raise TypeError
+    if not all(isinstance(name, str) for name in position.saved):
+        raise TypeError
+    return position
 
 
 def _apply_rates(optimizer: Any, scheduler: Any, rates: list[float], bases: list[float]) -> None:

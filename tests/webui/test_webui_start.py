@@ -6,9 +6,11 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.browser import chromium, opened
 from tests.webui.server import ROOT, WebUI
 
 pytestmark = pytest.mark.slow
@@ -64,6 +66,48 @@ def test_routes_want_the_api_password(guarded: WebUI) -> None:
                 assert code == 401 and "password" in answer["error"]
         finally:
             guarded.auth = before
+
+
+@pytest.mark.skipif(
+    chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
+)
+def test_a_browser_is_never_asked_for_the_api_password(guarded: WebUI) -> None:
+    """A refused request with WWW-Authenticate opens the browser's login dialog, and everything waits behind it."""
+    answers: list[tuple[int, str]] = []
+    asked: set[object] = set()
+    most = 0
+
+    def begin(request: Any) -> None:
+        nonlocal most
+        if "/lora-trainer/" in request.url:
+            asked.add(request)
+            most = max(most, len(asked))
+
+    def end(request: Any) -> None:
+        asked.discard(request)
+
+    def note(answer: Any) -> None:
+        if "/lora-trainer/" in answer.url:
+            answers.append((answer.status, answer.headers.get("www-authenticate", "")))
+
+    with opened() as browser:
+        page = browser.page("about:blank")
+        for event, listener in (("request", begin), ("requestfinished", end), ("requestfailed", end)):
+            page.on(event, listener)
+        page.on("response", note)
+        page.goto(guarded.url, wait_until="domcontentloaded")
+        page.wait_for_selector("#txt2img_prompt textarea")
+        page.locator("#tabs > .tab-nav > button", has_text="Train LoRA").click()
+        page.wait_for_selector("#lora_trainer_progress .lt-filled")
+        before = len(answers)
+        page.wait_for_timeout(6000)
+        assert answers and all(answer == (200, "") for answer in answers), answers
+        assert len(answers) - before <= 3 and most == 1, "one question at a time, every few seconds"
+        page.locator("#tabs > .tab-nav > button", has_text="txt2img").first.click()
+        for field, value in (("steps", "2"), ("width", "64"), ("height", "64")):
+            page.locator(f"#txt2img_{field} input[type=number]").fill(value)
+        page.click("#txt2img_generate")
+        page.wait_for_selector("#txt2img_gallery img")
 
 
 def test_lowvram_is_refused(guarded: WebUI, dataset: Path) -> None:
