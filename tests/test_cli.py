@@ -236,7 +236,7 @@ def test_the_choices_are_told_as_options(place: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert train() == 2
     told = one_line(capsys.readouterr().err)
-    assert "a run named zork was trained to its end, step 10" in told
+    assert "a run named zork finished at step 10" in told
     assert "(--resume continues it, --overwrite replaces what is there)" in told
 
 

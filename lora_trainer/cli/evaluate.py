@@ -86,7 +86,7 @@ def test_and_tell(
         return _test_and_tell(host, lora, folder, token, plan or read_plan(lora, {}))
     except BrokenPipeError as error:
         leave_stdout()
-        raise RunFailedError(f"Nobody reads the output any more: the test of {lora.name} was broken off.") from error
+        raise RunFailedError(f"The output was closed, so the test of {lora.name} was stopped.") from error
 
 
 def _test_and_tell(host: Host, lora: Path, folder: Path, token: CancelToken, plan: TestPlan) -> TestFinished:

@@ -111,9 +111,9 @@ class Reader:
         """What became of a run whose output nobody reads."""
         end = self.finished
         if end is None or end.path is None:
-            return "Nobody reads the output any more, so it stopped; nothing was trained."
+            return "The output was closed, so the run stopped; nothing was trained."
         how = f"stopped after step {end.step} of {end.steps}" if end.stopped else f"all {end.steps} steps were done"
-        return f"Nobody reads the output any more: {how}, and {end.path} is saved; --resume goes on from there."
+        return f"The output was closed: {how}, and {end.path} is saved; --resume continues from there."
 
     def summary(self, seconds: float) -> None:
         """What came of it."""

@@ -177,6 +177,7 @@ def _refusal(path: Path, owner: dict[str, Any]) -> str:
     far = owner and owner.get("host") != socket.gethostname()
     wait = f" If that machine was switched off, try again in {SILENCE:.0f} seconds." if far else ""
     return (
-        f"Another run of that name is at work ({whose} holds {path}). Wait for its end, stop it, or choose another "
+        f"Another run of that name is in progress ({whose} holds {path}). Wait for it to finish, stop it, or choose "
+        "another "
         f"name.{wait}"
     )

@@ -180,7 +180,7 @@ def _open(
         session.first_step, older = session.position.step, used != folder.state
         if older:
             session.news.append(
-                f"{folder.state} is damaged or missing: going on from {used}, step {session.first_step}."
+                f"{folder.state} is damaged or missing: continuing from {used}, step {session.first_step}."
             )
     session.notices += session.news
     processes.wait()

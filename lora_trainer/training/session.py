@@ -142,7 +142,7 @@ class Session:
             due.append(self.saver.epoch)
         if not last and every.save_every_n_steps and at.step % every.save_every_n_steps == 0:
             due.append(self.saver.step)
-        self.notices += [f"{problem} The training goes on." for save in due if (problem := self._tried(save))]
+        self.notices += [f"{problem} Training continues." for save in due if (problem := self._tried(save))]
         minutes = every.save_state_every_n_minutes
         if due or (not last and minutes and time.monotonic() - self.state_written > 60 * minutes):
             self.save_state(epoch_ended)

@@ -85,8 +85,8 @@ def _history(folder: RunFolder, there: list[Path]) -> str:
     if done is None or not steps:
         return f"{file}there is a run named {folder.name} in {folder.path.parent}"
     if done >= steps:
-        return f"{file}a run named {folder.name} was trained to its end, step {steps}"
-    return f"{file}a run named {folder.name} ended before its time, after step {done} of {steps}"
+        return f"{file}a run named {folder.name} finished at step {steps}"
+    return f"{file}a run named {folder.name} was interrupted after step {done} of {steps}"
 
 
 def _ways(choices: str) -> str:

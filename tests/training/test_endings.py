@@ -123,7 +123,7 @@ def test_a_save_on_the_way_that_fails_ends_nothing(
     no_room_for(monkeypatch, lambda name: name.startswith("zork-step"))
     _, events = run(tmp_path, save_every_n_steps=8)
     told = [notice.text for notice in of(events, Notice) if "zork-step" in notice.text]
-    assert len(told) == 2 and all("The training goes on." in text for text in told)
+    assert len(told) == 2 and all("Training continues." in text for text in told)
     assert of(events, Finished)[0].step == 20 and (tmp_path / "out/zork/state/state.pt").is_file()
 
 
@@ -137,7 +137,7 @@ def test_the_state_before_is_kept_and_used_where_the_newest_is_damaged(tmp_path:
     _, events = run(tmp_path, resume=True)
     started = of(events, Started)[0]
     assert started.step < 12
-    assert any(f"state.pt is damaged or missing: going on from {state.with_name('previous.pt')}" in notice.text
+    assert any(f"state.pt is damaged or missing: continuing from {state.with_name('previous.pt')}" in notice.text
                for notice in of(events, Notice))  # fmt: skip
     assert (tmp_path / "loras/zork.safetensors").read_bytes() == whole
     assert [step for step, _ in started.before.losses] == list(range(1, started.step + 1))

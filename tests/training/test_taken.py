@@ -25,7 +25,7 @@ def test_a_run_that_broke_off_is_not_begun_anew_unasked(tmp_path: Path) -> None:
     run(tmp_path, stop_at=5)
     (tmp_path / "loras/zork.safetensors").unlink()  # as after a crash: the state is all there is
     before = snapshot(tmp_path)
-    with pytest.raises(NameTakenError, match=r"run named zork ended before its time, after step \d of 20") as caught:
+    with pytest.raises(NameTakenError, match=r"run named zork was interrupted after step \d of 20") as caught:
         run(tmp_path)
     assert caught.value.choices == ("resume", "overwrite") and snapshot(tmp_path) == before
     _, events = run(tmp_path, resume=True)
@@ -130,7 +130,7 @@ def test_two_runs_of_one_name_do_not_mix(tmp_path: Path) -> None:
         if isinstance(event, StepDone):
             break
     for elsewhere in (tmp_path / "out", tmp_path / "other"):  # the same folder; another one, but the same LoRA
-        with pytest.raises(HostBusyError, match="Another run of that name is at work"):
+        with pytest.raises(HostBusyError, match="Another run of that name is in progress"):
             next(train(*_request(tmp_path, output=elsewhere)))
     assert of(list(first), Finished)[0].step == 20
     log = (tmp_path / "out/zork/log.jsonl").read_text().splitlines()

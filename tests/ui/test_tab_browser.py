@@ -337,7 +337,7 @@ def test_stop_saves(page: Page, served: Served, dataset: Path) -> None:
     log = served.output / "stopped" / "log.jsonl"
     left = log.read_text().splitlines()
     press(page, "start")
-    page.wait_for_selector("#lora_trainer_message .lt-question >> text=ended before its time")
+    page.wait_for_selector("#lora_trainer_message .lt-question >> text=was interrupted")
     page.click("#lora_trainer_message [data-choice=name]")
     page.wait_for_selector("#lora_trainer_message .lt-question", state="hidden")
     assert page.evaluate("document.activeElement.closest('#lora_trainer_name') !== null")

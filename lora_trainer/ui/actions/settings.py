@@ -22,7 +22,7 @@ def restore(desk: Desk, page: Page) -> Answer:
 
 def ask_reset(desk: Desk, page: Page) -> Answer:
     """Whether everything shall be reset."""
-    told = "Folder, trigger word, name and every option are set back to what they are at first."
+    told = "Folder, trigger word, name and every option are reset to what they were at first."
     return Answer({"reset_question": views.question(told, "reset", "keep")})
 
 
@@ -51,7 +51,7 @@ def choose_preset(desk: Desk, page: Page) -> Answer:
         desk.before = Page({**page.values, "preset": origin}, page.options)
         named = ", ".join(edited[:MOST_NAMED]) + (" and more" if len(edited) > MOST_NAMED else "")
         lost = "the loaded settings" if origin == CUSTOM else f"your changes to {named}"
-        answer.html["plan"] += views.question(f"The preset took the place of {lost}.", "undo", kind="lt-quiet")
+        answer.html["plan"] += views.question(f"The preset replaced {lost}.", "undo", kind="lt-quiet")
     return answer
 
 
