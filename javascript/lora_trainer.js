@@ -2,7 +2,6 @@
 //
 //   lora_trainer.js            where things are, and small pieces of HTML
 //   lora_trainer_ask.js        requests to the routes, and the status as it was last heard
-//   lora_trainer_curve.js      the loss
 //   lora_trainer_form.js       what is typed: it is made known, and no late answer overwrites it
 //   lora_trainer_large.js      a picture, large; "Send to txt2img"
 //   lora_trainer_progress.js   how the run stands, and its sample pictures
@@ -16,7 +15,8 @@
 
     tab.RUNNING = ["preparing", "training", "paused", "testing"];
     tab.status = null; // as the route gave it last
-    tab.report = null; // of the run that the status names
+    tab.curve = ""; // the loss of that job, as the server draws it
+    tab.report = null; // the test's report of that run, as the server draws it
 
     const drawn = {}; // what each part shows, as text, so that it is only rebuilt when that changes
 
@@ -48,19 +48,31 @@
         return Math.floor(minutes / 60) + " h " + String(minutes % 60).padStart(2, "0") + " min";
     };
 
-    tab.strengthText = (value) => (value === 0 ? "0" : Number.isInteger(value * 10) ? value.toFixed(1) : String(value));
-
-    tab.loraTag = (name, strength) => `<lora:${name}:${tab.strengthText(strength)}>`;
-
     tab.problem = (text) => `<div class="lt-note lt-problem" role="alert">${tab.escaped(text)}</div>`;
 
-    /** Put HTML into a part, unless it is there already. */
+    /** Put HTML into a part, unless it is there already; tells whether it wasn't. What has the focus keeps it. */
     tab.put = function (name, html) {
         const where = tab.part(name);
-        if (!where || (drawn[name] === html && where.querySelector(".lt-filled"))) return;
+        if (!where || (drawn[name] === html && where.querySelector(".lt-filled"))) return false;
         drawn[name] = html;
+        const buttons = () => [...where.querySelectorAll("button, a, summary, [tabindex]")];
+        const focused = buttons().indexOf(document.activeElement);
+        const open = [...where.querySelectorAll("details")].map((fold) => fold.open);
         where.innerHTML = `<div class="lt-filled">${html}</div>`;
+        if (open.length) where.querySelectorAll("details").forEach((fold, n) => (fold.open = open[n] ?? fold.open));
+        dress(where);
+        if (focused >= 0 && buttons()[focused]) buttons()[focused].focus({preventScroll: true});
+        return true;
     };
+
+    /** Addresses as this page reaches them, and what a prompt's button does here. */
+    function dress(where) {
+        for (const image of where.querySelectorAll("img[data-src]")) image.src = tab.address(image.dataset.src);
+        for (const link of where.querySelectorAll("a[data-href]")) link.href = tab.address(link.dataset.href);
+        const label = tab.facts().webui === "1" ? "Send to txt2img" : "Copy prompt";
+        for (const button of where.querySelectorAll(".lt-send")) button.textContent = label;
+    }
+    tab.dress = dress;
 
     tab.toggle = function (name, visible) {
         const where = tab.part(name);

@@ -8,7 +8,8 @@
 
     let underWay = null; // the question about the status: a server that hangs must not gather them
     let guarded = false; // whether addresses of pictures need our key, too
-    let reportUrl = "";
+    let curveOf = ""; // the job, step and width of the curve that is at hand
+    let reportOf = "";
     tab.lastAsked = 0;
 
     /** An address of the routes as this page reaches it, also behind a sub-path. */
@@ -46,18 +47,31 @@
         tab.lastAsked = Date.now();
         try {
             const found = await tab.ask("/lora-trainer/status");
-            if (found.report && (found.report !== reportUrl || !tab.report) && found.state !== "testing") {
-                reportUrl = found.report;
-                tab.report = await tab.ask("/lora-trainer/report/" + encodeURIComponent(found.name)).catch(() => null);
-            } else if (!found.report) {
-                tab.report = null;
-                reportUrl = "";
-            }
+            await askCurve(found);
+            await askReport(found);
             tab.status = found;
             tab.show(null);
         } catch (error) {
             tab.show(error);
         }
+    }
+
+    /** The curve, where there are new steps. */
+    async function askCurve(found) {
+        const width = tab.part("live").clientWidth - 34; // of the panel inside its padding
+        const wanted = found.step > 1 ? [found.job, found.step, width].join() : "";
+        if (wanted === curveOf) return;
+        tab.curve = wanted ? (await tab.ask("/lora-trainer/curve?width=" + width)).html : "";
+        curveOf = wanted;
+    }
+
+    /** The report, where there is a new one. */
+    async function askReport(found) {
+        const wanted = found.report && found.state !== "testing" ? [found.job, found.report].join() : "";
+        if (wanted === reportOf) return;
+        const url = "/lora-trainer/shown/" + encodeURIComponent(found.name);
+        tab.report = wanted ? (await tab.ask(url).catch(() => ({html: ""}))).html : null;
+        reportOf = wanted;
     }
 
     /** Pause, resume or stop. These don't pass through gradio, so they work however busy its queue is. */

@@ -3,6 +3,35 @@
 (function (tab) {
     "use strict";
 
+    const TITLES = {
+        idle: "Nothing is being trained", preparing: "Getting ready", training: "Training", paused: "Paused",
+        testing: "Testing", done: "Done", failed: "Failed", stopped: "Stopped",
+    };
+
+    let seen = false; // a job that ran while this page was open
+    let announced = "";
+
+    /** How much of what is at hand is done, from 0 to 100. */
+    function percent() {
+        const s = tab.status;
+        const total = s.progress.total || s.steps || 0;
+        const done = s.progress.total ? s.progress.done : s.step;
+        return total ? Math.min(100, 100 * done / total) : 0;
+    }
+
+    /** Tell those who hear the page: each state, and every tenth of it. */
+    function announce() {
+        const s = tab.status;
+        if (s.state === "idle") return;
+        const tenths = tab.running() ? 10 * Math.floor(percent() / 10) : 0;
+        const left = tenths && s.eta_seconds !== null ? `, ${tab.duration(s.eta_seconds)} left` : "";
+        const place = [s.job, s.state, tenths].join();
+        if (place === announced) return;
+        announced = place;
+        const said = tab.running() ? `${TITLES[s.state]} ${s.name}: ${tenths} %${left}.` : `${TITLES[s.state]}: ${s.message}`;
+        tab.part("announce").textContent = said;
+    }
+
     /** Draw the status; `error` says that it may be old. */
     tab.show = function (error) {
         if (!tab.status) {
@@ -11,10 +40,13 @@
         }
         const running = tab.running();
         const state = tab.status.state;
+        seen = seen || running;
+        tab.part("columns").classList.toggle("lt-live-first", seen); // where there is one column
+        announce();
         tab.put("progress", progressHtml(running, error));
         tab.put("notices", noticesHtml());
-        tab.put("loss", tab.status.losses.length > 1 ? tab.lossHtml() : "");
-        tab.put("samples", samplesHtml());
+        tab.put("loss", lossHtml());
+        if (tab.put("samples", samplesHtml())) showNewest();
         tab.put("report", running ? "" : tab.resultHtml());
         tab.toggle("pause", running && state !== "paused");
         tab.toggle("resume", state === "paused");
@@ -24,6 +56,7 @@
             button.disabled = running || tab.filling();
             button.classList.toggle("lt-busy", running);
         }
+        if (running) tab.bringIntoView();
     };
 
     function progressHtml(running, error) {
@@ -35,13 +68,7 @@
                 <li>Press <b>Train</b>. It trains on the checkpoint that is loaded; loss, sample images and time left appear here.</li>
                 <li>Afterwards the LoRA is in the Lora tab, and test images at several strengths appear here.</li></ol></div>`;
         }
-        const titles = {
-            preparing: "Getting ready", training: "Training", paused: "Paused", testing: "Testing", done: "Done",
-            failed: "Failed", stopped: "Stopped",
-        };
-        const total = s.progress.total || s.steps || 0;
-        const done = s.progress.total ? s.progress.done : s.step;
-        const share = total ? Math.min(100, 100 * done / total) : 0;
+        const share = percent();
         const cells = [];
         if (s.steps) cells.push(["Step", `${s.step} / ${s.steps}`]);
         if (s.epochs) cells.push(["Epoch", `${s.epoch} / ${s.epochs}`]);
@@ -51,11 +78,11 @@
         const tiles = cells.map(([name, value]) => `<div><span>${name}</span><b>${tab.escaped(value)}</b></div>`).join("");
         const lost = error ? tab.problem("No answer at the moment (" + error.message + "); trying again.") : "";
         const message = s.state === "failed" ? tab.problem(s.error) : `<p class="lt-message">${tab.escaped(s.message)}</p>`;
-        const percent = running && total ? `${Math.floor(share)} %` : "";
+        const figure = running && share ? `${Math.floor(share)} %` : "";
         return `<div class="lt-head" data-state="${s.state}"><span class="lt-dot"></span>
-            <h3>${titles[s.state]}</h3><b class="lt-name">${tab.escaped(s.name)}</b><span class="lt-percent">${percent}</span></div>
-            <div class="lt-bar lt-${s.state}" role="progressbar" aria-valuenow="${Math.round(share)}" aria-valuemin="0"
-            aria-valuemax="100"><div style="width:${share.toFixed(1)}%"></div></div>${message}${lost}
+            <h3>${TITLES[s.state]}</h3><b class="lt-name">${tab.escaped(s.name)}</b><span class="lt-percent">${figure}</span></div>
+            <div class="lt-bar lt-${s.state}" role="progressbar" aria-label="${TITLES[s.state]}"
+            aria-valuenow="${Math.round(share)}" aria-valuemin="0" aria-valuemax="100"><div style="width:${share.toFixed(1)}%"></div></div>${message}${lost}
             <div class="lt-tiles">${tiles}</div>`;
     }
 
@@ -64,6 +91,18 @@
         const lines = tab.status.notices.map((line) => `<li>${tab.escaped(line)}</li>`).join("");
         return `<details class="lt-note lt-warn"${tab.status.notices.length < 4 ? " open" : ""}>
             <summary>Notes (${tab.status.notices.length})</summary><ul>${lines}</ul></details>`;
+    }
+
+    function lossHtml() {
+        if (!tab.curve) return "";
+        return `<div class="lt-panel"><div class="lt-title"><h3>Loss</h3><small>It jumps with the noise that is drawn, and even a
+            good LoRA lowers it only a little. Trust the images.</small></div>${tab.curve}</div>`;
+    }
+
+    /** The newest samples stand at the right. */
+    function showNewest() {
+        const scroll = tab.part("samples").querySelector(".lt-scroll");
+        if (scroll) scroll.scrollLeft = scroll.scrollWidth;
     }
 
     function samplesHtml() {

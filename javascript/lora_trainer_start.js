@@ -7,43 +7,65 @@
     const IDLE_TICK = 4000;
 
     const BEGINS = /^lora_trainer_(start|test|choice_(resume|overwrite|resume_overwrite))$/; // buttons that start a job
+    const PATIENCE = 20000; // ms from a press of Train to the run
 
+    let pressed = 0; // when Train was
     let away = true; // whether the tab isn't looked at
 
     function onClick(event) {
         const inside = event.target.closest && event.target.closest("#lora_trainer");
         if (!inside) return;
         const button = event.target.closest("button");
-        const large = event.target.closest("#lora_trainer_large");
-        if (large && (!button || button.classList.contains("lt-close")) && !event.target.closest("figcaption")) {
-            tab.closeLarge();
-        }
+        if (event.target.closest("#lora_trainer_large") === event.target) tab.closeLarge(); // beside the picture
         if (!button) return;
         if (button.classList.contains("lt-fills")) tab.filled = tab.awaitFill(tab.part("form"));
         else if (button.classList.contains("lt-fills-panel")) tab.filled = tab.awaitFill(button.closest(".lt-panel"));
         else if (button.dataset.choice) tab.choose(button);
-        else if (button.dataset.about) tab.openLarge(JSON.parse(button.dataset.about));
+        else if (button.dataset.about) tab.openLarge(button);
+        else if (button.classList.contains("lt-close")) tab.closeLarge();
         else if (button.classList.contains("lt-send")) tab.send(button);
         else if (["lora_trainer_stop", "lora_trainer_pause", "lora_trainer_resume"].includes(button.id)) {
             tab.command(button.id.slice("lora_trainer_".length), button);
         } else if (BEGINS.test(button.id)) {
+            pressed = Date.now();
             [300, 900, 1800].forEach((wait) => setTimeout(tab.refresh, wait));
-            setTimeout(bringIntoView, 2500);
         }
     }
 
-    /** In a narrow window the progress lies far below the button. */
-    function bringIntoView() {
-        const live = tab.part("live");
-        if (tab.running() && live.offsetTop > tab.part("form").offsetTop + 50) live.scrollIntoView({behavior: "smooth"});
-    }
+    /** After Train the progress is looked at: it may be far from the button. */
+    tab.bringIntoView = function () {
+        if (Date.now() - pressed > PATIENCE) return;
+        pressed = 0;
+        const panel = tab.part("panel_progress");
+        const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+        panel.setAttribute("tabindex", "-1");
+        panel.focus({preventScroll: true});
+        panel.scrollIntoView({behavior: still ? "auto" : "smooth", block: "start"});
+    };
 
     /** Ctrl+Enter, Alt+Enter and Esc mean Generate, Skip and Interrupt to the WebUI, which has no such buttons here. */
     function onKey(event) {
         if (!tab.looked()) return;
+        const head = event.target.closest && event.target.closest("#lora_trainer .label-wrap");
+        if (head && head.tagName !== "BUTTON" && (event.key === "Enter" || event.key === " ")) {
+            event.preventDefault();
+            head.click();
+        }
         const enter = event.key === "Enter" && (event.ctrlKey || event.metaKey || event.altKey);
         if (event.key === "Escape") tab.closeLarge();
         if (enter || event.key === "Escape") event.stopPropagation();
+    }
+
+    /** Heads of folds: gradio 3 makes them of what no key reaches, and no gradio says whether they are open. */
+    function dressFolds() {
+        for (const head of tab.part("form").querySelectorAll(".label-wrap")) {
+            if (head.tagName !== "BUTTON" && !head.hasAttribute("role")) {
+                head.setAttribute("role", "button");
+                head.setAttribute("tabindex", "0");
+            }
+            const open = String(head.classList.contains("open"));
+            if (head.getAttribute("aria-expanded") !== open) head.setAttribute("aria-expanded", open);
+        }
     }
 
     function tick() {
@@ -55,6 +77,7 @@
             away = false;
             tab.comeBack();
         }
+        dressFolds();
         tab.takeSuggestions();
         if (Date.now() - tab.lastAsked >= (tab.running() || !tab.status ? TICK : IDLE_TICK)) tab.refresh();
         else if (tab.part("progress") && !tab.part("progress").querySelector(".lt-filled")) tab.show(null);

@@ -34,7 +34,8 @@ def _practice() -> Preset:
         "Practice",
         "For the tiny practice checkpoint: the demo's settings, with a high learning rate and few pixels.",
         options={
-            name: value for name, value in json.loads(SETTINGS.read_text(encoding="utf-8")).items() if name != "version"
+            "sample_every_n_epochs": 2,
+            **{name: value for name, value in json.loads(SETTINGS.read_text("utf-8")).items() if name != "version"},
         },
     )
 

@@ -40,8 +40,9 @@ class Preset:
 _STARTER: dict[str, Any] = {
     "resolution": (512, 512), "train_batch_size": 1, "network_dim": 32, "network_alpha": 16.0,
     "optimizer_type": "AdamW8bit", "learning_rate": 5e-5, "unet_lr": 5e-5, "text_encoder_lr": 5e-5,
-    "lr_scheduler": "cosine", "max_train_epochs": 10, "save_every_n_epochs": 2, "seed": 1234, "clip_skip": 2,
-    "mixed_precision": "fp16", "gradient_checkpointing": True, "cache_latents": True,
+    "lr_scheduler": "cosine", "max_train_epochs": 10, "save_every_n_epochs": 2,
+    "sample_every_n_epochs": 2,  # one image and one before the first step, unless sample_prompts has more
+    "seed": 1234, "clip_skip": 2, "mixed_precision": "fp16", "gradient_checkpointing": True, "cache_latents": True,
 }  # fmt: skip
 _SDXL: dict[str, Any] = _STARTER | {
     "resolution": (1024, 1024), "clip_skip": 1, "network_dim": 16, "network_alpha": 8.0, "learning_rate": 1e-4,
@@ -51,7 +52,7 @@ _SDXL: dict[str, Any] = _STARTER | {
 PRESETS: tuple[Preset, ...] = (
     Preset(
         "starter", "Starter",
-        "A good start for anything on SD 1.x: rank 32, 10 epochs, saved every 2 epochs so that you can pick the best.",
+        "A good start for anything on SD 1.x: rank 32, 10 epochs, a file and a sample image every 2, to pick the best.",
         options=_STARTER,
     ),
     Preset(
@@ -60,21 +61,21 @@ PRESETS: tuple[Preset, ...] = (
         effort="quick",
         options=_STARTER | {
             "network_dim": 8, "network_alpha": 4.0, "learning_rate": 1e-4, "unet_lr": 1e-4, "text_encoder_lr": 1e-4,
-            "max_train_epochs": 4, "save_every_n_epochs": 1,
+            "max_train_epochs": 4, "save_every_n_epochs": 1, "sample_every_n_epochs": 1,
         },
     ),
     Preset(
         "person", "Person",
-        "A face from 15 to 20 photos: never mirrored, min-SNR gamma 5, sample images every 2 epochs.",
+        "A face from 15 to 20 photos: never mirrored, min-SNR gamma 5.",
         subjects=("person",),
-        options=_STARTER | {"min_snr_gamma": 5.0, "sample_every_n_epochs": 2},
+        options=_STARTER | {"min_snr_gamma": 5.0},
     ),
     Preset(
         "character", "Character",
         "A drawn character with tags as captions: after the trigger word they are shuffled, so order isn't learned.",
         subjects=("character",),
         options=_STARTER | {
-            "min_snr_gamma": 5.0, "shuffle_caption": True, "keep_tokens": 1, "sample_every_n_epochs": 2,
+            "min_snr_gamma": 5.0, "shuffle_caption": True, "keep_tokens": 1,
         },
     ),
     Preset(
@@ -83,7 +84,6 @@ PRESETS: tuple[Preset, ...] = (
         subjects=("style",),
         options=_STARTER | {
             "min_snr_gamma": 5.0, "flip_aug": True, "caption_dropout_rate": 0.05, "text_encoder_lr": 2.5e-5,
-            "sample_every_n_epochs": 2,
         },
     ),
     Preset(
@@ -91,14 +91,14 @@ PRESETS: tuple[Preset, ...] = (
         "A thing from 10 to 30 images: rank 16 is enough, and nothing is mirrored, so that lettering stays readable.",
         subjects=("object",),
         options=_STARTER | {
-            "network_dim": 16, "network_alpha": 8.0, "min_snr_gamma": 5.0, "sample_every_n_epochs": 2,
+            "network_dim": 16, "network_alpha": 8.0, "min_snr_gamma": 5.0,
         },
     ),
     Preset(
         "concept", "Concept",
         "A pose, an action or a look from 30 to 100 varied images: 5 % caption dropout.",
         subjects=("concept",),
-        options=_STARTER | {"min_snr_gamma": 5.0, "caption_dropout_rate": 0.05, "sample_every_n_epochs": 2},
+        options=_STARTER | {"min_snr_gamma": 5.0, "caption_dropout_rate": 0.05},
     ),
     Preset(
         "thorough", "Thorough",
@@ -106,7 +106,7 @@ PRESETS: tuple[Preset, ...] = (
         effort="thorough",
         options=_STARTER | {
             "learning_rate": 3e-5, "unet_lr": 3e-5, "text_encoder_lr": 2e-5, "lr_warmup_steps": 0.05,
-            "max_train_epochs": 20, "min_snr_gamma": 5.0, "sample_every_n_epochs": 2,
+            "max_train_epochs": 20, "min_snr_gamma": 5.0,
         },
     ),
     Preset(
@@ -127,7 +127,7 @@ PRESETS: tuple[Preset, ...] = (
         "sdxl", "SDXL",
         "For SDXL checkpoints: 1024 pixels, UNet only, rank 16.",
         families=("sdxl",),
-        options=_SDXL | {"sample_every_n_epochs": 2},
+        options=_SDXL,
     ),
     Preset(
         "sdxl-low-memory", "Low memory (SDXL)",

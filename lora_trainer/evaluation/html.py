@@ -42,8 +42,10 @@ POLICY = (  # of the page: no script but the one above, nothing from elsewhere
 
 def table(values: dict[str, Any]) -> str:
     """Names and values in two columns."""
-    rows = "".join(f"<tr><th>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in values.items())
-    return f'<div class="scroll"><table class="plain">{rows}</table></div>'
+    rows = "".join(
+        f"<tr><th scope='row'>{escape(str(k))}</th><td>{escape(str(v))}</td></tr>" for k, v in values.items()
+    )
+    return f'<div class="scroll" tabindex="0"><table class="plain">{rows}</table></div>'
 
 
 def bullets(items: Sequence[str]) -> str:

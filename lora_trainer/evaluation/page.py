@@ -9,10 +9,8 @@ from typing import Any
 
 from lora_trainer.config import RunConfig
 from lora_trainer.evaluation.curve import loss_curve
-from lora_trainer.evaluation.html import COPY_SCRIPT, POLICY, bullets, copyable, picture, table
-from lora_trainer.evaluation.prompts import lora_tag, strength_text
-
-SCORES = ("accuracy", "flexibility", "artifacts")
+from lora_trainer.evaluation.html import COPY_SCRIPT, POLICY, copyable, picture, table
+from lora_trainer.evaluation.sections import Look, sections
 
 LOOK_FOR = (
     (
@@ -36,14 +34,12 @@ LOOK_FOR = (
 
 def render_page(report: dict[str, Any], folder: Path, log: Sequence[dict[str, Any]], run: dict[str, Any]) -> str:
     """The HTML of a report; ``folder`` is where its pictures' paths begin."""
+    look = Look(lambda row: picture(row, folder), lambda text, _: copyable(text))
     body = "\n".join(
         part
         for part in (
             _header(report),
-            _summary(report),
-            _strength_section(report, folder),
-            _integration_section(report, folder),
-            _epoch_section(report, folder),
+            *sections(report, look),
             _look_for_section(),
             _use_section(report),
             _training_section(log, run),
@@ -68,112 +64,6 @@ def _header(report: dict[str, Any]) -> str:
     facts.append(escape(report["created"][:16].replace("T", " ") + " UTC"))
     stopped = "<p><strong>The test was stopped; these are its images so far.</strong></p>" if report["stopped"] else ""
     return f'<h1>{escape(report["name"])}</h1>\n<p class="quiet">{" · ".join(facts)}</p>{stopped}'
-
-
-def _summary(report: dict[str, Any]) -> str:
-    best = report["recommended"]
-    stem = Path(best["file"]).stem
-    prompt = f"{lora_tag(stem, best['strength'])} {report['trigger']}".strip()
-    chip = "chip good" if report["verdict"] == "good" else "chip"
-    return f"""<div class="cards">
-<section class="card"><h3 class="quiet">Use it like this</h3>
-<p class="big">{escape(best["file"])} at {strength_text(best["strength"])}</p>
-{copyable(prompt)}
-<p class="small quiet">{escape(best["why"])}</p></section>
-<section class="card"><h3 class="quiet">Verdict</h3>
-<p><span class="{chip}">{escape(report["verdict"].capitalize())}</span></p>
-{bullets(report["evidence"])}</section>
-<section class="card"><h3 class="quiet">What to do next</h3>{bullets(report["advice"])}{_scores(report)}</section>
-</div>"""
-
-
-def _scores(report: dict[str, Any]) -> str:
-    rows = [row for row in report["strengths"] if any(row[score] for score in SCORES)]
-    if not rows:
-        return ""
-    head = "".join(f"<th>{score}</th>" for score in SCORES)
-    lines = []
-    for row in rows:
-        cells = "".join(
-            f"<td>{row[s]['value']:.0f} <span class='quiet'>({row[s]['low']:.0f}–{row[s]['high']:.0f})</span></td>"
-            if row[s]
-            else "<td>–</td>"
-            for s in SCORES
-        )
-        lines.append(f"<tr><th>{strength_text(row['strength'])}</th>{cells}</tr>")
-    return f'<div class="scroll"><table class="plain"><tr><th>strength</th>{head}</tr>{"".join(lines)}</table></div>'
-
-
-def _strength_section(report: dict[str, Any], folder: Path) -> str:
-    rows = [row for row in report["images"] if row["kind"] == "strength"]
-    if not rows:
-        return ""
-    chosen = strength_text(report["recommended"]["strength"])
-    return f"""<h2>Strength</h2>
-<p>The same seeds at rising strength. 0 is the base model alone.</p>
-{copyable(report["prompts"]["strength"])}
-{_sheet(rows, folder, chosen)}
-{_grid_link(report, "strength.png")}"""
-
-
-def _epoch_section(report: dict[str, Any], folder: Path) -> str:
-    rows = [row for row in report["images"] if row["kind"] == "epoch"]
-    if not rows:
-        return ""
-    best = report["recommended"]
-    last = [
-        {**row, "label": "the last"}
-        for row in report["images"]
-        if row["kind"] == "strength" and row["file"] == report["lora"] and row["strength"] == best["strength"]
-    ]
-    return f"""<h2>Saved epochs</h2>
-<p>The same prompt with every file that was saved during training, at strength {strength_text(best["strength"])}. If an
-earlier one looks as good as the last, prefer it: it has had less time to memorise the training images.</p>
-{_sheet([*rows, *last], folder, "")}
-{_grid_link(report, "epochs.png")}"""
-
-
-def _sheet(rows: Sequence[dict[str, Any]], folder: Path, chosen: str) -> str:
-    """Pictures as a table: a column for each label, a row for each seed."""
-    labels = list(dict.fromkeys(row["label"] for row in rows))
-    mark = {label: ' class="chosen"' if label == chosen else "" for label in labels}
-    head = "".join(f"<th{mark[label]}>{escape(label)}</th>" for label in labels)
-    lines = []
-    for seed in dict.fromkeys(row["seed"] for row in rows):
-        at = {row["label"]: row for row in rows if row["seed"] == seed}
-        cells = "".join(
-            f"<td{mark[label]}>{picture(at[label], folder) if label in at else ''}</td>" for label in labels
-        )
-        lines.append(f'<tr><th scope="row">seed {seed}</th>{cells}</tr>')
-    first = f'<tr><td class="corner"></td>{head}</tr>'
-    return f'<div class="scroll"><table class="sheet">{first}{"".join(lines)}</table></div>'
-
-
-def _integration_section(report: dict[str, Any], folder: Path) -> str:
-    rows = [row for row in report["images"] if row["kind"] == "integration"]
-    if not rows:
-        return ""
-    cards = []
-    for prompt in report["prompts"]["integration"]:
-        mine = [row for row in rows if row["case"] == prompt]
-        pairs = []
-        for seed in dict.fromkeys(row["seed"] for row in mine):
-            figures = "".join(
-                f"<figure>{picture(row, folder)}<figcaption>"
-                f"{'at ' + strength_text(row['strength']) if row['strength'] else 'without the LoRA'}, seed {seed}"
-                "</figcaption></figure>"
-                for row in mine
-                if row["seed"] == seed
-            )
-            pairs.append(f'<div class="pair">{figures}</div>')
-        if pairs:
-            cards.append(
-                f'<section class="card">{copyable(prompt)}<div class="scroll">{"".join(pairs)}</div></section>'
-            )
-    return f"""<h2>In other contexts</h2>
-<p>Does it still follow the prompt? Each pair has the same seed, without and with the LoRA.</p>
-<div class="pairs">{"".join(cards)}</div>
-{_grid_link(report, "integration.png")}"""
 
 
 def _look_for_section() -> str:
@@ -226,7 +116,3 @@ def _settings_section(report: dict[str, Any], run: dict[str, Any]) -> str:
 
 def _details(summary: str, values: dict[str, Any]) -> str:
     return f"<details><summary>{escape(summary)}</summary>{table(values)}</details>"
-
-
-def _grid_link(report: dict[str, Any], name: str) -> str:
-    return f'<p class="small"><a href="{name}">All of it as one image</a></p>' if name in report["grids"] else ""

@@ -45,7 +45,7 @@ class Job:
     ) -> None:
         self._make_host, self._output, self._test_after = host, output, test_after
         self._host: Host | None = None
-        self._record = Record()
+        self.record = Record()  # of the job at hand, or of the last one
         self._token = CancelToken()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -72,7 +72,7 @@ class Job:
 
     def status(self) -> dict[str, Any]:
         """What a page shows; answers at once."""
-        return self._record.to_dict()
+        return self.record.to_dict()
 
     def start(self, values: Mapping[str, Any]) -> str:
         """Begin to train; ``values`` has name, dataset, config and, as wished, resume, overwrite, test, trigger.
@@ -157,7 +157,7 @@ class Job:
 
     def _refuse_second(self) -> None:
         if self.running:
-            now = self._record
+            now = self.record
             raise HostBusyError(f"{now.name} isn't finished ({now.message}); stop it, or wait until it is.")
 
     def _request(self, values: Mapping[str, Any]) -> RunRequest:
@@ -188,14 +188,14 @@ class Job:
         self._token = CancelToken()
         self._paused.clear()
         self._wake.clear()
-        self._record = Record(job=job, name=name, output=self.output, state="preparing", message=message)
+        self.record = Record(job=job, name=name, output=self.output, state="preparing", message=message)
         self._thread = threading.Thread(target=self._run, args=(work,), name="lora-trainer", daemon=True)
         self._thread.start()
         return job
 
     def _run(self, work: Callable[[], None]) -> None:
         """The thread: whatever happens ends in a state and a sentence."""
-        record = self._record
+        record = self.record
         try:
             with self.host.working(record.job, self._token):
                 work()
@@ -213,8 +213,8 @@ class Job:
 
         self._train(request)
         lora = self.host.lora_dir / f"{request.name}.safetensors"
-        if self._record.step:
-            publish_result(self.host, lora, self._record)
+        if self.record.step:
+            publish_result(self.host, lora, self.record)
         if test is not None and not self._token.cancelled:
             self._test(lora, read_plan(lora, test))
 
@@ -225,9 +225,9 @@ class Job:
         lost: HostBusyError | None = None
         try:
             for event in events:
-                self._record.take(event)
+                self.record.take(event)
                 if isinstance(event, Preparing) and self._token.cancelled:
-                    self._record.enter("stopped", "Stopped before the first step; nothing was trained.")
+                    self.record.enter("stopped", "Stopped before the first step; nothing was trained.")
                     break
                 try:
                     self._boundary()
@@ -244,7 +244,7 @@ class Job:
         from lora_trainer.evaluation.sweep import test_lora
         from lora_trainer.ui.result import publish_result
 
-        record = self._record
+        record = self.record
         record.enter("testing", f"Testing {lora.name}")
         pictures: list[TestedImage] = []
         for event in test_lora(self.host, lora, plan, record.output / lora.stem, self._token):
@@ -257,14 +257,14 @@ class Job:
 
     def _boundary(self) -> None:
         """Between two events: the host shows progress and serves others; a paused job waits here."""
-        self.host.between_steps(self._record.progress)
+        self.host.between_steps(self.record.progress)
         if not self._paused.is_set() or self._token.cancelled:
             return
-        self._record.pause()
+        self.record.pause()
         with self.host.lent():
             while self._paused.is_set() and not self._token.cancelled:
                 self._wake.wait(1.0)
-        self._record.resume()
+        self.record.resume()
 
 
 def _sentence(error: BaseException) -> str:

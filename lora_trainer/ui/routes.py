@@ -54,6 +54,8 @@ def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) ->
         ("POST", "/test", routes.test),
         ("POST", "/check", routes.check),
         ("POST", "/practice", routes.practice),
+        ("GET", "/curve", routes.curve),
+        ("GET", "/shown/{name}", routes.shown),
         ("GET", "/report/{name}", routes.report),
         ("GET", "/report/{name}/{path:path}", routes.file),
     ]
@@ -174,6 +176,21 @@ class _Routes:
 
         made = await _aside(install_for, self.job)
         return _Json({"checkpoint": str(made.checkpoint), "dataset": str(made.dataset), "trigger": made.trigger})
+
+    async def curve(self, request: Request) -> Response:
+        """The loss of the job as a drawing."""
+        from lora_trainer.ui.fragments import curve_fragment
+
+        width = request.query_params.get("width", "")
+        return _Json({"html": await _aside(curve_fragment, self.job.record, width)})
+
+    async def shown(self, request: Request) -> Response:
+        """The report of a run as the tab shows it."""
+        from lora_trainer.ui.fragments import report_fragment
+
+        name = request.path_params["name"]
+        path = run_file(self.job.output, name, "report.json")
+        return _Json({"html": await _aside(report_fragment, path, name)})
 
     async def report(self, request: Request) -> Response:
         """The report of a run."""

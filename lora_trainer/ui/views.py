@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 THUMBNAILS = 12
 THUMBNAIL_SIDE = 96
-MOST_LINES = 8
+MOST_SIZES = 8
+FEW_LINES = 3  # of a list that is shown at once
 
 
 _asked = itertools.count(1)  # a question that is asked again is another one: it shows again
@@ -79,8 +80,8 @@ def dataset_view(facts: DatasetSummary, dataset: Dataset, trigger: str, suggeste
         for folder in facts.folders
     ]
     listed = sorted(facts.buckets, key=lambda row: -row[1])
-    sizes = ", ".join(f"{width}×{height} ({uses})" for (width, height), uses in listed[:MOST_LINES])
-    sizes += f" and {shapes - MOST_LINES} more" if shapes > MOST_LINES else ""
+    sizes = ", ".join(f"{width}×{height} ({uses})" for (width, height), uses in listed[:MOST_SIZES])
+    sizes += f" and {shapes - MOST_SIZES} more" if shapes > MOST_SIZES else ""
     remarks = [*caption_remarks(facts, dataset, trigger), *facts.notices]
     return (
         f'<div class="lt-check" data-images="{facts.images}" data-suggested="{escape(json.dumps(suggested))}">'
@@ -174,18 +175,13 @@ def duration(seconds: float) -> str:
 
 
 def _lines(title: str, lines: Iterable[str], kind: str) -> str:
-    all_lines = list(lines)
-    if not all_lines:
+    """A list that is folded where it is long: what comes after it must not be pushed out of sight."""
+    items = [f"<li>{escape(line)}</li>" for line in lines]
+    if not items:
         return ""
-    shown = "".join(f"<li>{escape(line)}</li>" for line in all_lines[:MOST_LINES])
-    rest = all_lines[MOST_LINES:]
-    more = (
-        f"<details><summary>{len(rest)} more</summary><ul>{''.join(f'<li>{escape(line)}</li>' for line in rest)}</ul>"
-        "</details>"
-        if rest
-        else ""
-    )
-    return f'<div class="lt-note {kind}"><b>{escape(title)}</b><ul>{shown}</ul>{more}</div>'
+    opened = " open" if len(items) <= FEW_LINES else ""
+    head = f"<summary>{escape(title)} ({len(items)})</summary>"
+    return f'<details class="lt-note {kind}"{opened}>{head}<ul tabindex="0">{"".join(items)}</ul></details>'
 
 
 def _thumbnails(dataset: Dataset) -> str:

@@ -18,7 +18,8 @@ STARTER = Path(__file__).resolve().parents[1] / "data" / "kohya_starter.json"
 
 def test_the_starter_preset_is_the_starter_configuration() -> None:
     config = preset_config("starter")
-    assert config.replace(sample_at_first=False) == load_kohya(STARTER).config  # matters only when sampling is on
+    unwatched = config.replace(sample_at_first=False, sample_every_n_epochs=RunConfig().sample.sample_every_n_epochs)
+    assert unwatched == load_kohya(STARTER).config
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=PRESET_NAMES)
@@ -30,6 +31,13 @@ def test_presets_are_whole_and_explained(preset: Preset) -> None:
     assert load_kohya(to_kohya(config)).config.network == config.network
     # each is usable on the smallest card that its family knows: recomputation and caches on, one image a step
     assert config.memory.gradient_checkpointing and config.memory.cache_latents and config.dataset.train_batch_size == 1
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=PRESET_NAMES)
+def test_every_preset_shows_how_it_goes(preset: Preset) -> None:
+    config = preset.config()
+    every, epochs = config.sample.sample_every_n_epochs, config.optimizer.max_train_epochs
+    assert config.sample.sample_at_first and every and 3 <= epochs // every <= 10, "a few images, not one a minute"
 
 
 def test_presets_differ_and_cover_subjects_families_and_efforts() -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 Page = Any  # playwright's; it needn't be installed to read this module
@@ -75,3 +76,18 @@ def fill(page: Page, name: str, text: str) -> None:
 def value_of(page: Page, name: str) -> str:
     """What an input of the tab holds."""
     return str(page.locator(field(name)).first.input_value())
+
+
+def serious_findings(page: Page, within: str) -> list[str]:
+    """What axe-core finds serious or critical within an element, one line each."""
+    spec = importlib.util.find_spec("axe_playwright_python")
+    assert spec and spec.origin, "the tests' set-up installs axe-playwright-python, which brings axe-core"
+    page.evaluate((Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("within => axe.run(within, {resultTypes: ['violations']})", within)
+    assert found["passes"], "axe looked at something"
+    return [
+        f"{rule['impact']} {rule['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for rule in found["violations"]
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"][:5]
+    ]

@@ -5,151 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
 
 from lora_trainer.fitting import PRACTICE, presets_for
 from lora_trainer.hosts.base import Glance
-from tests.support.browser import Browser, Page, chromium, fill, opened, value_of
+from tests.support.browser import Browser, Page, chromium, fill, value_of
+from tests.support.tab_page import Served, check, planned, press, set_options, state
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
 
-ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
     ),
 ]
-
-
-class Served:
-    """A page that is served by a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.loras, self.output, self.log = folder / "lora", folder / "output", folder / "log.txt"
-        command = [
-            sys.executable,
-            "-m",
-            "lora_trainer",
-            "ui",
-            "--lora-dir",
-            str(self.loras),
-            "--output",
-            str(self.output),
-        ]
-        with self.log.open("wb") as log:
-            environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder)
-        self.url = self._address()
-
-    def _address(self) -> str:
-        end = time.monotonic() + 300
-        while time.monotonic() < end:
-            found = re.search(r"http://127\.0\.0\.1:\d+/", self.log.read_text("utf-8", "replace"))
-            if found:
-                return found.group()
-            assert self.process.poll() is None, self.log.read_text("utf-8", "replace")[-3000:]
-            time.sleep(0.1)
-        raise AssertionError("the page isn't served: " + self.log.read_text("utf-8", "replace")[-3000:])
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(15)
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    found = Served(tmp_path_factory.mktemp("ui"))
-    try:
-        yield found
-    finally:
-        found.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with opened() as found:
-        yield found
-
-
-@pytest.fixture
-def page(served: Served, browser: Browser) -> Iterator[Page]:
-    """The page as it looks at first: nothing of an earlier test in its inputs."""
-    (served.output / "last-settings.json").unlink(missing_ok=True)
-    found = browser.page(served.url)
-    planned(found)
-    yield found
-    assert found.errors == [], "errors in the page's scripts"
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six loose pictures of 64 px, two of them with captions."""
-    folder = tmp_path_factory.mktemp("photos")
-    for number in range(6):
-        image = Image.new("RGB", (64, 64), (40 * number, 90, 220 - 30 * number))
-        ImageDraw.Draw(image).ellipse((10, 10, 30 + 5 * number, 50), fill=(255, 40 * number, 0))
-        image.save(folder / f"{number}.png")
-    for number in range(2):
-        (folder / f"{number}.txt").write_text(f"zwx, a ball, number {number}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def dataset(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("set") / "2_zwx"
-    folder.mkdir()
-    for path in pictures.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    return folder.parent
-
-
-def planned(page: Page) -> None:
-    page.wait_for_selector("#lora_trainer_plan .lt-plan")
-
-
-def check(page: Page, folder: Path | str) -> str:
-    """Type a folder, press Check, wait for what it says."""
-    fill(page, "dataset", str(folder))
-    page.click("#lora_trainer_check")
-    page.wait_for_selector("#lora_trainer_check_answer :is(.lt-check, .lt-problem)")
-    return str(page.inner_text("#lora_trainer_check_answer"))
-
-
-def set_options(page: Page, **values: Any) -> None:
-    """Open Advanced and change options."""
-    opening = "#lora_trainer_advanced > :is(.label-wrap, button)"
-    if not page.is_visible("#lora_trainer_reset"):
-        page.click(opening)
-    for name, value in values.items():
-        where = f"#lora_trainer_{name}_option"
-        if not page.is_visible(where):
-            group = page.evaluate(f"document.querySelector('{where}').closest('[id^=lora_trainer_group_]').id")
-            page.click(f"#{group} > :is(.label-wrap, button)")
-        fill(page, f"{name}_option", str(value))
-
-
-def state(page: Page, *states: str, timeout: float = 300_000) -> None:
-    """Wait for one of these states."""
-    page.wait_for_selector(", ".join(f".lt-head[data-state={one}]" for one in states), timeout=timeout)
-
-
-def press(page: Page, button: str) -> None:
-    page.click(f"#lora_trainer_{button}")
 
 
 def test_the_page_as_it_looks_at_first(page: Page) -> None:
@@ -295,19 +169,21 @@ def test_from_a_folder_to_a_tested_lora(page: Page, served: Served, browser: Bro
     again.wait_for_selector("#lora_trainer_samples td img")
     state(again, "done", "failed")
     assert again.locator(".lt-head[data-state=done]").count() == 1, again.inner_text("#lora_trainer_progress")
-    again.wait_for_selector("#lora_trainer_report .lt-verdict")
+    again.wait_for_selector("#lora_trainer_report .chip")
     assert (served.loras / "whole.safetensors").is_file() and (served.loras / "whole.json").is_file()
     result = again.inner_text("#lora_trainer_report")
     assert "whole.safetensors" in result and "<lora:whole:0.8> zwx" in result
     report = json.loads((served.output / "whole" / "report.json").read_text())
-    assert report["verdict"] in result and report["recommended"]["why"] in result
-    assert again.locator("#lora_trainer_report .lt-picture").count() == len(report["images"])
+    assert report["verdict"] in result.lower() and report["recommended"]["why"] in result
+    again_as_last = sum(row["kind"] == "strength" and row["strength"] == 0.8 for row in report["images"])
+    shown = again.locator("#lora_trainer_report .lt-picture").count()
+    assert shown == len(report["images"]) + again_as_last, "the sheet of saved files ends with the last one"
     assert again.locator("#lora_trainer_samples th").all_inner_texts()[0] == "before", "the baseline comes first"
     broken = (
         "[...document.querySelectorAll('#lora_trainer_live img')].filter(i => i.complete && !i.naturalWidth).length"
     )
     assert again.evaluate(broken) == 0
-    assert again.locator("#lora_trainer_loss polyline.lt-mean").count() == 1
+    assert again.locator("#lora_trainer_loss polyline.mean").count() == 1
     again.locator("#lora_trainer_report .lt-picture").nth(4).click()
     assert "Seed: 1" in again.inner_text("#lora_trainer_large pre") and again.is_visible("#lora_trainer_large .lt-send")
     again.keyboard.press("Escape")
@@ -325,7 +201,7 @@ def test_stop_saves(page: Page, served: Served, dataset: Path) -> None:
     set_options(page, max_train_epochs=0, max_train_steps=5000, train_batch_size=1, network_dim=4)
     press(page, "start")
     state(page, "training")  # until then the page shows the run of another test
-    page.wait_for_selector("#lora_trainer_loss polyline.lt-mean")
+    page.wait_for_selector("#lora_trainer_loss polyline.mean")
     page.wait_for_selector("#lora_trainer_start:disabled")
     started = time.monotonic()
     answered = page.evaluate("fetch('./lora-trainer/status').then(answer => answer.json()).then(found => found.state)")

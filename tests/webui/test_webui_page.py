@@ -78,7 +78,7 @@ def test_from_a_folder_to_txt2img(page: Page, webui: WebUI, browser: Browser, da
     again.wait_for_selector(".lt-head:not([data-state=idle]) >> text=page")
     again.wait_for_selector(".lt-head:is([data-state=done], [data-state=failed])", timeout=1_200_000)
     assert webui.status()["state"] == "done", webui.status()["message"]
-    again.wait_for_selector("#lora_trainer_report .lt-verdict")
+    again.wait_for_selector("#lora_trainer_report .chip")
     assert again.locator("#lora_trainer_samples td img").count() == 3
     assert again.locator("#lora_trainer_samples th").all_inner_texts() == ["before", "step 6", "step 12"]
     assert "page.safetensors" in again.inner_text("#lora_trainer_report")

@@ -13,6 +13,7 @@ from lora_trainer.ui.binding import Form
 def show(form: Form) -> None:
     """Places for the script, and the three buttons."""
     with gr.Column(elem_classes=["lt-panel"], elem_id="lora_trainer_panel_progress"):
+        gr.HTML('<div id="lora_trainer_announce" class="lt-heard" role="status" aria-live="polite"></div>')
         gr.HTML('<div class="lt-empty"></div>', elem_id="lora_trainer_progress")
         with gr.Row(elem_id="lora_trainer_buttons"):
             gr.Button("Pause", elem_id="lora_trainer_pause", size="sm")

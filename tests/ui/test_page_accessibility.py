@@ -1,0 +1,131 @@
+"""The tab and the report with axe-core and by keyboard alone: every state, light and dark, on a desk and on a phone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.browser import Browser, Page, chromium, fill, serious_findings
+from tests.support.tab_page import Served, check, press, set_options, state
+
+pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
+    ),
+]
+WIDTHS, THEMES = (1280, 400), ("light", "dark")
+
+
+def looks(page: Page) -> Iterator[str]:
+    """Each width with each theme."""
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        for theme in THEMES:
+            page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
+            page.wait_for_timeout(400)  # colours fade into each other
+            yield f"{width} px, {theme}"
+
+
+def sweep(page: Page, what: str, within: str = "#lora_trainer") -> None:
+    for look in looks(page):
+        assert serious_findings(page, within) == [], f"{what}, {look}"
+        beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert beyond <= 0, f"{what}, {look}: {beyond} px too wide"
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def test_axe_sees_what_is_wrong(page: Page) -> None:
+    """The check itself can fail."""
+    page.evaluate("document.querySelector('#lora_trainer h3').style.color = '#ccc'")
+    page.evaluate("document.body.classList.remove('dark')")
+    assert any("color-contrast" in line for line in serious_findings(page, "#lora_trainer"))
+
+
+def test_idle_checked_and_advanced(page: Page, dataset: Path, tmp_path: Path) -> None:
+    sweep(page, "at first")
+    many = tmp_path / "many" / "2_zwx"
+    many.mkdir(parents=True)
+    for path in (dataset / "2_zwx").iterdir():
+        (many / path.name).write_bytes(path.read_bytes())
+    check(page, dataset)
+    place = "document.querySelector('#lora_trainer_start').getBoundingClientRect().top"
+    before = page.evaluate(place)
+    for number in range(40):
+        (many / f"a rather long name as cameras give them {number}.png").write_bytes(b"no picture")
+    check(page, many.parent)
+    page.wait_for_selector("#lora_trainer_check_answer summary >> text=Skipped (40)")
+    assert page.evaluate(place) - before < 120, "skipped files don't push Train out of sight"
+    sweep(page, "a checked dataset")
+    set_options(page, network_dim=4, learning_rate=0, sample_every_n_steps=5)
+    page.wait_for_selector("#lora_trainer_plan .lt-problem, #lora_trainer_plan .lt-plan")
+    sweep(page, "Advanced")
+
+
+def test_folds_open_by_keyboard(page: Page) -> None:
+    head = page.locator("#lora_trainer_advanced > .label-wrap")
+    for key, opened in (("Enter", "true"), (" ", "false")):
+        head.focus()
+        page.keyboard.press(key)
+        page.wait_for_function(
+            "opened => document.querySelector('#lora_trainer_advanced > .label-wrap').ariaExpanded === opened",
+            arg=opened,
+        )
+        assert page.is_visible("#lora_trainer_reset") is (opened == "true")
+
+
+def test_a_run_from_train_to_the_picture(page: Page, served: Served, browser: Browser, dataset: Path) -> None:
+    """Train at the foot of the form on a phone; then the running training, the tested LoRA, a picture, the report."""
+    check(page, dataset)
+    page.wait_for_function("document.querySelector('#lora_trainer_name :is(input, textarea)').value !== ''")
+    fill(page, "name", "seen")
+    set_options(page, max_train_epochs=0, max_train_steps=600, train_batch_size=1, save_every_n_steps=400,
+                sample_every_n_steps=300, network_dim=4)  # fmt: skip
+    page.wait_for_selector("#lora_trainer_plan >> text=600 in")
+    page.set_viewport_size({"width": 400, "height": 900})
+    page.emulate_media(reduced_motion="reduce")
+    press(page, "start")
+    state(page, "training")
+    page.wait_for_function("document.activeElement.id === 'lora_trainer_panel_progress'")
+    top = page.evaluate("document.querySelector('#lora_trainer_panel_progress').getBoundingClientRect().top + scrollY")
+    assert top < 60, f"the progress is {top} px down"
+    page.wait_for_function("scrollY < 60")
+    assert page.evaluate("getComputedStyle(document.querySelector('.lt-dot')).animationName") == "none"
+    heard = page.locator("#lora_trainer_announce")
+    assert heard.get_attribute("role") == "status" and "seen" in heard.inner_text()
+    press(page, "pause")
+    page.wait_for_selector("#lora_trainer_loss polyline.mean")
+    sweep(page, "a running training")
+    press(page, "resume")
+    state(page, "done", "failed")
+    page.wait_for_selector("#lora_trainer_report .chip")
+    page.wait_for_function("document.querySelector('#lora_trainer_announce').textContent.startsWith('Done')")
+    sweep(page, "a finished test")
+    sheet = page.locator("#lora_trainer_report .scroll").first
+    assert sheet.evaluate("box => box.scrollWidth - box.clientWidth") <= 0, "every strength is to be seen at 1280 px"
+    picture_by_keyboard(page)
+    page_of_report = browser.page(f"{served.url}lora-trainer/report/seen/report.html")
+    for scheme in THEMES:
+        page_of_report.emulate_media(color_scheme=scheme)
+        sweep(page_of_report, f"the report, {scheme}", "body")
+    page_of_report.close()
+
+
+def picture_by_keyboard(page: Page) -> None:
+    """Open a picture, go round in its dialog, and come back to where one was."""
+    page.locator("#lora_trainer_report .lt-picture").nth(2).focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#lora_trainer_large")
+    sweep(page, "a picture", "#lora_trainer_large")
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        outside = page.evaluate("document.activeElement !== document.body && !document.activeElement.closest('dialog')")
+        assert not outside, "the focus stays in the dialog"
+    page.keyboard.press("Escape")
+    assert page.locator("#lora_trainer_large").count() == 0
+    assert page.evaluate("document.activeElement.className") == "lt-picture", "the focus goes back"
