@@ -40,7 +40,8 @@
         const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
         panel.setAttribute("tabindex", "-1");
         panel.focus({preventScroll: true});
-        panel.scrollIntoView({behavior: still ? "auto" : "smooth", block: "start"});
+        const scroll = () => panel.scrollIntoView({behavior: still ? "auto" : "smooth", block: "start"});
+        setTimeout(scroll, 100); // when the columns have changed places, and the browser has stopped to hold the old view
     };
 
     /** Ctrl+Enter, Alt+Enter and Esc mean Generate, Skip and Interrupt to the WebUI, which has no such buttons here. */

@@ -49,8 +49,7 @@ class Job:
         self._token = CancelToken()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._paused = threading.Event()
-        self._wake = threading.Event()
+        self._paused, self._wake = threading.Event(), threading.Event()
 
     @property
     def host(self) -> Host:
@@ -244,15 +243,14 @@ class Job:
         from lora_trainer.evaluation.sweep import test_lora
         from lora_trainer.ui.result import publish_result
 
-        record = self.record
-        record.enter("testing", f"Testing {lora.name}")
+        self.record.enter("testing", f"Testing {lora.name}")
         pictures: list[TestedImage] = []
-        for event in test_lora(self.host, lora, plan, record.output / lora.stem, self._token):
-            record.take(event)
+        for event in test_lora(self.host, lora, plan, self.record.output / lora.stem, self._token):
+            self.record.take(event)
             if isinstance(event, TestedImage):
                 pictures.append(event)
             if isinstance(event, TestFinished):
-                publish_result(self.host, lora, record, event.report, pictures)
+                publish_result(self.host, lora, self.record, event.report, pictures)
             self._boundary()
 
     def _boundary(self) -> None:
@@ -272,8 +270,7 @@ def _sentence(error: BaseException) -> str:
     if type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower():
         return (
             "There isn't enough GPU memory: use a smaller resolution or batch size, switch gradient checkpointing on, "
-            "or "
-            "train the UNet only."
+            "or train the UNet only."
         )
     text = " ".join(str(error).split())[:300]
     return f"It ended with an unexpected {type(error).__name__}: {text or 'no message'}. The log has the details."
