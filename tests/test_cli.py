@@ -493,7 +493,7 @@ def test_a_date_as_repeats_trains_its_steps(place: Path, capsys: pytest.CaptureF
     (place / "data/1_zork").rename(place / "data/20240115_zork")
     assert train("--set", "max_train_steps=2", "shuffle_caption=true") == 0
     out, _ = capsys.readouterr()
-    assert "20240115 times in every epoch" in out and "Done: 2 steps" in out
+    assert "20240115 times per epoch" in out and "Done: 2 steps" in out
 
 
 def test_a_preset_fits_itself_to_machine_and_model(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
