@@ -73,13 +73,14 @@ def test_routes_want_the_api_password(guarded: WebUI) -> None:
 )
 def test_a_browser_is_never_asked_for_the_api_password(guarded: WebUI) -> None:
     """A refused request with WWW-Authenticate opens the browser's login dialog, and everything waits behind it."""
+    routes = f"{guarded.url}/lora-trainer/"
     answers: list[tuple[int, str]] = []
     asked: set[object] = set()
     most = 0
 
     def begin(request: Any) -> None:
         nonlocal most
-        if "/lora-trainer/" in request.url:
+        if request.url.startswith(routes):
             asked.add(request)
             most = max(most, len(asked))
 
@@ -87,7 +88,7 @@ def test_a_browser_is_never_asked_for_the_api_password(guarded: WebUI) -> None:
         asked.discard(request)
 
     def note(answer: Any) -> None:
-        if "/lora-trainer/" in answer.url:
+        if answer.url.startswith(routes):
             answers.append((answer.status, answer.headers.get("www-authenticate", "")))
 
     with opened() as browser:
