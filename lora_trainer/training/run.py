@@ -70,7 +70,7 @@ def train(host: Host, request: RunRequest, token: CancelToken | None = None) -> 
 @contextmanager
 def _claimed(request: RunRequest, lora_dir: Path, folder: RunFolder) -> Iterator[None]:
     """The name, for this run alone; what killed runs of this name left half written is gone."""
-    check_syntax(request, lora_dir)
+    check_name(request, lora_dir)  # a run that is refused leaves no folder
     folder.prepare()
     check_writable(lora_dir, "LoRA folder")
     with held(folder.lock, lora_dir / f".{request.name}.lock"):

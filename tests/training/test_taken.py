@@ -78,7 +78,7 @@ def test_somebody_elses_file_is_asked_about(tmp_path: Path, name: str, options: 
     if asked:
         with pytest.raises(NameTakenError, match=f"{name} exists already") as caught:
             run(tmp_path, **options)
-        assert caught.value.choices == ("overwrite",)
+        assert caught.value.choices == ("overwrite",) and not (tmp_path / "out").exists()
     else:
         run(tmp_path, max_train_epochs=4, **options)
     assert (tmp_path / "loras" / name).read_bytes() == content
