@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
-from lora_trainer.errors import ConfigError, FileError, LoraTrainerError, quoted
+from lora_trainer.errors import ConfigError, FileError, LoraTrainerError, quoted, shortened
 from lora_trainer.files import parse_json, replaced
 from lora_trainer.training.folder import previous
 
@@ -165,7 +165,7 @@ def _load(path: Path, network: LoraNetwork, parts: dict[str, Any], identity: dic
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["format"] != FORMAT:
         raise ConfigError(
-            f"{path} has state format {state['format']}; this program reads {FORMAT}. Start without resuming."
+            f"{path} has state format {quoted(state['format'])}; this program reads {FORMAT}. Start without resuming."
         )
     position = _position(parse_json(state["position"], "the position"))
     before = parse_json(state["identity"], "the identity")
@@ -228,5 +228,5 @@ def _check_identity(before: dict[str, Any], now: dict[str, Any]) -> None:
         if before[what] != now[what]:
             raise ConfigError(
                 f"Can't resume: the {what} isn't the one the run was started with "
-                f"({before[what]} then, {now[what]} now). Put it back or start without --resume."
+                f"({shortened(str(before[what]))} then, {now[what]} now). Put it back or start without --resume."
             )
