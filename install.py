@@ -47,7 +47,7 @@ def main() -> None:
     try:
         import launch
     except ImportError:
-        print("Train LoRA: the WebUI runs this script by itself; there is nothing to do here.")
+        print("Train LoRA: this script is for a WebUI, which runs it by itself; there is nothing to do here.")
         return
     release = wanted()
     if release is None:
