@@ -84,9 +84,8 @@ def test_a_run_from_train_to_the_picture(page: Page, served: Served, browser: Br
     check(page, dataset)
     page.wait_for_function("document.querySelector('#lora_trainer_name :is(input, textarea)').value !== ''")
     fill(page, "name", "seen")
-    set_options(page, max_train_epochs=0, max_train_steps=600, train_batch_size=1, save_every_n_steps=400,
-                sample_every_n_steps=300, network_dim=4)  # fmt: skip
-    page.wait_for_selector("#lora_trainer_plan >> text=600 in")
+    set_options(page, max_train_epochs=0, max_train_steps=5000, train_batch_size=1, network_dim=4)
+    page.wait_for_selector("#lora_trainer_plan >> text=5 000 in")
     page.set_viewport_size({"width": 400, "height": 900})
     page.emulate_media(reduced_motion="reduce")
     press(page, "start")
@@ -98,10 +97,14 @@ def test_a_run_from_train_to_the_picture(page: Page, served: Served, browser: Br
     assert page.evaluate("getComputedStyle(document.querySelector('.lt-dot')).animationName") == "none"
     heard = page.locator("#lora_trainer_announce")
     assert heard.get_attribute("role") == "status" and "seen" in heard.inner_text()
-    press(page, "pause")
     page.wait_for_selector("#lora_trainer_loss polyline.mean")
+    press(page, "pause")
+    state(page, "paused")
     sweep(page, "a running training")
-    press(page, "resume")
+    press(page, "stop")
+    state(page, "stopped", "failed")
+    page.wait_for_selector("#lora_trainer_test:not(:disabled)")
+    press(page, "test")
     state(page, "done", "failed")
     page.wait_for_selector("#lora_trainer_report .chip")
     page.wait_for_function("document.querySelector('#lora_trainer_announce').textContent.startsWith('Done')")
