@@ -238,6 +238,7 @@ def test_reload_ui_keeps_the_run(webui: WebUI, dataset: Path) -> None:
 
 
 def test_the_practice_project_is_installed_and_applied_whole(webui: WebUI) -> None:
+    assert "lora_trainer_practice_install" in json.dumps(webui.get("/config")), "the tab has the button"
     made = webui.post("/lora-trainer/practice")
     assert Path(made["checkpoint"]).parent == webui.data / "models" / "Stable-diffusion"
     assert webui.post("/lora-trainer/practice") == made, "what is there is left alone"
