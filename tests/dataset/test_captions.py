@@ -57,6 +57,7 @@ def test_whole_caption_dropout_drops_the_prefix_too() -> None:
 
 
 def test_every_n_epochs_from_one() -> None:
+    assert render(("a",), CaptionConfig(caption_dropout_every_n_epochs=2), random.Random(0)) == "a"  # the first
     seen = [text("a", epoch=epoch, caption_dropout_every_n_epochs=3) for epoch in range(1, 8)]
     assert seen == ["a", "a", "", "a", "a", "", "a"]
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageCms
 
 from lora_trainer.config import DatasetConfig
-from lora_trainer.dataset.buckets import place
+from lora_trainer.dataset.buckets import place, size_conditioning
 from lora_trainer.dataset.decode import image_endings, read_image
 from lora_trainer.dataset.images import LoadedImage, load_pixels
 from lora_trainer.dataset.items import Folder, ImageItem
@@ -288,6 +288,11 @@ def test_size_conditioning_of_a_loaded_image(tmp_path: Path) -> None:
     Image.new("RGB", (300, 200)).save(tmp_path / "a.png")
     size = load(tmp_path / "a.png").size
     assert (size.original, size.target) == ((200, 300), (192, 256))
+    Image.new("RGB", (361, 512)).save(tmp_path / "b.png")
+    square = {"enable_bucket": False, "resolution": (512, 512)}
+    crops = [load(tmp_path / "b.png", flip=flip, **square).size.crop for flip in (False, True)]
+    assert crops == [size_conditioning((361, 512), (512, 512), flip=flip).crop for flip in (False, True)]
+    assert crops[0] != crops[1]
 
 
 def test_color_augmentation_is_off_unless_asked(tmp_path: Path) -> None:
