@@ -272,6 +272,8 @@ class SampleConfig(Group):
         "", "Prompts for sample images, one per line, or a file of them; empty for a caption of the dataset."
     )
     sample_every_n_epochs: int = option(0, "Make sample images every n epochs; 0 for never.", minimum=0)
-    sample_every_n_steps: int = option(0, "Make sample images every n steps; 0 for never.", minimum=0)
+    sample_every_n_steps: int = option(
+        0, "Make sample images every n steps, if sample_every_n_epochs is 0; 0 for never.", minimum=0
+    )
     sample_at_first: bool = option(True, "Also sample before the first step, to compare with (if sampling is on).")
     sample_sampler: str = option("euler_a", "Sampler for the sample images.")

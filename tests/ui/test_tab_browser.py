@@ -147,7 +147,13 @@ def test_from_a_folder_to_a_tested_lora(page: Page, served: Served, browser: Bro
     page.wait_for_function("document.querySelector('#lora_trainer_name :is(input, textarea)').value !== ''")
     fill(page, "name", "whole")
     set_options(
-        page, max_train_epochs=0, max_train_steps=24, train_batch_size=1, sample_every_n_steps=12, network_dim=4
+        page,
+        max_train_epochs=0,
+        max_train_steps=24,
+        train_batch_size=1,
+        sample_every_n_epochs=0,
+        sample_every_n_steps=12,
+        network_dim=4,
     )
     page.wait_for_selector("#lora_trainer_plan >> text=24 in 2 epochs")
     press(page, "start")

@@ -63,7 +63,7 @@ def test_from_a_folder_to_txt2img(page: Page, webui: WebUI, browser: Browser, da
     fill(page, "name", "page")
     option(page, "optimizer", max_train_epochs=0, max_train_steps=12)
     option(page, "dataset", resolution=64, train_batch_size=1)
-    option(page, "sample", sample_every_n_steps=6, sample_prompts="zorb --w 64 --h 64 --s 2")
+    option(page, "sample", sample_every_n_epochs=0, sample_every_n_steps=6, sample_prompts="zorb --w 64 --h 64 --s 2")
     page.wait_for_selector("#lora_trainer_plan >> text=12 in")
     page.click("#lora_trainer_start")
     begun = ".lt-head:is([data-state=preparing], [data-state=training])"
