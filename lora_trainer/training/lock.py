@@ -53,6 +53,19 @@ def held(*paths: Path) -> Iterator[None]:
             beat.join()
 
 
+def check_free(*paths: Path) -> None:
+    """Refuse if somebody holds one of these lock files; nothing is left held.
+
+    Raises:
+        HostBusyError: says whose run holds it.
+        FileError: if its folder can't be written.
+    """
+    for path in paths:
+        if path.exists():
+            with _held(path):
+                pass
+
+
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
     try:
@@ -178,6 +191,5 @@ def _refusal(path: Path, owner: dict[str, Any]) -> str:
     wait = f" If that machine was switched off, try again in {SILENCE:.0f} seconds." if far else ""
     return (
         f"Another run of that name is in progress ({whose} holds {path}). Wait for it to finish, stop it, or choose "
-        "another "
-        f"name.{wait}"
+        f"another name.{wait}"
     )

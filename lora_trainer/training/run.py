@@ -20,7 +20,7 @@ from lora_trainer.training.classes import check_paths
 from lora_trainer.training.events import CancelToken, Event, Notice, Saved
 from lora_trainer.training.feed import Feed
 from lora_trainer.training.folder import RunFolder
-from lora_trainer.training.lock import held
+from lora_trainer.training.lock import check_free, held
 from lora_trainer.training.loop import training_loop
 from lora_trainer.training.objective import make_objective
 from lora_trainer.training.precision import check_precision
@@ -73,7 +73,7 @@ def _claimed(request: RunRequest, lora_dir: Path, folder: RunFolder) -> Iterator
     check_name(request, lora_dir)  # a run that is refused leaves no folder
     folder.prepare()
     check_writable(lora_dir, "LoRA folder")
-    with held(folder.lock, lora_dir / f".{request.name}.lock"):
+    with held(*_locks(folder, lora_dir)):
         check_taken(folder, lora_dir, request.config.save, request.resume, request.overwrite)
         folder.sweep(lora_dir)
         yield
@@ -109,14 +109,20 @@ def _train(
     host.refresh_loras(written)
 
 
+def _locks(folder: RunFolder, lora_dir: Path) -> tuple[Path, Path]:
+    return folder.lock, lora_dir / f".{folder.name}.lock"
+
+
 def check_name(request: RunRequest, lora_dir: Path) -> None:
     """Refuse a name that can't be used in ``<lora:NAME:w>`` or is taken.
 
     Raises:
         ConfigError: in one sentence.
+        HostBusyError: if a run of that name is in progress: it wasn't interrupted, and there is nothing to choose.
     """
     check_syntax(request, lora_dir)
     folder = RunFolder(request.output, request.name)
+    check_free(*_locks(folder, lora_dir))
     check_taken(folder, lora_dir, request.config.save, request.resume, request.overwrite)
 
 

@@ -221,8 +221,8 @@ class Session:
         self.save_state(epoch_ended=at.group >= self.feed.groups_per_epoch)
         self.finished = True
         if problem:
-            resumable = f" Everything up to step {at.step} is in {self.folder.state}: resume to get the file."
-            raise FileError(problem + " ".join(self.notices[notices:] or [resumable]))
+            resumable = f"Everything up to step {at.step} is in {self.folder.state}: resume to get the file."
+            raise FileError(" ".join([problem, *(self.notices[notices:] or [resumable])]))
         if self.processes.is_main:
             yield from self.saver.events()
         yield Finished(self.saver.path(), at.step, self.steps, stopped, tuple(self.notices))

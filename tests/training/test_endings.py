@@ -117,6 +117,12 @@ def test_a_disk_too_small_for_the_lora_still_gets_the_state(
     assert (tmp_path / "loras/zork.safetensors").read_bytes() == whole
 
 
+def test_a_disk_too_small_for_both_is_told_in_sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_room_for(monkeypatch, lambda name: name.endswith((".safetensors", ".pt")))
+    with pytest.raises(FileError, match=r"another folder\. Can't write .*state\.pt: .* The run can't be resumed\."):
+        run(tmp_path)
+
+
 def test_a_save_on_the_way_that_fails_ends_nothing(
     tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lora_trainer.errors import HostBusyError, NameTakenError
 from lora_trainer.network.file import write_lora
-from lora_trainer.training.events import Finished, Started, StepDone
+from lora_trainer.training.events import Finished, Saved, Started, StepDone
 from lora_trainer.training.run import train
 from tests.support.runs import of, run, snapshot
 
@@ -125,19 +126,19 @@ def test_a_run_that_failed_before_it_had_anything_can_simply_be_tried_again(tmp_
 
 
 def test_two_runs_of_one_name_do_not_mix(tmp_path: Path) -> None:
-    first = train(*_request(tmp_path))
+    first = train(*_request(tmp_path, save_every_n_steps=1))
     for event in first:
-        if isinstance(event, StepDone):
+        if isinstance(event, Saved):  # what it has written by now isn't an interrupted run's
             break
     for elsewhere in (tmp_path / "out", tmp_path / "other"):  # the same folder; another one, but the same LoRA
         with pytest.raises(HostBusyError, match="Another run of that name is in progress"):
-            next(train(*_request(tmp_path, output=elsewhere)))
+            next(train(*_request(tmp_path, output=elsewhere, save_every_n_steps=1)))
     assert of(list(first), Finished)[0].step == 20
     log = (tmp_path / "out/zork/log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log] == list(range(1, 21))
 
 
-def _request(tmp_path: Path, overwrite: bool = False, output: Path | None = None):  # type: ignore[no-untyped-def]
+def _request(tmp_path: Path, **changes: Any):  # type: ignore[no-untyped-def]
     from tests.support.runs import request
 
-    return request(tmp_path, overwrite=overwrite, output=output)
+    return request(tmp_path, **changes)
