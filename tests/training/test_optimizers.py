@@ -18,13 +18,7 @@ from lora_trainer.seeds import torch_generator
 from lora_trainer.training.lion import Lion
 from lora_trainer.training.optimizers import averaged_weights, create_optimizer, learning_rates
 from lora_trainer.training.prodigy import Prodigy
-
-SHAPES = ((16, 320), (320, 16), (8, 4, 3, 3))
-
-
-def parameters() -> list[torch.nn.Parameter]:
-    generator = torch_generator("parameters")
-    return [torch.nn.Parameter(torch.randn(shape, generator=generator) * 0.1) for shape in SHAPES]
+from tests.support.optimizers import make, parameters
 
 
 def gradients(params: list[torch.nn.Parameter], step: int) -> None:
@@ -39,11 +33,6 @@ def run(optimizer: torch.optim.Optimizer, params: list[torch.nn.Parameter], star
         gradients(params, step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-
-
-def make(params: list[torch.nn.Parameter], name: str, lr: float = 1e-2, **arguments: Any) -> torch.optim.Optimizer:
-    groups = [{"params": params[:1], "name": "unet"}, {"params": params[1:], "name": "text_encoder"}]
-    return create_optimizer(groups, OptimizerConfig(optimizer_type=name, learning_rate=lr, optimizer_args=arguments))
 
 
 def distance(params: list[torch.nn.Parameter]) -> float:
@@ -235,42 +224,6 @@ def test_what_cannot_be_made_is_refused_in_one_sentence(name: str, arguments: di
     with pytest.raises(ConfigError, match=message) as error:
         create_optimizer([{"params": parameters()}], config)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "package", "instead"),
-    [
-        ("AdamW8bit", "bitsandbytes", "choose AdamW"),
-        ("DAdaptAdam", "dadaptation", "choose Prodigy"),
-        ("AdamWScheduleFree", "schedulefree", "choose AdamW"),
-    ],
-)
-def test_a_missing_package_is_named_with_what_to_choose_instead(
-    name: str, package: str, instead: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in [module for module in sys.modules if module.split(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ConfigError, match=f"{name} can't be imported.*{instead}.*install {package}"):
-        make(parameters(), name)
-
-
-@pytest.mark.parametrize("failure", ["raises", "does nothing"])
-def test_bitsandbytes_that_does_not_work_here_is_noticed_before_training(
-    failure: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Broken(torch.optim.SGD):
-        def step(self, closure: Any = None) -> None:
-            if failure == "raises":
-                raise NameError("str2optimizer8bit_blockwise is not defined")
-
-    Broken.__module__ = "bitsandbytes.optim.adamw"
-    fake = types.ModuleType("bitsandbytes.optim")
-    fake.AdamW8bit = Broken  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
-    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", fake)
-    with pytest.raises(ConfigError, match=r"AdamW8bit doesn't work on cpu here \(.+\); choose AdamW"):
-        make(parameters(), "AdamW8bit")
 
 
 class TwoModes(torch.optim.SGD):
