@@ -23,7 +23,7 @@ def test_extras_that_messages_name_exist() -> None:
     extras = set(re.findall(r"^(\w+) = \[", section, re.MULTILINE))
     named = set()
     for path in (ROOT / "lora_trainer").rglob("*.py"):
-        named |= set(re.findall(r"lora-trainer\[(\w+)\]", path.read_text(encoding="utf-8")))
+        named |= set(re.findall(r"pip install (?:lora-trainer|'\.)\[(\w+)\]", path.read_text(encoding="utf-8")))
     assert "ui" in named and named <= extras
 
 
