@@ -85,3 +85,13 @@ def quoted(value: Any, most: int = LONGEST) -> str:
         return shortened(short.repr(value), most)
     except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list …
         return f"a {type(value).__name__} that is too long to show"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says, as part of a sentence."""
+    return shortened(next(iter(str(error).strip().splitlines()), "") or type(error).__name__, 200)
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number} {noun}{'s' * (number != 1)}"

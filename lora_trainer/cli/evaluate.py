@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_trainer.cli.terminal import ProgressBar, duration, leave_stdout, say, status_after, stop_on_signals
-from lora_trainer.errors import ConfigError, quoted
+from lora_trainer.errors import ConfigError, counted, quoted
 from lora_trainer.evaluation.events import TestedImage, TestFinished
 from lora_trainer.evaluation.lora_file import read_metadata
 from lora_trainer.evaluation.plan import TestPlan, read_plan
@@ -106,7 +106,7 @@ def _test_and_tell(host: Host, lora: Path, folder: Path, token: CancelToken, pla
     for notice in publish(host, lora, report=finished.report, pictures=pictures):
         say(f"Note: {notice}")
     how = "stopped after" if finished.stopped else "done:"
-    say(f"Test {how} {finished.images} images in {duration(time.monotonic() - started)}.")
+    say(f"Test {how} {counted(finished.images, 'image')} in {duration(time.monotonic() - started)}.")
     say(f"Report: {finished.page}")
     for grid in finished.grids:
         say(f"Grid: {grid}")

@@ -21,7 +21,7 @@ from lora_trainer.cli.terminal import (
     status_after,
     stop_on_signals,
 )
-from lora_trainer.errors import ConfigError, FileError, LoraTrainerError
+from lora_trainer.errors import ConfigError, FileError, LoraTrainerError, counted
 from lora_trainer.training.events import (
     CancelToken,
     Event,
@@ -81,8 +81,9 @@ class Reader:
             self.saved += event.before.saved
             resumed = f", from step {event.step}" if event.step else ""
             self.progress.note(
-                f"Training {event.modules} modules ({event.parameters:,} parameters) on {event.images} images: "
-                f"{event.steps} steps in {event.epochs} epoch{'s' * (event.epochs != 1)}{resumed}"
+                f"Training {event.modules} modules ({event.parameters:,} parameters) on "
+                f"{counted(event.images, 'image')}: {counted(event.steps, 'step')} in "
+                f"{counted(event.epochs, 'epoch')}{resumed}"
             )
         elif isinstance(event, StepDone):
             pace = (time.monotonic() - self.step_started) / max(1, event.step - self.first_step)
@@ -112,7 +113,9 @@ class Reader:
         end = self.finished
         if end is None or end.path is None:
             return "The output was closed, so the run stopped; nothing was trained."
-        how = f"stopped after step {end.step} of {end.steps}" if end.stopped else f"all {end.steps} steps were done"
+        if not end.stopped:
+            return f"The output was closed: all {end.steps} steps were done, and {end.path} is saved."
+        how = f"stopped after step {end.step} of {end.steps}"
         return f"The output was closed: {how}, and {end.path} is saved; --resume continues from there."
 
     def summary(self, seconds: float) -> None:
@@ -127,7 +130,7 @@ class Reader:
         if end.stopped:
             say(f"Stopped at step {end.step} of {end.steps}; everything is saved, and --resume continues from here.")
         else:
-            say(f"Done: {steps} steps in {duration(seconds)}.")
+            say(f"Done: {counted(steps, 'step')} in {duration(seconds)}.")
         size = end.path.stat().st_size / 1e6 if end.path.is_file() else 0.0
         say(f"LoRA: {end.path} ({size:.1f} MB, {self.started.modules} modules)")
         others = [path.name for path in dict.fromkeys(self.saved) if path != end.path and path.is_file()]

@@ -152,12 +152,3 @@ def find_preset(name: str) -> Preset:
     near = difflib.get_close_matches(name, PRESET_NAMES, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise ConfigError(f"There is no preset {quoted(name)}{hint}; the presets are {', '.join(PRESET_NAMES)}.")
-
-
-def preset_config(name: str) -> RunConfig:
-    """The configuration of a preset.
-
-    Raises:
-        ConfigError: if there is none of that name; lists the names.
-    """
-    return find_preset(name).config()

@@ -13,7 +13,7 @@ from pathlib import Path
 from lora_trainer.dataset.decode import image_endings
 from lora_trainer.dataset.items import Folder, Skipped
 from lora_trainer.dataset.texts import USUAL_ENDINGS
-from lora_trainer.errors import DatasetError, LooseImagesError
+from lora_trainer.errors import DatasetError, LooseImagesError, counted
 
 _NAME = re.compile(r"\s*\+?(\d+)\s*(?:_(.*))?", re.DOTALL)  # whatever sd-scripts reads: int() of what is before the _
 _MASKS = ("-masklabel", "-condlabel")  # OneTrainer's masks and conditions, beside the picture that they belong to
@@ -187,8 +187,8 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], notices:
     if listing.masks:
         notices.append(
             f"{folder.name}: {_count(len(listing.masks), 'mask')} not trained as images "
-            f"({names([mask.name for mask in listing.masks])}); for masked loss, put it into the image's alpha channel "
-            "and switch alpha_mask on."
+            f"({names([mask.name for mask in listing.masks])}); for masked loss, put a mask into its image's alpha "
+            "channel and switch alpha_mask on."
         )
     if others:
         notices.append(
@@ -227,13 +227,13 @@ def _stems(path: Path, stems: set[str]) -> list[str]:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun} is" if number == 1 else f"{number} {noun}s are"
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
 
 
 def _ignored(path: Path, images: int, zero_repeats: bool) -> str:
     why = "its name says 0 repeats" if zero_repeats else "its name doesn't begin with a number of repeats"
     return (
-        f"The folder {path.name} with {images} image{'s' * (images != 1)} is ignored because {why}; "
+        f"The folder {path.name} with {counted(images, 'image')} is ignored because {why}; "
         f"rename it, for instance to {_suggestion(path.name)}, to train on it."
     )
 

@@ -10,7 +10,7 @@ from lora_trainer.dataset.batches import bucket_samples
 from lora_trainer.dataset.buckets import Size, aspect_error
 from lora_trainer.dataset.captions import tag_frequency
 from lora_trainer.dataset.items import Dataset, Folder, ImageItem
-from lora_trainer.errors import shown
+from lora_trainer.errors import counted, shown
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,20 @@ def to_json(facts: DatasetSummary) -> dict[str, Any]:
 
 def describe(facts: DatasetSummary) -> list[str]:
     """The summary as lines for a person."""
-    lines = [f"{facts.path}: {facts.images} images, {facts.samples} samples per epoch"]
+    lines = [f"{facts.path}: {counted(facts.images, 'image')}, {counted(facts.samples, 'sample')} per epoch"]
     if facts.reg_images:
-        lines.append(f"{facts.reg_images} regularisation images, {facts.reg_samples} samples per epoch")
+        images = counted(facts.reg_images, "regularisation image")
+        lines.append(f"{images}, {counted(facts.reg_samples, 'sample')} per epoch")
     for folder in facts.folders:
         kind, words = ("regularisation, ", "class") if folder.is_reg else ("", "trigger word")
-        lines.append(f'  {folder.name}: {kind}{folder.images} images x {folder.repeats}, {words} "{folder.trigger}"')
-    lines += [f"  bucket {size[0]}x{size[1]}: {uses} samples" for size, uses in facts.buckets]
+        images = counted(folder.images, "image")
+        lines.append(f'  {folder.name}: {kind}{images} x {folder.repeats}, {words} "{folder.trigger}"')
+    lines += [f"  bucket {size[0]}x{size[1]}: {counted(uses, 'sample')}" for size, uses in facts.buckets]
     if facts.captions_missing or facts.captions_empty:
-        lines.append(
-            f"{facts.captions_missing} images without a caption file, {facts.captions_empty} with an empty one"
-        )
+        images = counted(facts.captions_missing, "image")
+        lines.append(f"{images} without a caption file, {facts.captions_empty} with an empty one")
     if facts.skipped:
-        lines.append(f"{len(facts.skipped)} files skipped")
+        lines.append(f"{counted(len(facts.skipped), 'file')} skipped")
     return [*lines, *facts.skipped, *facts.notices]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.config import RunConfig
+from lora_trainer.errors import counted
 from lora_trainer.evaluation.curve import loss_curve
 from lora_trainer.evaluation.html import COPY_SCRIPT, POLICY, copyable, picture, table
 from lora_trainer.evaluation.sections import Look, sections
@@ -95,7 +96,8 @@ def _training_section(log: Sequence[dict[str, Any]], run: dict[str, Any]) -> str
     seconds = [row["seconds"] for row in log if isinstance(row.get("seconds"), (int, float))]
     pace = f" Median time per step: {sorted(seconds)[len(seconds) // 2]:.2f} s." if seconds else ""
     return f"""<h2>Training</h2>
-<p>{len(log)} steps.{pace} A noisy curve is normal: the loss depends mostly on how much noise each step drew.</p>
+<p>{counted(len(log), "step")}.{pace} A noisy curve is normal: the
+loss depends mostly on how much noise each step drew.</p>
 {curve}"""
 
 

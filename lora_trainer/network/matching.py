@@ -36,6 +36,6 @@ def match(file: LoraFile, targets: Sequence[Target], info: ModelInfo) -> tuple[d
     if not strangers:
         return matches, []
     return matches, [
-        f"{len(strangers)} of {len(file.modules)} modules of {file.path.name} aren't used, because this model doesn't "
-        f"have them or they aren't trained (first {strangers[0]})."
+        f"Not used: {len(strangers)} of the {len(file.modules)} modules of {file.path.name}, because this model "
+        f"doesn't have them or they aren't trained (first {strangers[0]})."
     ]

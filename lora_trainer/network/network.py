@@ -133,7 +133,7 @@ class LoraNetwork:
         fresh = sum(module.key not in matches for module in self.modules)
         if fresh:
             self.notices.append(
-                f"{fresh} of {len(self.modules)} modules aren't in {file.path.name}; these start from scratch."
+                f"Not in {file.path.name}, so trained from scratch: {fresh} of {len(self.modules)} modules."
             )
 
     def attach(self) -> LoraNetwork:

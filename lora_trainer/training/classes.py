@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lora_trainer.config import RunConfig
-from lora_trainer.errors import ConfigError, quoted, shortened
+from lora_trainer.errors import ConfigError, first_line, quoted, shortened
 
 T = TypeVar("T")
 
@@ -78,10 +78,10 @@ def load_class(option: str, path: str, kind: type[T], typed: Collection[str] = (
         found: Any = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
         install = f"{remedy}, or install {package}" if remedy else f"install {package}"
-        raise ConfigError(f"{called} can't be imported ({_first_line(error)}); {install}.") from error
+        raise ConfigError(f"{called} can't be imported ({first_line(error)}); {install}.") from error
     except (Exception, SystemExit) as error:  # whatever a module does while it is imported
         raise ConfigError(
-            f"{called} can't be loaded from {module} ({_first_line(error)}); {remedy or 'check the class path'}."
+            f"{called} can't be loaded from {module} ({first_line(error)}); {remedy or 'check the class path'}."
         ) from error
     if not (inspect.isclass(found) and issubclass(found, kind) and found is not kind):
         raise ConfigError(f"{called} is something else; give a subclass of {kind.__module__}.{kind.__name__}.")
@@ -122,7 +122,3 @@ def _refuse_local(option: str, path: str, package: str) -> None:
             f"{option} {path} isn't imported, since a {package} lies in the current folder and would be taken for the "
             "package of that name; start the program somewhere else, or rename it."
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return shortened(next(iter(str(error).strip().splitlines()), "") or type(error).__name__, 200)

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lora_trainer.config import OptimizerConfig
 from lora_trainer.config.checks import finds_one_rate
-from lora_trainer.errors import ConfigError, quoted, shortened
+from lora_trainer.errors import ConfigError, first_line, quoted
 from lora_trainer.training.classes import INSTEAD, load_class
 from lora_trainer.training.lion import Lion
 from lora_trainer.training.prodigy import Prodigy
@@ -207,7 +207,7 @@ def _try_arguments(
 
 def _unsuitable(config: OptimizerConfig, error: Exception) -> ConfigError:
     return ConfigError(
-        f"optimizer_args {quoted(config.optimizer_args)} don't suit {config.optimizer_type} ({_first_line(error)}); "
+        f"optimizer_args {quoted(config.optimizer_args)} don't suit {config.optimizer_type} ({first_line(error)}); "
         "change or remove them."
     )
 
@@ -226,14 +226,10 @@ def _try_out(cls: type[Optimizer], arguments: dict[str, Any], device: torch.devi
     except (TypeError, ValueError):
         return  # wrong arguments, which the real construction reports
     except Exception as error:  # bitsandbytes raises many kinds, from NameError to OSError
-        raise ConfigError(_not_working(name, device, _first_line(error))) from error
+        raise ConfigError(_not_working(name, device, first_line(error))) from error
     if not works:
         raise ConfigError(_not_working(name, device, "a trial step changed nothing"))
 
 
 def _not_working(name: str, device: torch.device, why: str) -> str:
     return f"optimizer_type {name} doesn't work on {device.type} here ({why}); choose {INSTEAD['bitsandbytes']}."
-
-
-def _first_line(error: Exception) -> str:
-    return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__), 200)

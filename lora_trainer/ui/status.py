@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
+from lora_trainer.errors import counted
 from lora_trainer.hosts.base import Progress
 from lora_trainer.training.events import Finished, Notice, Preparing, Sampled, Saved, Started, StepDone
 
@@ -156,7 +157,7 @@ class Record:
         self.step = self.done = event.step
         self.steps = self.total = event.steps
         self.epochs, self.modules = event.epochs, event.modules
-        self.message = f"Training {event.modules} modules on {event.images} images"
+        self.message = f"Training {event.modules} modules on {counted(event.images, 'image')}"
         self._seconds.clear()
         for step, loss in event.before.losses:
             self._point(step, loss)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lora_trainer.errors import counted
 from lora_trainer.families import traits
 from lora_trainer.ui.forms import CHOICES
 
@@ -96,10 +97,11 @@ def caption_remarks(facts: DatasetSummary, dataset: Dataset, trigger: str) -> li
     remarks = []
     if facts.captions_missing:
         remarks.append(
-            f"{facts.captions_missing} of {facts.images} images have no caption; the words of their folder are used."
+            f"{facts.captions_missing} of {counted(facts.images, 'image')} without a caption: the folder's words "
+            "are used."
         )
     if facts.captions_empty:
-        remarks.append(f"{facts.captions_empty} captions are empty; the words of their folder are used.")
+        remarks.append(f"{counted(facts.captions_empty, 'empty caption')}: the folder's words are used.")
     if facts.captions_bare:
         remarks.append(
             f"{facts.captions_bare} of {facts.images} captions are only the folder's words; whatever else is in "

@@ -89,4 +89,4 @@ def test_a_console_that_lacks_characters_shows_others(
             folders = json.loads(out.buffer.getvalue())["folders"]
             assert "ゾルボ😀" in [row["trigger"] for row in folders]
         elif command[-1] == "data":
-            assert b"4_????: 1 images x 4" in out.buffer.getvalue()
+            assert b"4_????: 1 image x 4" in out.buffer.getvalue()

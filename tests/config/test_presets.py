@@ -8,12 +8,16 @@ from typing import get_args
 import pytest
 
 from lora_trainer.config import RunConfig
-from lora_trainer.config.presets import PRESET_NAMES, PRESETS, Preset, Subject, find_preset, preset_config
+from lora_trainer.config.presets import PRESET_NAMES, PRESETS, Preset, Subject, find_preset
 from lora_trainer.errors import ConfigError
 from lora_trainer.families import Family
 from lora_trainer.kohya import load_kohya, to_kohya
 
 STARTER = Path(__file__).resolve().parents[1] / "data" / "kohya_starter.json"
+
+
+def preset_config(name: str) -> RunConfig:
+    return find_preset(name).config()
 
 
 def test_the_starter_preset_is_the_starter_configuration() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.dataset.summary import describe, summary, to_json
+from lora_trainer.errors import counted
 
 
 @pytest.fixture
@@ -48,6 +49,7 @@ def test_json_and_lines(data: Dataset) -> None:
     assert all("\n" not in line for line in lines)
     text = "\n".join(lines)
     assert "4 images, 32 samples per epoch" in text
+    assert counted(1, "image") == "1 image" and counted(0, "image") == "0 images"
     assert "576x384: 20 samples" in text
     for line in (*data.notices, *map(str, data.skipped)):
         assert line in lines

@@ -232,9 +232,9 @@ def test_continuing_with_more_or_fewer_modules_says_so(tiny: Make, models: Any, 
     path = tmp_path / "whole.safetensors"
     write_lora(path, whole.state_dict(), {})
     unet = model.network(network_dim=2, network_weights=str(path), network_train_unet_only=True)
-    assert len(unet.modules) == 192 and "12 of 204 modules of whole.safetensors aren't used" in unet.notices[0]
+    assert len(unet.modules) == 192 and "Not used: 12 of the 204 modules of whole.safetensors" in unet.notices[0]
     more = model.network(network_dim=2, network_weights=str(path), conv_dim=2)
-    assert len(more.modules) == 278 + 12 and "86 of 290 modules aren't in whole.safetensors" in more.notices[-1]
+    assert len(more.modules) == 278 + 12 and "so trained from scratch: 86 of 290" in more.notices[-1]
     fewer = model.network(network_weights=str(path), dim_from_weights=True, conv_dim=2, down_lr_weight="zeros")
     assert min(module.target.block or 99 for module in fewer.modules) == 12
 

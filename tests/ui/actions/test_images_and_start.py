@@ -24,7 +24,7 @@ def test_check_counts_skips_and_suggests(desk: Desk, dataset: Path) -> None:
     assert answer.values == {}, "the page takes suggestions where nothing was typed: only it knows in time"
     assert 'data-images="3"' in answer.html["check_answer"]
     assert "broken.png" in answer.html["check_answer"] and "Skipped" in answer.html["check_answer"]
-    assert "1 of 3 images have no caption" in answer.html["check_answer"]
+    assert "1 of 3 images without a caption" in answer.html["check_answer"]
     assert "1 of 2 captions don&#x27;t contain the folder&#x27;s words" in answer.html["check_answer"]
     assert "1 of 3 captions don&#x27;t contain the trigger word" not in answer.html["check_answer"], "said twice"
     other = images.check(desk, page(desk, dataset=str(dataset), trigger="mat"))
