@@ -87,6 +87,17 @@ def quoted(value: Any, most: int = LONGEST) -> str:
         return f"a {type(value).__name__} that is too long to show"
 
 
+def memory_problem(error: BaseException) -> str:
+    """What helps where memory ran out, the GPU's or the machine's; empty for any other error."""
+    said = str(error).lower()
+    if not isinstance(error, MemoryError) and "out of memory" not in said and "can't allocate memory" not in said:
+        return ""
+    return (
+        "There isn't enough memory: use a smaller resolution, batch size or network_dim, switch gradient checkpointing "
+        "on, or train the UNet only."
+    )
+
+
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, as part of a sentence."""
     return shortened(next(iter(str(error).strip().splitlines()), "") or type(error).__name__, 200)

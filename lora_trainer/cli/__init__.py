@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lora_trainer.cli.parser import build_parser
 from lora_trainer.cli.terminal import complain, leave_stdout, replace_unknown_characters
-from lora_trainer.errors import HostBusyError, LoraTrainerError, NameTakenError, TrainingDivergedError
+from lora_trainer.errors import HostBusyError, LoraTrainerError, NameTakenError, TrainingDivergedError, memory_problem
 
 DONE, FAILED, WRONG_INPUT, ABORTED = 0, 1, 2, 130
 FAILURES = (TrainingDivergedError, HostBusyError)  # the others say that something given is wrong
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         reason = " ".join(str(error).split()) or "no reason given"
-        complain(f"{type(error).__name__}: {reason} (unexpected; --debug shows the full trace)")
+        complain(
+            memory_problem(error) or f"{type(error).__name__}: {reason} (unexpected; --debug shows the full trace)"
+        )
         return FAILED
 
 

@@ -181,6 +181,7 @@ def _config(commands: Any, common: Any) -> None:
     )  # fmt: skip
     convert.add_argument("source", type=Path, metavar="IN.json")
     convert.add_argument("target", type=Path, metavar="OUT.json")
+    convert.add_argument("--overwrite", action="store_true", help="replace OUT.json if it exists")
     options = _command(actions, common, "options", "settings.run_options", "list all options")
     options.add_argument("--json", action="store_true", help="print JSON")
     presets = _command(actions, common, "presets", "settings.run_presets", "list the presets, and what each is for")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_trainer.cli.terminal import say
 from lora_trainer.config import OPTIONS, OptionRow, RunConfig, parse_assignments
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, NameTakenError
 from lora_trainer.files import write_json
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def run_convert(args: argparse.Namespace) -> None:
 
     if args.target.exists() and args.source.exists() and args.target.samefile(args.source):
         raise ConfigError(f"{args.target} is the file to convert; give another name for the result.")
+    if args.target.exists() and not args.overwrite:
+        raise NameTakenError(f"{args.target} exists already. Replace it, or give another name.", ("overwrite",))
     loaded = load_config(args.source)
     if loaded.kind == "own":
         notices = save_kohya(loaded.config, args.target, loaded.fields)

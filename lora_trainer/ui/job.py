@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_trainer.errors import HostBusyError, LoraTrainerError
+from lora_trainer.errors import HostBusyError, LoraTrainerError, memory_problem
 from lora_trainer.training.events import CancelToken, Preparing
 from lora_trainer.ui.engine import importing, load
 from lora_trainer.ui.request import config_of, flag_of, folder_of, refuse_unknown, text_of
@@ -267,13 +267,9 @@ class Job:
 
 def _sentence(error: BaseException) -> str:
     """An unexpected error as one sentence; the log has its traceback."""
-    if type(error).__name__ == "OutOfMemoryError" or "out of memory" in str(error).lower():
-        return (
-            "There isn't enough GPU memory: use a smaller resolution or batch size, switch gradient checkpointing on, "
-            "or train the UNet only."
-        )
-    text = " ".join(str(error).split())[:300]
-    return f"It ended with an unexpected {type(error).__name__}: {text or 'no message'}. The log has the details."
+    text = " ".join(str(error).split())[:300] or "no message"
+    unexpected = f"It ended with an unexpected {type(error).__name__}: {text}. The log has the details."
+    return memory_problem(error) or unexpected
 
 
 _job: Job | None = None

@@ -66,6 +66,20 @@ def test_what_nohup_ignores_stays_ignored(place: Path, monkeypatch: pytest.Monke
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("CUDA out of memory. Tried"), RuntimeError("x: can't allocate memory: you")]
+)
+def test_memory_that_runs_out_is_a_sentence_with_a_remedy(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def run_out(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("lora_trainer.cli.settings.run_presets", run_out)
+    assert main(["config", "presets"]) == 1
+    assert "There isn't enough memory: use a smaller resolution" in capsys.readouterr().err
+
+
 def test_output_that_nobody_reads_ends_a_run_tidily(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

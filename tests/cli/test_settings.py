@@ -43,6 +43,14 @@ def test_config_converts_both_ways(place: Path, capsys: pytest.CaptureFixture[st
     assert json.loads((place / "again.json").read_text()) == ours
 
 
+def test_convert_replaces_nothing_unasked(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "kohya.json").write_text(json.dumps(KOHYA))
+    (place / "ours.json").write_text("mine")
+    assert main(["config", "convert", "kohya.json", "ours.json"]) == 2
+    assert "ours.json exists already" in capsys.readouterr().err and (place / "ours.json").read_text() == "mine"
+    assert main(["config", "convert", "kohya.json", "ours.json", "--overwrite"]) == 0
+
+
 def test_convert_says_what_our_settings_do_not_hold(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = {"pretrained_model_name_or_path": "base.safetensors", "train_data_dir": "data", "output_name": "fromfile"}
     (place / "kohya.json").write_text(json.dumps(KOHYA | own))
@@ -52,7 +60,7 @@ def test_convert_says_what_our_settings_do_not_hold(place: Path, capsys: pytest.
     for name, argument in zip(own, ("--checkpoint", "--dataset", "--name"), strict=True):
         assert f"{name} ({argument})" in lines[0]
     (place / "kohya.json").write_text(json.dumps(KOHYA))
-    assert main(["config", "convert", "kohya.json", "ours.json"]) == 0
+    assert main(["config", "convert", "kohya.json", "ours.json", "--overwrite"]) == 0
     assert "not written" not in capsys.readouterr().out
 
 
