@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lora_trainer.errors import ConfigError, LoraTrainerError
+from lora_trainer.errors import ConfigError, LoraTrainerError, quoted
 from lora_trainer.families import Family
 from lora_trainer.ui import views
 from lora_trainer.ui.desk import Desk, plain
@@ -44,15 +44,19 @@ def _model(desk: Desk) -> tuple[str, Family | None]:
 
 def save(desk: Desk, page: Page, file: str, kohya: bool) -> Answer:
     """Write the options as kohya's JSON or as ours."""
-    from lora_trainer.files import write_json
+    from lora_trainer.files import name_problem, write_json
     from lora_trainer.kohya import save_kohya
 
     ending = ".kohya.json" if kohya else ".json"
     try:
-        given = file.strip().strip('"')
-        target = Path(given).expanduser() if given else desk.job.output / SETTINGS / f"{page.name or 'lora'}{ending}"
+        given, name = file.strip().strip('"'), page.name or "lora"
+        if not given and (why := name_problem(name)):
+            raise ConfigError(f"A file can't have the name {quoted(name)}: {why}. Give a path, or another name.")
+        target = Path(given).expanduser() if given else desk.job.output / SETTINGS / f"{name}{ending}"
         if target.suffix != ".json":
             raise ConfigError(f"{target} can't be written: give a file name that ends in .json.")
+        if given and target.exists():  # the box may still hold what was loaded
+            raise ConfigError(f"{target} exists already and was left as it is; give another name.")
         config, lost = page.config(), []
         if kohya:
             fields = {"train_data_dir": page.dataset, "output_name": page.name}

@@ -30,7 +30,7 @@ def show(form: Form) -> None:
         path = gr.Textbox(
             max_lines=1,
             label="Path of the settings file",
-            info="To load from or save to; if empty, saved to “settings” in the output folder.",
+            info="To load from, or to save to as a new file; if empty, saved to “settings” in the output folder.",
             elem_id="lora_trainer_json_path",
         )
         form.add("json_path", path)

@@ -180,6 +180,12 @@ def test_settings_files_both_ways(desk: Desk, job: FakeJob, tmp_path: Path) -> N
     for path, sentence in (("", "Which file?"), ("/no/such.json", "can&#x27;t be read")):
         answer = files.load(desk, page(desk), path)
         assert sentence in answer.html["json_answer"] and answer.options == {}
+    before = own.read_bytes()
+    for kohya in (True, False):  # the file that was just loaded, for instance
+        again = files.save(desk, given, f' "{own}" ', kohya=kohya)
+        assert "exists already" in again.html["json_answer"] and own.read_bytes() == before
+    astray = files.save(desk, page(desk, name="../../own"), "", kohya=False)  # a name, not a path
+    assert "can&#x27;t have the name" in astray.html["json_answer"] and own.read_bytes() == before
     wrong = files.save(desk, given, str(tmp_path / "x.exe"), kohya=False)
     assert "ends in .json" in wrong.html["json_answer"] and not (tmp_path / "x.exe").exists()
 
