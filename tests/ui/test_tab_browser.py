@@ -250,7 +250,7 @@ def test_settings_come_back_and_kohyas_are_read(page: Page, served: Served, data
     page.click("#lora_trainer_files > :is(.label-wrap, button)")
     fill(page, "json_path", str(file))
     press(page, "json_load")
-    page.wait_for_selector("#lora_trainer_json_answer >> text=kohya's settings were read")
+    page.wait_for_selector("#lora_trainer_json_answer >> text=kohya's settings were loaded")
     page.wait_for_function(
         "document.querySelector('#lora_trainer_network_dim_option :is(input, textarea)').value === '24'"
     )
