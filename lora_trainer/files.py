@@ -20,7 +20,8 @@ DEEPEST = 64  # levels of lists and objects in each other
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))})
+_PORTS = (f"{kind}{n}" for kind in ("com", "lpt") for n in "123456789¹²³")
+DEVICES = frozenset({"con", "prn", "aux", "nul", "conin$", "conout$", *_PORTS})
 LONGEST_NAME = 200  # bytes; a file system takes 255, of which endings, epoch numbers and temporary names need some
 IMPOSSIBLE = '<>:"/\\|?*'  # in a file's name, on one system or another
 

@@ -60,7 +60,8 @@ def test_unexpected_error_is_one_line_but_a_traceback_with_debug(
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("con", "Windows"), ("LPT1.x", "Windows"), ("x.", "ends with"), ("x ", "ends with"), ("n" * 230, "too long"),
+    [("con", "Windows"), ("COM¹", "Windows"), ("LPT1.x", "Windows"),
+     ("x.", "ends with"), ("x ", "ends with"), ("n" * 230, "too long"),
      ("é" * 120, "too long"), ("datasets", "output folder"), ("Cache", "output folder"), ("settings", "output folder"),
      ("lora", "output folder"), ("a/b", "/ can't"), ("none", "reserved"), ("a\tb", "can't be used")],
 )  # fmt: skip
