@@ -101,7 +101,7 @@ options: $(VENV)/.run
 	$(VENV)/bin/python -m lora_trainer.config.documentation docs/options.md
 
 clean:
-	rm -rf $(VENV) $(WEBUI_VENV) demo-output
+	rm -rf $(VENV) $(WEBUI_VENV) demo-output mutants
 
 $(VENV)/.created:
 	@test -n "$(PYTHON)" || { echo "No Python 3.10 or later with venv was found; install one or give make PYTHON=..." >&2; exit 1; }

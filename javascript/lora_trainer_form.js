@@ -12,14 +12,15 @@
     let timer = 0;
     let fills = 0; // answers that are awaited
     let restored = false;
+    let telling = Promise.resolve();
 
     tab.filling = () => fills > 0;
 
-    const answered = () => (tab.part("answered").querySelector("[data-answer]") || {dataset: {answer: ""}}).dataset.answer;
+    const newest = (name) => (tab.part(name).querySelector("[data-answer]") || {dataset: {answer: ""}}).dataset.answer;
 
     /** Take no input until the server's answer has filled the form, so that it can't overwrite what is typed meanwhile. */
     tab.awaitFill = function (scope) {
-        const before = answered();
+        const before = newest("answered");
         const end = Date.now() + PATIENCE;
         const focused = document.activeElement;
         const shut = [...scope.querySelectorAll(FIELDS)].filter((field) => !field.disabled);
@@ -28,7 +29,7 @@
         fills += 1;
         return new Promise((done) => {
             const waiting = setInterval(() => {
-                if (answered() === before && Date.now() < end) return;
+                if (newest("answered") === before && Date.now() < end) return;
                 clearInterval(waiting);
                 fills -= 1;
                 shut.forEach((field) => (field.disabled = false));
@@ -60,12 +61,25 @@
         timer = setTimeout(tellChanges, PAUSE);
     };
 
+    /** One panel after the other: the last answer has to be the one that knows of all changes. */
     function tellChanges() {
-        for (const name of changed) {
-            const button = tab.part("changed_" + name);
-            if (button) button.click();
-        }
+        for (const name of changed) telling = telling.then(() => tell(name));
         changed.clear();
+    }
+
+    function tell(name) {
+        const button = tab.part("changed_" + name);
+        if (!button) return null;
+        const before = newest("heard");
+        const end = Date.now() + PATIENCE;
+        button.click();
+        return new Promise((done) => {
+            const waiting = setInterval(() => {
+                if (newest("heard") === before && Date.now() < end) return;
+                clearInterval(waiting);
+                done();
+            }, 50);
+        });
     }
 
     /** The check suggests trigger and name: each is taken where nothing was typed, now that the suggestion is here. */

@@ -32,6 +32,8 @@ EVERYTHING = (*ALL_VALUES, *ALL_OPTIONS, "message", "check_answer", "plan", "jso
 FILLS = "lt-fills"  # class of buttons whose answer fills the form: the page takes no input until it is there
 FILLS_PANEL = "lt-fills-panel"  # the same for the button's own panel
 
+COUNTED = ("answered", "heard")  # parts that tell the page's script that an answer is there
+
 _answers = itertools.count(1)
 
 
@@ -80,7 +82,7 @@ class Form:
     def follow(self, panel: str, names: Sequence[str]) -> None:
         """Hear of every change of these inputs: the page's script presses this button when one of them was changed."""
         button = gr.Button("Changed", elem_id=f"lora_trainer_changed_{panel}")
-        self.on(button.click, settings.changed, reads=names, changes=PLAN)
+        self.on(button.click, settings.changed, reads=names, changes=(*PLAN, "heard"))
 
     def _handler(self, action: Callable[..., Answer], reads: Sequence[str], outputs: Sequence[str]) -> Any:
         """The action as gradio calls it: off the event loop, and outside the pool that waiting generations fill."""
@@ -121,7 +123,7 @@ def updates(answer: Answer, outputs: Sequence[str]) -> list[Any]:
 
 def _update(name: str, answer: Answer) -> Any:
     change: dict[str, Any] = {}
-    if name == "answered":
+    if name in COUNTED:
         change["value"] = f'<i data-answer="{next(_answers)}"></i>'
     elif name in answer.html:
         change["value"] = answer.html[name]

@@ -67,6 +67,7 @@ def create_tab(job: Job, webui: bool = True, access: Callable[[], Access] = Acce
 def _ask(form: Form) -> None:
     """What the page's script asks for: the settings at its first look, and the plan whenever it is looked at again."""
     form.add("answered", gr.HTML(elem_id="lora_trainer_answered"))
+    form.add("heard", gr.HTML(elem_id="lora_trainer_heard"))
     restore = gr.Button("Restore", elem_id="lora_trainer_restore", elem_classes=[FILLS])
     look = gr.Button("Look", elem_id="lora_trainer_look")
     form.on(restore.click, settings.restore, changes=EVERYTHING)

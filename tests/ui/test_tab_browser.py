@@ -141,6 +141,25 @@ def test_a_late_answer_overwrites_nothing(page: Page, served: Served, dataset: P
     assert (value_of(page, "dataset"), value_of(page, "name")) == (str(dataset), "mine")
 
 
+def test_changes_are_told_one_after_the_other(page: Page, dataset: Path) -> None:
+    """Answers that overtake each other would leave a plan that doesn't know of the last change."""
+    check(page, dataset)
+    page.wait_for_timeout(1500)  # what the check suggests is told, too
+    flying: set[Any] = set()
+    counts = [0]
+
+    def begun(request: Any) -> None:
+        if re.search("/(run/predict|queue/join)", request.url):
+            flying.add(request)
+            counts.append(len(flying))
+
+    page.on("request", begun)
+    page.on("requestfinished", flying.discard)
+    set_options(page, max_train_epochs=0, max_train_steps=24, train_batch_size=1, network_dim=4)
+    page.wait_for_selector("#lora_trainer_plan >> text=24 in 2 epochs")
+    assert max(counts) == 1 and len(counts) > 3, counts
+
+
 def test_from_a_folder_to_a_tested_lora(page: Page, served: Served, browser: Browser, dataset: Path) -> None:
     """The whole way, with a pause, and with the browser closed and opened again in between."""
     check(page, dataset)
@@ -224,7 +243,7 @@ def test_stop_saves(page: Page, served: Served, dataset: Path) -> None:
     press(page, "start")
     page.click("#lora_trainer_message [data-choice=resume]")
     state(page, "training")
-    page.wait_for_selector("#lora_trainer_loss polyline.lt-mean")
+    page.wait_for_selector("#lora_trainer_loss polyline.mean")
     press(page, "stop")
     state(page, "stopped")
     assert log.read_text().splitlines()[: len(left)] == left, "the curve of before stays in it"
