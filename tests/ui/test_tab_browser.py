@@ -154,7 +154,7 @@ def test_changes_are_told_one_after_the_other(page: Page, dataset: Path) -> None
             counts.append(len(flying))
 
     page.on("request", begun)
-    page.on("requestfinished", flying.discard)
+    page.on("requestfinished", lambda request: flying.discard(request))
     set_options(page, max_train_epochs=0, max_train_steps=24, train_batch_size=1, network_dim=4)
     page.wait_for_selector("#lora_trainer_plan >> text=24 in 2 epochs")
     assert max(counts) == 1 and len(counts) > 3, counts
