@@ -91,7 +91,7 @@ def test_notes_on_the_network_come_before_the_first_step(place: Path, capsys: py
     more = ["network_weights=start.safetensors", "text_encoder_lr=1e-3"]
     assert main([*TRAIN, "--name", "next", "--set", *SMALL, *more]) == 0
     out = capsys.readouterr().out
-    assert out.index("aren't in start.safetensors") < out.index("Training ")
+    assert out.index("Not in start.safetensors") < out.index("Training ")
 
 
 def test_a_date_as_repeats_trains_its_steps(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
