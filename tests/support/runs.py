@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from lora_trainer.config import RunConfig
 from lora_trainer.training.events import CancelToken, Event, StepDone
@@ -35,26 +36,26 @@ class FailingHost(TinyHost):
 
 
 def request(
-    root: Path, *, resume: bool = False, overwrite: bool = False, output: Path | None = None,
-    host: TinyHost | None = None, **options: Any,
+    root: Path, name: str = "zork", host: TinyHost | None = None, *, resume: bool = False, overwrite: bool = False,
+    output: Path | None = None, **options: Any,
 ) -> tuple[TinyHost, RunRequest, CancelToken]:  # fmt: skip
-    """What ``train`` takes, for a run named zork."""
+    """What ``train`` takes."""
     if not (root / "data").exists():
         make_dataset(root / "data")
     config = RunConfig().replace(**{**SMALL, **options})
-    run = RunRequest("zork", root / "data", config, output or root / "out", resume=resume, overwrite=overwrite)
+    run = RunRequest(name, root / "data", config, output or root / "out", resume=resume, overwrite=overwrite)
     return host or TinyHost(root / "loras"), run, CancelToken()
 
 
 def run(
-    root: Path, *, stop_at: int = 0, fails_at: int = 0, error: BaseException | None = None,
-    events: list[Event] | None = None, **options: Any,
+    root: Path, name: str = "zork", host: TinyHost | None = None, *, stop_at: int = 0, fails_at: int = 0,
+    error: BaseException | None = None, events: list[Event] | None = None, **options: Any,
 ) -> tuple[TinyHost, list[Event]]:  # fmt: skip
     """Train to the end, to a stop, or to the step that fails; ``events`` is filled also if it raises."""
     events = [] if events is None else events
     if error is not None:
-        options["host"] = FailingHost(root / "loras", fails_at, error)
-    host, asked, token = request(root, **options)
+        host = FailingHost(root / "loras", fails_at, error)
+    host, asked, token = request(root, name, host, **options)
     for event in train(host, asked, token):
         events.append(event)
         if isinstance(event, StepDone) and event.step == stop_at:
@@ -70,3 +71,9 @@ def of(events: list[Event], kind: type) -> list[Any]:
 def snapshot(root: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    """What a LoRA file holds."""
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

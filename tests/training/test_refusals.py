@@ -13,7 +13,7 @@ from lora_trainer.config import RunConfig
 from lora_trainer.errors import ConfigError, FileError, TrainingDivergedError, UnsupportedModelError
 from lora_trainer.training.events import CancelToken, Finished, Started
 from lora_trainer.training.run import RunRequest, train
-from tests.support.tiny_run import SMALL, of, run, tensors
+from tests.support.runs import SMALL, of, run, tensors
 
 
 def test_nan_stops_with_everything_saved(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lora_trainer.errors import ConfigError, FileError
 from lora_trainer.training.events import Finished, Started, StepDone
-from tests.support.tiny_run import of, run
+from tests.support.runs import of, run
 
 
 @pytest.mark.parametrize(

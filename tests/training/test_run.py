@@ -14,7 +14,7 @@ from support.tiny_host import TinyHost, TinyModel, make_dataset
 from lora_trainer.config import RunConfig
 from lora_trainer.training.events import Finished, Preparing, Sampled, Saved, Started, StepDone
 from lora_trainer.training.run import RunRequest, train
-from tests.support.tiny_run import SMALL, of, run, tensors
+from tests.support.runs import SMALL, of, run, tensors
 
 
 def test_a_run_trains_and_saves_what_it_says(tmp_path: Path) -> None:
