@@ -9,6 +9,7 @@
 #   make test-gradio4      the page in Chromium on Forge's gradio 4.40
 #   make ui                the Train LoRA page without a WebUI, on the embedded checkpoint
 #   make fuzz              20,000 hostile files, settings and requests (FUZZ_CASES=... for another number)
+#   make calibrate         how right the verdict is on a LoRA: 20 trainings, a judge that knows the truth; hours, resumes
 #   make lint              ruff and mypy
 #   make options           write the tables of docs/options.md anew, after a change of the options
 #
@@ -17,13 +18,14 @@
 
 TORCH ?= torch==2.13.0
 RUN_PACKAGES ?= diffusers transformers accelerate safetensors pillow numpy psutil
-TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest hypothesis einops omegaconf fastapi httpx
+TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest pytest-timeout hypothesis einops omegaconf fastapi httpx
 # The real ldm classes; its own list of dependencies pins old releases that nothing here needs.
 LDM_PACKAGE ?= --no-deps stable-diffusion-sdkit==2.1.5
 LINT_PACKAGES ?= ruff mypy
 WEBUI_PACKAGES ?= transformers==4.30.2 accelerate==0.21.0 safetensors==0.4.2 pillow==9.5.0 numpy==1.26.2 psutil==5.9.5 \
 	diffusers==0.31.0 'huggingface-hub<0.26' einops==0.4.1 omegaconf==2.2.3 fastapi==0.94.0 httpx==0.24.1 \
-	gradio==3.41.2 playwright axe-playwright-python==0.1.8 pytest hypothesis
+	gradio==3.41.2 playwright axe-playwright-python==0.1.8 \
+	pytest pytest-timeout hypothesis
 # Forge's page, laid over the same environment. With later releases of its parts gradio 4.40 doesn't start.
 GRADIO4_PACKAGES ?= gradio==4.40.0 fastapi==0.104.1 pydantic==2.8.2 'huggingface-hub<0.26' numpy==1.26.2 pillow==9.5.0
 PYTEST_ARGS ?=
@@ -49,7 +51,7 @@ PIP := -m pip install --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: demo test test-portable test-webui-pins test-gradio4 fuzz mutants ui lint format options clean
+.PHONY: demo test test-portable test-webui-pins test-gradio4 fuzz mutants calibrate ui lint format options clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/python -m lora_trainer demo
@@ -74,6 +76,10 @@ mutants: $(VENV)/.mutants
 		names = sorted(line.split(":")[0].strip() for line in sys.stdin if "__mutmut_" in line); \
 		print(*random.Random($(SEED)).sample(names, $(MUTANTS)), sep="\n")' > mutants/sample.txt
 	xargs --arg-file mutants/sample.txt $(MUTMUT) run --max-children 1
+
+calibrate: export OMP_NUM_THREADS = 1
+calibrate: $(VENV)/.run
+	$(VENV)/bin/python -m tests.calibration calibration
 
 test-webui-pins: $(WEBUI_VENV)/.test
 	$(WEBUI_VENV)/bin/python -m pytest $(PYTEST_ARGS)
@@ -101,7 +107,7 @@ options: $(VENV)/.run
 	$(VENV)/bin/python -m lora_trainer.config.documentation docs/options.md
 
 clean:
-	rm -rf $(VENV) $(WEBUI_VENV) demo-output mutants
+	rm -rf $(VENV) $(WEBUI_VENV) demo-output mutants calibration
 
 $(VENV)/.created:
 	@test -n "$(PYTHON)" || { echo "No Python 3.10 or later with venv was found; install one or give make PYTHON=..." >&2; exit 1; }

@@ -4,8 +4,11 @@
 //   lora_trainer_ask.js        requests to the routes, and the status as it was last heard
 //   lora_trainer_form.js       what is typed: it is made known, and no late answer overwrites it
 //   lora_trainer_large.js      a picture, large; "Send to txt2img"
+//   lora_trainer_pages.js      the four pages, and what each lacks
 //   lora_trainer_progress.js   how the run stands, and its sample pictures
 //   lora_trainer_result.js     the finished LoRA
+//   lora_trainer_runs.js       all runs
+//   lora_trainer_compare.js    two tested LoRAs side by side
 //   lora_trainer_start.js      listens to clicks, keys and the clock
 //
 // Progress goes one way: the job's events make the status, the status makes the page.
@@ -15,7 +18,7 @@
 
     tab.RUNNING = ["preparing", "training", "paused", "testing"];
     tab.status = null; // as the route gave it last
-    tab.curve = ""; // the loss of that job, as the server draws it
+    tab.curves = {html: "", learned: ""}; // of that job: its loss and what it has learned, as the server draws them
     tab.report = null; // the test's report of that run, as the server draws it
 
     const drawn = {}; // what each part shows, as text, so that it is only rebuilt when that changes
@@ -29,7 +32,11 @@
     tab.facts = () => (tab.part("page") || {dataset: {}}).dataset;
 
     /** Whether somebody looks at the tab. */
-    tab.looked = () => !document.hidden && Boolean(tab.part("form")) && tab.part("form").offsetParent !== null;
+    tab.looked = () => !document.hidden && Boolean(tab.part("pages")) && tab.part("pages").offsetParent !== null;
+
+    /** The input of a part, and what is typed in it. */
+    tab.field = (name) => tab.part(name).querySelector("textarea, input");
+    tab.typed = (name) => tab.field(name).value.trim();
 
     /** Whether a job runs, as far as is known. */
     tab.running = () => Boolean(tab.status) && tab.RUNNING.includes(tab.status.state);

@@ -8,6 +8,7 @@
 
     let underWay = null; // the question about the status: a server that hangs must not gather them
     let guarded = false; // whether addresses of pictures need our key, too
+    let curveWidth = 760;
     let curveOf = ""; // the job, step and width of the curve that is at hand
     let reportOf = "";
     tab.lastAsked = 0;
@@ -49,7 +50,9 @@
             const found = await tab.ask("/lora-trainer/status");
             await askCurve(found);
             await askReport(found);
+            const first = tab.status === null;
             tab.status = found;
+            if (first && tab.running()) tab.go("train", false);
             tab.show(null);
         } catch (error) {
             tab.show(error);
@@ -58,10 +61,11 @@
 
     /** The curve, where there are new steps. */
     async function askCurve(found) {
-        const width = tab.part("live").clientWidth - 34; // of the panel inside its padding
-        const wanted = found.step > 1 ? [found.job, found.step, width].join() : "";
+        curveWidth = tab.part("live").clientWidth || curveWidth; // none while another page is shown
+        const width = curveWidth - 34; // of the panel inside its padding
+        const wanted = found.step > 1 ? [found.job, found.step, found.learned.length, width].join() : "";
         if (wanted === curveOf) return;
-        tab.curve = wanted ? (await tab.ask("/lora-trainer/curve?width=" + width)).html : "";
+        tab.curves = wanted ? await tab.ask("/lora-trainer/curve?width=" + width) : {html: "", learned: ""};
         curveOf = wanted;
     }
 

@@ -19,13 +19,13 @@
     const newest = (name) => (tab.part(name).querySelector("[data-answer]") || {dataset: {answer: ""}}).dataset.answer;
 
     /** Take no input until the server's answer has filled the form, so that it can't overwrite what is typed meanwhile. */
-    tab.awaitFill = function (scope) {
+    tab.awaitFill = function (scopes) {
         const before = newest("answered");
         const end = Date.now() + PATIENCE;
         const focused = document.activeElement;
-        const shut = [...scope.querySelectorAll(FIELDS)].filter((field) => !field.disabled);
+        const shut = scopes.flatMap((scope) => [...scope.querySelectorAll(FIELDS)]).filter((field) => !field.disabled);
         shut.forEach((field) => (field.disabled = true));
-        scope.setAttribute("aria-busy", "true");
+        scopes.forEach((scope) => scope.setAttribute("aria-busy", "true"));
         fills += 1;
         return new Promise((done) => {
             const waiting = setInterval(() => {
@@ -33,7 +33,7 @@
                 clearInterval(waiting);
                 fills -= 1;
                 shut.forEach((field) => (field.disabled = false));
-                scope.removeAttribute("aria-busy");
+                scopes.forEach((scope) => scope.removeAttribute("aria-busy"));
                 if (shut.includes(focused) && document.activeElement === document.body) focused.focus();
                 tab.show(null);
                 done();
@@ -43,8 +43,8 @@
 
     /** A value that was changed: the server hears of its panel when the typing pauses. */
     tab.noteChange = function (event) {
-        const form = tab.part("form");
-        if (!form || !form.contains(event.target) || !restored) return;
+        const pages = tab.part("pages");
+        if (!pages || !pages.contains(event.target) || !restored) return;
         if (event.target.closest("input[type=file]")) return;
         if (event.target.closest("#lora_trainer_preset")) {
             if (event.type === "change") setTimeout(() => tab.part("chosen").click(), 60);
@@ -88,8 +88,8 @@
         if (!answer) return;
         answer.dataset.taken = "1";
         for (const [name, text] of Object.entries(JSON.parse(answer.dataset.suggested))) {
-            const field = tab.part(name).querySelector("textarea, input");
-            if (!field || field.value.trim()) continue;
+            const field = tab.field(name);
+            if (field.value.trim()) continue;
             field.value = text;
             field.dispatchEvent(new Event("input", {bubbles: true}));
         }
@@ -99,7 +99,7 @@
     tab.choose = function (button) {
         const choice = button.dataset.choice;
         button.closest(".lt-question").classList.add("lt-hidden");
-        if (choice === "name") tab.part("name").querySelector("textarea, input").select();
+        if (choice === "name") tab.field("name").select();
         else if (choice !== "keep") tab.part("choice_" + choice.replace("+", "_")).click();
     };
 
@@ -108,8 +108,7 @@
         tab.part("restore").click(); // which awaits the answer
         await tab.filled;
         restored = true;
-        const folder = tab.part("dataset").querySelector("textarea, input");
-        if (folder && folder.value.trim()) tab.part("check").click();
+        if (tab.typed("dataset")) tab.part("check").click();
     }
 
     let asked = false;

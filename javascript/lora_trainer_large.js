@@ -43,14 +43,14 @@
         box.close();
         box.remove();
         const source = opener.querySelector("img").dataset.src;
-        const again = [...tab.part("live").querySelectorAll(".lt-picture img")].find((image) => image.dataset.src === source);
+        const again = [...tab.part("pages").querySelectorAll(".lt-picture img")].find((image) => image.dataset.src === source);
         (opener.isConnected || !again ? opener : again.parentElement).focus();
     };
 
     tab.send = async function (button) {
         if (tab.facts().webui === "1") {
             tab.closeLarge();
-            const area = tab.part("infotext").querySelector("textarea, input");
+            const area = tab.field("infotext");
             area.value = button.dataset.infotext;
             area.dispatchEvent(new Event("input", {bubbles: true}));
             setTimeout(() => tab.part("send").click(), 100);

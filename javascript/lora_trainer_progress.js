@@ -47,7 +47,8 @@
         tab.put("notices", noticesHtml());
         tab.put("loss", lossHtml());
         if (tab.put("samples", samplesHtml())) showNewest();
-        tab.put("report", running ? "" : tab.resultHtml());
+        if (tab.put("report", tab.resultHtml()) && tab.hasResult()) tab.mark("result");
+        tab.showPages();
         tab.toggle("pause", running && state !== "paused");
         tab.toggle("resume", state === "paused");
         tab.toggle("stop", running);
@@ -63,10 +64,9 @@
         const s = tab.status;
         if (s.state === "idle") {
             return `<div class="lt-welcome"><h3>Nothing is being trained</h3>
-                <ol><li>Enter the folder with your images and press <b>Check</b>.</li>
-                <li>Choose trigger word, preset and name.</li>
+                <ol><li>Choose trigger word, preset and name.</li>
                 <li>Press <b>Train</b>. It trains on the checkpoint that is loaded; loss, sample images and time left appear here.</li>
-                <li>Afterwards the LoRA is in the Lora tab, and test images at several strengths appear here.</li></ol></div>`;
+                <li>Afterwards the LoRA is in the Lora tab, and the page <b>Result</b> shows it at several strengths.</li></ol></div>`;
         }
         const share = percent();
         const cells = [];
@@ -83,7 +83,7 @@
             <h3>${TITLES[s.state]}</h3><b class="lt-name">${tab.escaped(s.name)}</b><span class="lt-percent">${figure}</span></div>
             <div class="lt-bar lt-${s.state}" role="progressbar" aria-label="${TITLES[s.state]}"
             aria-valuenow="${Math.round(share)}" aria-valuemin="0" aria-valuemax="100"><div style="width:${share.toFixed(1)}%"></div></div>${message}${lost}
-            <div class="lt-tiles">${tiles}</div>`;
+            <div class="lt-tiles">${tiles}</div>${tab.hasResult() ? tab.goButton("result", "See the result") : ""}`;
     }
 
     function noticesHtml() {
@@ -94,9 +94,12 @@
     }
 
     function lossHtml() {
-        if (!tab.curve) return "";
-        return `<div class="lt-panel"><div class="lt-title"><h3>Loss</h3><small>It jumps with the noise that is drawn, and even a
-            good LoRA lowers it only a little. Trust the images.</small></div>${tab.curve}</div>`;
+        if (!tab.curves.html) return "";
+        const learned = tab.curves.learned && `<div class="lt-panel"><div class="lt-title"><h3>Learned and kept</h3><small>Measured at
+            every save. The best save is where it shows the subject and has kept most of the rest; where “kept” falls, it is
+            training too long or too fast.</small></div>${tab.curves.learned}</div>`;
+        return `${learned}<div class="lt-panel"><div class="lt-title"><h3>Loss</h3><small>It jumps with the noise that is drawn, and even a
+            good LoRA lowers it only a little. Trust the images.</small></div>${tab.curves.html}</div>`;
     }
 
     /** The newest samples stand at the right. */

@@ -18,12 +18,16 @@
         const button = event.target.closest("button");
         if (event.target.closest("#lora_trainer_large") === event.target) tab.closeLarge(); // beside the picture
         if (!button) return;
-        if (button.classList.contains("lt-fills")) tab.filled = tab.awaitFill(tab.part("form"));
-        else if (button.classList.contains("lt-fills-panel")) tab.filled = tab.awaitFill(button.closest(".lt-panel"));
+        if (button.classList.contains("lt-fills")) tab.filled = tab.awaitFill([tab.part("sources"), tab.part("form")]);
+        else if (button.classList.contains("lt-fills-panel")) tab.filled = tab.awaitFill([button.closest(".lt-panel")]);
         else if (button.dataset.choice) tab.choose(button);
+        else if (button.dataset.page) tab.go(button.dataset.page);
         else if (button.dataset.about) tab.openLarge(button);
         else if (button.classList.contains("lt-close")) tab.closeLarge();
         else if (button.classList.contains("lt-send")) tab.send(button);
+        else if (button.classList.contains("lt-use")) tab.use(button);
+        else if (button.dataset.act) tab.actOnRun(button);
+        else if (button.dataset.compare) tab.compare(button);
         else if (["lora_trainer_stop", "lora_trainer_pause", "lora_trainer_resume"].includes(button.id)) {
             tab.command(button.id.slice("lora_trainer_".length), button);
         } else if (BEGINS.test(button.id)) {
@@ -52,6 +56,7 @@
             event.preventDefault();
             head.click();
         }
+        tab.walkHeads(event);
         const enter = event.key === "Enter" && (event.ctrlKey || event.metaKey || event.altKey);
         if (event.key === "Escape") tab.closeLarge();
         if (enter || event.key === "Escape") event.stopPropagation();
@@ -59,7 +64,7 @@
 
     /** Heads of folds: gradio 3 makes them of what no key reaches, and no gradio says whether they are open. */
     function dressFolds() {
-        for (const head of tab.part("form").querySelectorAll(".label-wrap")) {
+        for (const head of tab.part("pages").querySelectorAll(".label-wrap")) {
             if (head.tagName !== "BUTTON" && !head.hasAttribute("role")) {
                 head.setAttribute("role", "button");
                 head.setAttribute("tabindex", "0");
@@ -79,12 +84,14 @@
             tab.comeBack();
         }
         dressFolds();
+        tab.showPages();
         tab.takeSuggestions();
         if (Date.now() - tab.lastAsked >= (tab.running() || !tab.status ? TICK : IDLE_TICK)) tab.refresh();
         else if (tab.part("progress") && !tab.part("progress").querySelector(".lt-filled")) tab.show(null);
     }
 
     document.addEventListener("click", onClick);
+    document.addEventListener("click", (event) => tab.headPressed(event), true);
     document.addEventListener("input", (event) => tab.noteChange(event));
     document.addEventListener("change", (event) => tab.noteChange(event));
     document.addEventListener("focusout", (event) => {

@@ -41,8 +41,8 @@ def write_card(
     lora: Path,
     *,
     trigger: str,
-    preferred_weight: float,
-    family: Family,
+    preferred_weight: float | None = None,
+    family: Family | None = None,
     description: str = "",
     notes: str = "",
     negative_text: str = "",
@@ -53,7 +53,7 @@ def write_card(
 
     Args:
         trigger: the activation text.
-        preferred_weight: the strength that the card inserts into a prompt.
+        preferred_weight: the strength that the card inserts into a prompt; None leaves it as it is, as with ``family``.
         preview: picture for the card; ``infotext`` is its prompt and settings, readable in the PNG Info tab.
 
     Raises:
@@ -61,12 +61,13 @@ def write_card(
     """
     values: dict[str, Any] = {
         "description": description,
-        "sd version": traits(family).card,
+        "sd version": None if family is None else traits(family).card,
         "activation text": trigger,
         "preferred weight": preferred_weight,
         "negative text": negative_text,
         "notes": notes,
     }
+    values = {name: value for name, value in values.items() if value is not None}
     path = lora.with_suffix(".json")
     notices: list[str] = []
     written: Path | None = None
@@ -102,6 +103,25 @@ def merge(present: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[dict[s
                 kept.append(key)
     merged[OURS] = remembered
     return merged, kept
+
+
+def remove_card(lora: Path) -> list[Path]:
+    """Remove what :func:`write_card` wrote for a LoRA file, as far as nobody else changed it; gives what is gone.
+
+    Raises:
+        OSError: if a file can't be removed.
+    """
+    path, preview = lora.with_suffix(".json"), lora.with_suffix(".png")
+    card = _read(path) or {}
+    before = card.get(OURS)
+    ours = isinstance(before, dict) and all(
+        value in UNSET or (key in before and value == before[key]) for key, value in card.items() if key != OURS
+    )
+    gone = [path] if ours else []
+    gone += [preview] if preview.is_file() and _is_ours(preview) else []
+    for one in gone:
+        one.unlink()
+    return gone
 
 
 def read_activation_text(lora: Path) -> tuple[str, str]:

@@ -53,11 +53,33 @@ class FileError(LoraTrainerError):
 
 
 class TrainingDivergedError(LoraTrainerError):
-    """Loss, gradients or latents became NaN or infinite; everything up to the step before was saved."""
+    """Loss, gradients or latents became NaN or infinite, or the loss is far from the base model's.
+
+    Attributes:
+        good: the number of steps after which all was well still; None where the LoRA isn't to blame.
+    """
+
+    def __init__(self, sentence: str, good: int | None = None) -> None:
+        super().__init__(sentence)
+        self.good = good
 
 
 class HostBusyError(LoraTrainerError):
-    """The host can't lend its model now, for instance because another run holds it."""
+    """The host can't lend its model now, for instance because another run holds it.
+
+    ``choices`` are the ways to go on, as in :class:`NameTakenError`: "queue".
+    """
+
+    def __init__(self, sentence: str, choices: tuple[str, ...] = ()) -> None:
+        super().__init__(sentence)
+        self.choices = choices
+
+
+class OtherCheckpointError(HostBusyError):
+    """A run is meant for another checkpoint than the one that is loaded."""
+
+    def __init__(self, name: str, wanted: str, loaded: str) -> None:
+        super().__init__(f"{name} is for {wanted}, but {loaded} is loaded. Load {wanted}, then start it again.")
 
 
 class NameTakenError(ConfigError):

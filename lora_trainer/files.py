@@ -161,6 +161,19 @@ def read_object(path: Path, what: str = "") -> dict[str, Any]:
     return value
 
 
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a ``.jsonl`` file; none without a file. What a crash or a bad disk has spoilt is left out."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        with suppress(FileError):
+            found = parse_json(line, "a line")
+            if isinstance(found, dict):
+                yield found
+
+
 def _parse_int(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What each part may import of the others. Programs, which put everything together, may import all of them.
 EVERYBODY = {
     "config", "dtypes", "errors", "families", "files", "lora_folder", "noise_schedule", "safetensors_file", "seeds",
-    "tokens",
+    "subjects", "tokens",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "config": EVERYBODY,
@@ -26,8 +26,10 @@ ALLOWED: dict[str, set[str]] = {
     "card": EVERYBODY | {"hosts.base"},
     "dataset": EVERYBODY | {"hosts.base"},
     "network": EVERYBODY | {"hosts.base"},
-    "training": EVERYBODY | {"hosts.base", "dataset", "network"},
-    "evaluation": EVERYBODY | {"hosts.base", "training", "card"},
+    "measures": EVERYBODY | {"hosts.base", "network", "training.diffusion"},
+    "training": EVERYBODY | {"hosts.base", "dataset", "network", "measures"},
+    "runs": EVERYBODY | {"training", "evaluation", "card"},
+    "evaluation": EVERYBODY | {"hosts.base", "training", "network", "dataset", "measures", "card"},
     "hosts": EVERYBODY | {"hosts", "network", "training.events"},
 }
 PROGRAMS = {"cli", "ui", "bench", "demo", "__main__"}
@@ -127,7 +129,9 @@ def test_every_part_has_a_place_in_the_order() -> None:
 @pytest.mark.parametrize(
     ("module", "places"),
     [("gradio", ("lora_trainer/ui/",)),
-     ("modules", ("lora_trainer/hosts/a1111", "lora_trainer/hosts/webui/", "lora_trainer/ui/", "scripts/")),
+     ("modules", ("lora_trainer/hosts/a1111", "lora_trainer/hosts/forge/", "lora_trainer/hosts/webui/",
+                  "lora_trainer/ui/", "scripts/")),
+     ("backend", ("lora_trainer/hosts/forge/",)),
      ("diffusers", ("lora_trainer/hosts/standalone/", "lora_trainer/bench/", "lora_trainer/demo/"))],
 )  # fmt: skip
 def test_foreign_packages_stay_in_their_corner(module: str, places: tuple[str, ...]) -> None:

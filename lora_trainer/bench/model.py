@@ -38,8 +38,7 @@ def opened(plan: BenchPlan) -> Iterator[DiffusersModel]:
     """The checkpoint's model, or one with a random UNet; weights frozen and on the device."""
     if plan.checkpoint is not None:
         with DiffusersHost(plan.checkpoint, Path()).take(plan.precision) as model:
-            model.park("vae")
-            model.park("text_encoders")
+            model.keep(["unet"])
             yield model
         return
     nothing: Any = nn.Identity()  # no picture or caption is encoded here

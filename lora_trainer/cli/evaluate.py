@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from lora_trainer.cli.terminal import ProgressBar, duration, leave_stdout, say, status_after, stop_on_signals
 from lora_trainer.errors import ConfigError, counted, quoted
-from lora_trainer.evaluation.events import TestedImage, TestFinished
+from lora_trainer.evaluation.events import Measuring, TestedImage, TestFinished, TestPlanned
 from lora_trainer.evaluation.lora_file import read_metadata
 from lora_trainer.evaluation.plan import TestPlan, read_plan
 from lora_trainer.evaluation.prompts import read_prompts_file
 from lora_trainer.evaluation.publish import publish
 from lora_trainer.evaluation.sweep import test_lora
+from lora_trainer.evaluation.trained import read_run
 from lora_trainer.safetensors_file import whole_number
 from lora_trainer.training.events import CancelToken, Notice
 
@@ -65,8 +66,8 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def given_values(args: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of the plan, as a request to the HTTP interface would say it."""
-    values: dict[str, Any] = {"epochs": not args.no_epochs}
-    for name in ("trigger", "strengths", "seeds", "steps"):
+    values: dict[str, Any] = {"epochs": not args.no_epochs, "measures": not args.no_measures}
+    for name in ("trigger", "subject", "strengths", "seeds", "steps"):
         if getattr(args, name) is not None:
             values[name] = getattr(args, name)
     if args.prompts:
@@ -74,6 +75,16 @@ def given_values(args: argparse.Namespace) -> dict[str, Any]:
     if args.size:
         values["width"], values["height"] = parse_size(args.size)
     return values
+
+
+def verdict_lines(report: Path) -> list[str]:
+    """The verdict and the recommendation, for the terminal."""
+    found = read_run(report)
+    best = found.get("recommended")
+    if not isinstance(best, dict):
+        return []
+    use = f"Use {best['file']} at {best['strength']:g} ({best['sure']})."
+    return [f"Verdict: {found['verdict']}. {use}", *(f"  {line}" for line in found["evidence"])]
 
 
 def test_and_tell(
@@ -89,14 +100,26 @@ def test_and_tell(
         raise RunFailedError(f"The output was closed, so the test of {lora.name} was stopped.") from error
 
 
+def _left(planned: TestPlanned | None, event: Measuring | TestedImage, started: float) -> str:
+    """How long the rest of the test will take."""
+    share = planned.share(event) if planned else 0.0
+    return f"{duration((time.monotonic() - started) / share * (1 - share))} left" if share > 0 else ""
+
+
 def _test_and_tell(host: Host, lora: Path, folder: Path, token: CancelToken, plan: TestPlan) -> TestFinished:
     progress, started = ProgressBar(), time.monotonic()
     finished: TestFinished | None = None
+    planned: TestPlanned | None = None
     pictures: list[TestedImage] = []
     for event in test_lora(host, lora, plan, folder, token):
-        if isinstance(event, TestedImage):
+        if isinstance(event, TestPlanned):
+            planned = event
+            say(event.sentence)
+        elif isinstance(event, TestedImage):
             pictures.append(event)
-            progress.update("Test image", event.done, event.total)
+            progress.update("Test image", event.done, event.total, _left(planned, event, started))
+        elif isinstance(event, Measuring):
+            progress.update("Measuring", event.done, event.total, _left(planned, event, started))
         elif isinstance(event, Notice):
             progress.note(f"Note: {event.text}")
         else:
@@ -107,6 +130,8 @@ def _test_and_tell(host: Host, lora: Path, folder: Path, token: CancelToken, pla
         say(f"Note: {notice}")
     how = "stopped after" if finished.stopped else "done:"
     say(f"Test {how} {counted(finished.images, 'image')} in {duration(time.monotonic() - started)}.")
+    for line in verdict_lines(finished.report):
+        say(line)
     say(f"Report: {finished.page}")
     for grid in finished.grids:
         say(f"Grid: {grid}")

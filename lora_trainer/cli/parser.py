@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lora_trainer import __version__
+from lora_trainer.cli.arguments import Parser, add_train_options, count, file, folder, given, new_command, side
+from lora_trainer.cli.run_parser import add_queue, add_runs
 
 DESCRIPTION = "Train a LoRA on a Stable Diffusion checkpoint and test it."
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message[:1].upper()}{message[1:]}. Try {self.prog} --help\n")
 
 
 def build_parser() -> Parser:
@@ -27,135 +20,62 @@ def build_parser() -> Parser:
     parser = Parser(prog="python -m lora_trainer", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_demo, _train, _test, _check, _config, _bench, _ui):
+    for add in (_demo, _train, _test, add_runs, add_queue, _check, _config, _bench, _ui):
         add(commands, common)
     return parser
 
 
-def _folder(text: str) -> Path:
-    path = Path(text)
-    if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file; give a folder")
-    return path
-
-
-def _file(text: str) -> Path:
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"there is no file {text}")
-    return Path(text)
-
-
-def _given(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError("it is empty; leave it out for the default")
-    return text
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"it can't be {text[:40]!r}; give a whole number of at least 1")
-    return int(text)
-
-
-def _side(text: str) -> int:
-    side = _count(text)
-    if side % 8:
-        raise argparse.ArgumentTypeError(f"it can't be {side}; give a multiple of 8")
-    return side
-
-
-def _later(function: str) -> Callable[[argparse.Namespace], Any]:
-    """The function ``module.name`` of this package, imported only when its command runs."""
-    module, name = function.split(".")
-
-    def run(args: argparse.Namespace) -> Any:
-        return getattr(import_module(f"lora_trainer.cli.{module}"), name)(args)
-
-    return run
-
-
-def _command(commands: Any, common: Any, name: str, function: str, help: str, epilog: str = "") -> Parser:
-    command: Parser = commands.add_parser(name, parents=[common], help=help, description=help, epilog=epilog or None)
-    command.set_defaults(run=_later(function))
-    return command
-
-
 def _demo(commands: Any, common: Any) -> None:
-    command = _command(
+    command = new_command(
         commands, common, "demo", "demo.run_demo",
         "train a LoRA on the embedded checkpoint, test it and write a report (about 3 minutes)",
     )  # fmt: skip
     command.add_argument(
-        "--output", type=_folder, default=Path("demo-output"), metavar="DIR", help="default: demo-output"
+        "--output", type=folder, default=Path("demo-output"), metavar="DIR", help="default: demo-output"
     )
 
 
 def _train(commands: Any, common: Any) -> None:
-    command = _command(
+    command = new_command(
         commands, common, "train", "train.run_train", "train a LoRA",
         "Ctrl-C stops and saves (exit status 0); a second Ctrl-C doesn't wait for the step (130). "
         "A kohya file given with --config may "
         "also name the checkpoint, the dataset, the LoRA and its folder; options given here take precedence.",
     )  # fmt: skip
-    command.add_argument("--checkpoint", type=Path, metavar="FILE", help="the base model, .safetensors or .ckpt")
-    command.add_argument("--vae", type=Path, metavar="FILE", help="take the VAE from this file")
-    command.add_argument(
-        "--dataset", type=Path, metavar="DIR", help="the folder that holds <repeats>_<trigger> folders of images"
-    )
-    command.add_argument("--name", help="the LoRA's name, as in NAME.safetensors and <lora:NAME:1>")
-    command.add_argument(
-        "--config", type=Path, metavar="FILE.json", help="a settings file: this program's, a run.json, or kohya's JSON"
-    )
-    command.add_argument("--preset", metavar="NAME", help="start from a preset; 'config presets' lists them")
-    command.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="set single options; 'config options' lists them",
-    )
-    command.add_argument(
-        "--lora-dir", type=_folder, metavar="DIR", help="folder for the LoRA file; default: OUTPUT/lora"
-    )
-    command.add_argument(
-        "--output",
-        type=_folder,
-        metavar="DIR",
-        help="folder for runs: log, state and report go to OUTPUT/NAME; default: output",
-    )
-    command.add_argument("--resume", action="store_true", help="continue the stopped run of this name")
-    command.add_argument("--overwrite", action="store_true", help="replace a LoRA or a run of this name")
-    command.add_argument("--test", action="store_true", help="test the result afterwards, as the command test does")
+    add_train_options(command)
 
 
 def _test(commands: Any, common: Any) -> None:
-    command = _command(
+    command = new_command(
         commands, common, "test", "evaluate.run_test",
         "test a LoRA: images at several strengths, in other contexts and from its saved epochs, as one report",
     )  # fmt: skip
     command.add_argument("lora", type=Path, metavar="LORA_FILE", help="the LoRA's .safetensors file")
     command.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the base model")
     command.add_argument("--vae", type=Path, metavar="FILE", help="take the VAE from this file")
-    command.add_argument("--strengths", type=_given, metavar="0,0.4,…", help="default: 0,0.4,0.6,0.8,1.0,1.2")
+    command.add_argument("--strengths", type=given, metavar="0,0.4,…", help="default: 0,0.2,… 1.4")
     command.add_argument(
-        "--prompts", type=_file, metavar="FILE",
+        "--prompts", type=file, metavar="FILE",
         help="other contexts, one prompt per line; {trigger} and {lora} are filled in; --n --s --l as in sd-scripts",
     )  # fmt: skip
     command.add_argument("--trigger", help="the trigger word; default: the one in the LoRA's card or metadata")
-    command.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: 1 2 3")
-    command.add_argument("--steps", type=_count, metavar="N", help="sampling steps; default: 20")
+    command.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: 1 2")
+    command.add_argument("--steps", type=count, metavar="N", help="sampling steps; default: 20")
     command.add_argument(
         "--size", metavar="W,H", help="image size; default: the LoRA's training resolution, else the model's"
     )
-    command.add_argument("--no-epochs", action="store_true", help="don't test the saved epochs")
     command.add_argument(
-        "--output", type=_folder, metavar="DIR", help="folder for reports, each in OUTPUT/NAME; default: output"
+        "--subject", metavar="KIND", help="person, character, object, style or concept: what the test asks for"
+    )
+    command.add_argument("--no-epochs", action="store_true", help="don't test the saved epochs")
+    command.add_argument("--no-measures", action="store_true", help="make the images only, without a verdict")
+    command.add_argument(
+        "--output", type=folder, metavar="DIR", help="folder for reports, each in OUTPUT/NAME; default: output"
     )
 
 
 def _check(commands: Any, common: Any) -> None:
-    command = _command(
+    command = new_command(
         commands, common, "check", "dataset.run_check", "check a dataset: what it holds, and what is wrong with it"
     )
     command.add_argument("dataset", type=Path, metavar="DATASET_DIR")
@@ -175,21 +95,21 @@ def _config(commands: Any, common: Any) -> None:
         description="convert settings files; list options and presets",
     )
     actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
-    convert = _command(
+    convert = new_command(
         actions, common, "convert", "settings.run_convert",
         "convert kohya's JSON to this program's, or back",
     )  # fmt: skip
     convert.add_argument("source", type=Path, metavar="IN.json")
     convert.add_argument("target", type=Path, metavar="OUT.json")
     convert.add_argument("--overwrite", action="store_true", help="replace OUT.json if it exists")
-    options = _command(actions, common, "options", "settings.run_options", "list all options")
+    options = new_command(actions, common, "options", "settings.run_options", "list all options")
     options.add_argument("--json", action="store_true", help="print JSON")
-    presets = _command(actions, common, "presets", "settings.run_presets", "list the presets, and what each is for")
+    presets = new_command(actions, common, "presets", "settings.run_presets", "list the presets, and what each is for")
     presets.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _bench(commands: Any, common: Any) -> None:
-    command = _command(
+    command = new_command(
         commands, common, "bench", "benchmark.run_bench_command",
         "measure time and memory of a training step, compared with plain diffusers + peft",
     )  # fmt: skip
@@ -197,10 +117,10 @@ def _bench(commands: Any, common: Any) -> None:
         "--checkpoint", type=Path, metavar="FILE", help="default: a UNet with random weights, as large as SD 1.5's"
     )
     command.add_argument("--size", choices=("sd15", "small", "tiny"), default="sd15", help="size of the random UNet")
-    command.add_argument("--resolution", type=_side, default=256, metavar="PIXELS", help="default: 256")
-    command.add_argument("--batch", type=_count, default=1, metavar="N", help="default: 1")
-    command.add_argument("--rank", type=_count, default=16, metavar="N", help="default: 16")
-    command.add_argument("--steps", type=_count, default=5, metavar="N", help="number of timed steps; default: 5")
+    command.add_argument("--resolution", type=side, default=256, metavar="PIXELS", help="default: 256")
+    command.add_argument("--batch", type=count, default=1, metavar="N", help="default: 1")
+    command.add_argument("--rank", type=count, default=16, metavar="N", help="default: 16")
+    command.add_argument("--steps", type=count, default=5, metavar="N", help="number of timed steps; default: 5")
     command.add_argument("--precision", choices=("no", "fp16", "bf16"), default="no", help="default: no (fp32)")
     command.add_argument("--checkpointing", action="store_true", help="use gradient checkpointing")
     command.add_argument("--no-peer", action="store_true", help="don't measure diffusers + peft")
@@ -208,16 +128,16 @@ def _bench(commands: Any, common: Any) -> None:
 
 
 def _ui(commands: Any, common: Any) -> None:
-    command = _command(
+    command = new_command(
         commands, common, "ui", "ui.run_ui", "serve the Train LoRA page without a WebUI",
     )  # fmt: skip
     command.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="default: the embedded checkpoint, for practice"
     )
     command.add_argument(
-        "--lora-dir", type=_folder, default=Path("models/Lora"), metavar="DIR", help="default: models/Lora"
+        "--lora-dir", type=folder, default=Path("models/Lora"), metavar="DIR", help="default: models/Lora"
     )
-    command.add_argument("--output", type=_folder, default=Path("output"), metavar="DIR", help="default: output")
+    command.add_argument("--output", type=folder, default=Path("output"), metavar="DIR", help="default: output")
     command.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1, this machine only"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_trainer.cli.terminal import say
 from lora_trainer.config import OPTIONS, OptionRow, RunConfig, parse_assignments
-from lora_trainer.errors import ConfigError, NameTakenError
+from lora_trainer.errors import ConfigError, LoraTrainerError, NameTakenError
 from lora_trainer.files import write_json
 
 if TYPE_CHECKING:
@@ -27,25 +27,46 @@ ARGUMENTS = {
 def read_settings(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any], list[str]]:
     """Settings, the paths and names that a kohya file brings along, and lines for the user.
 
-    ``--set`` wins over ``--config``, which takes the place of ``--preset``.
+    ``--set`` wins over ``--config``, which takes the place of ``--preset``. A run that is to be continued has its own,
+    and knows its checkpoint and its folders.
     """
     preset = getattr(args, "preset", None)
     if preset and args.config:
         raise ConfigError(
             "--preset and --config can't be combined; give one of them, and change single options with --set."
         )
-    config, fields, notices = RunConfig(), {}, []
+    config, notices = RunConfig(), []
+    fields: dict[str, Any] = {}
+    if getattr(args, "resume", False) and args.name:
+        config, fields = _of_run(args)
     if args.config:
         from lora_trainer.kohya import load_config
 
         loaded = load_config(args.config)
-        config, fields, notices = loaded.config, loaded.fields, loaded.notices
+        config, fields, notices = loaded.config, {**fields, **loaded.fields}, loaded.notices
     elif preset:
         from lora_trainer.config.presets import find_preset
         from lora_trainer.fitting import fitted
 
         config, notices = fitted(find_preset(preset), _glance(args.checkpoint), {})
     return config.replace(**parse_assignments(args.set)), fields, list(notices)
+
+
+def _of_run(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any]]:
+    """What the run that is to be continued was started with; nothing where it doesn't say, but all of that is given."""
+    from lora_trainer.runs.recorded import recorded
+
+    try:
+        found = recorded(args.output or Path("output"), args.name)
+    except LoraTrainerError:
+        if args.checkpoint and args.dataset:
+            return RunConfig(), {}
+        raise
+    fields = {
+        "pretrained_model_name_or_path": found.checkpoint_path, "train_data_dir": found.dataset,
+        "output_dir": found.lora_dir, "vae": found.vae_path,
+    }  # fmt: skip
+    return RunConfig.from_dict(found.config), {key: value for key, value in fields.items() if value}
 
 
 def _glance(checkpoint: Path | None) -> Glance | None:

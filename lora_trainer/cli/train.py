@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,7 @@ from lora_trainer.training.events import (
     CancelToken,
     Event,
     Finished,
+    Learned,
     Notice,
     Preparing,
     Sampled,
@@ -96,6 +97,10 @@ class Reader:
             self.saved.append(event.path)
             if not event.final:
                 self.progress.note(f"Saved {event.path}")
+        elif isinstance(event, Learned):
+            from lora_trainer.evaluation.learned import sentence
+
+            self.progress.note(sentence(event))
         elif isinstance(event, Sampled):
             self.sample = event.image if event.step else None
             self.progress.note(f"Sample {event.path}")
@@ -203,7 +208,18 @@ def run_train(args: argparse.Namespace) -> int:
             from lora_trainer.cli.evaluate import test_and_tell
 
             test_and_tell(host, lora, places.output / places.name, token)
+    if status_after(came):
+        note_interrupted(places.output, places.name)
     return status_after(came)
+
+
+def note_interrupted(output: Path, name: str) -> None:
+    """A signal that nobody typed ended the run: it is told from those that were stopped."""
+    from lora_trainer.training.ending import mark_interrupted
+    from lora_trainer.training.folder import RunFolder
+
+    with suppress(FileError):
+        mark_interrupted(RunFolder(output, name))
 
 
 def _on_fields(fields: dict[str, Any], host: DiffusersHost) -> list[str]:
@@ -224,6 +240,7 @@ def train_and_tell(
     overwrite: bool = False,
     notices: Iterable[str] = (),
     typed: frozenset[str] = frozenset(),
+    trigger: str = "",
 ) -> Reader:
     """Train with progress on the terminal and a summary at the end."""
     from lora_trainer.cli import RunFailedError
@@ -231,7 +248,7 @@ def train_and_tell(
 
     reader = Reader()
     started = time.monotonic()
-    request = RunRequest(places.name, places.dataset, config, places.output, resume, overwrite, typed)
+    request = RunRequest(places.name, places.dataset, config, places.output, resume, overwrite, typed, trigger)
     try:
         with closing(train(host, request, token)) as events:  # whatever breaks us off, it saves first
             reader.read(chain(map(Notice, notices), events), token)

@@ -152,6 +152,11 @@ class OptimizerConfig(Group):
     loraplus_unet_lr_ratio: float | None = option(None, "LoRA+ ratio for the UNet only.", minimum=0.01)
     loraplus_text_encoder_lr_ratio: float | None = option(None, "LoRA+ ratio for the text encoders only.", minimum=0.01)
     max_grad_norm: float = option(1.0, "Gradient clipping: largest norm of the gradients; 0 for off.", minimum=0.0)
+    on_divergence: str = option(
+        "go_back",
+        "When a training diverges: go back to the last good state and on with half the learning rate, or stop there.",
+        choices=("go_back", "stop"),
+    )
     gradient_accumulation_steps: int = option(1, "Gradient accumulation: number of batches per step.", minimum=1)
     max_train_epochs: int = option(10, "Epochs (passes over the dataset); used when max_train_steps is 0.", minimum=0)
     max_train_steps: int = option(0, "Number of steps; 0 to train for max_train_epochs.", minimum=0)
@@ -255,6 +260,12 @@ class SaveConfig(Group):
     )
     save_state_every_n_minutes: float = option(
         10.0, "Save the state for resuming at least every n minutes; 0 for only when the LoRA is saved.", minimum=0.0
+    )
+    measure_at_saves: bool = option(
+        True, "Measure at every save how much was learned of the training images and how far known things have moved."
+    )
+    stop_on_damage: bool = option(
+        False, "Stop where known things have moved too far at two saves in a row; needs measure_at_saves."
     )
     training_comment: str = option("", "Comment in the LoRA file's metadata.")
     metadata_title: str = option("", "Title in the LoRA file's metadata; empty for its name.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -107,3 +108,13 @@ class Dataset:
     def reg_samples(self) -> int:
         """Uses of regularisation images in one epoch."""
         return sum(item.repeats for item in self.items if item.is_reg)
+
+    def of_one_size(self, most: int) -> list[int]:
+        """Indices of up to so many training images of the most frequent size, evenly spread over the dataset."""
+        own = [index for index, item in enumerate(self.items) if not item.is_reg]
+        if not own:
+            return []
+        size, _ = Counter(self.items[index].bucket for index in own).most_common(1)[0]
+        same = [index for index in own if self.items[index].bucket == size]
+        most = min(most, len(same))
+        return [same[round(i * (len(same) - 1) / max(most - 1, 1))] for i in range(most)]

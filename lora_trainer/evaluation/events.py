@@ -6,11 +6,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_trainer.errors import counted
 from lora_trainer.evaluation.plan import Shot
 from lora_trainer.training.events import Notice
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class TestPlanned:
+    """What a test will make, told before it begins."""
+
+    images: int
+    work: int  # all of it, measuring too, as if it made nothing but images
+    seconds: float | None  # by how long the training took; None if that isn't known
+
+    @property
+    def sentence(self) -> str:
+        """For the person who waits."""
+        time = "" if self.seconds is None else f", about {_rounded(self.seconds)}"
+        return f"The test makes {counted(self.images, 'image')} and measures: as much work as {self.work} images{time}."
+
+    def share(self, event: Measuring | TestedImage) -> float:
+        """How much of the test is done, 0…1."""
+        part = event.done / max(event.total, 1)
+        measuring = 1 - self.images / max(self.work, 1)
+        return part * measuring if isinstance(event, Measuring) else measuring + part * (1 - measuring)
 
 
 @dataclass(frozen=True)
@@ -27,6 +49,16 @@ class TestedImage:
 
 
 @dataclass(frozen=True)
+class Measuring:
+    """A file was measured at a strength; ``total`` is an estimate."""
+
+    done: int
+    total: int
+    file: Path
+    strength: float
+
+
+@dataclass(frozen=True)
 class TestFinished:
     """The test ended, after all pictures or when it was stopped; the report says which."""
 
@@ -38,4 +70,9 @@ class TestFinished:
     stopped: bool
 
 
-TestEvent = TestedImage | Notice | TestFinished
+def _rounded(seconds: float) -> str:
+    """An estimate needs no seconds."""
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 10):.0f} s"
+
+
+TestEvent = TestPlanned | Measuring | TestedImage | Notice | TestFinished

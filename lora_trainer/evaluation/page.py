@@ -11,7 +11,9 @@ from lora_trainer.config import RunConfig
 from lora_trainer.errors import counted
 from lora_trainer.evaluation.curve import loss_curve
 from lora_trainer.evaluation.html import COPY_SCRIPT, POLICY, copyable, picture, table
+from lora_trainer.evaluation.learned import learned_chart
 from lora_trainer.evaluation.sections import Look, sections
+from lora_trainer.training.folder import read_learned
 
 LOOK_FOR = (
     (
@@ -43,7 +45,7 @@ def render_page(report: dict[str, Any], folder: Path, log: Sequence[dict[str, An
             *sections(report, look),
             _look_for_section(),
             _use_section(report),
-            _training_section(log, run),
+            _training_section(log, folder),
             _settings_section(report, run),
         )
         if part
@@ -89,13 +91,14 @@ subject is weak.</li>
 </ol>"""
 
 
-def _training_section(log: Sequence[dict[str, Any]], run: dict[str, Any]) -> str:
-    curve = loss_curve(log)
+def _training_section(log: Sequence[dict[str, Any]], folder: Path) -> str:
+    learned, curve = learned_chart(list(read_learned(folder / "learned.jsonl"))), loss_curve(log)
     if not curve:
         return ""
     seconds = [row["seconds"] for row in log if isinstance(row.get("seconds"), (int, float))]
     pace = f" Median time per step: {sorted(seconds)[len(seconds) // 2]:.2f} s." if seconds else ""
     return f"""<h2>Training</h2>
+{learned}
 <p>{counted(len(log), "step")}.{pace} A noisy curve is normal: the
 loss depends mostly on how much noise each step drew.</p>
 {curve}"""

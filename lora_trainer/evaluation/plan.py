@@ -21,8 +21,10 @@ from lora_trainer.evaluation.prompts import (
 )
 from lora_trainer.hosts.base import GenerateRequest
 from lora_trainer.safetensors_file import whole_number
+from lora_trainer.subjects import SUBJECTS, Subject, usual_subject
 from lora_trainer.training.sampling import parse_line
 
+EPOCH_STRENGTHS = (0.6, 0.8, 1.0)  # at which the files saved on the way are shown
 MOST = 100  # strengths, prompts or seeds of one test
 
 
@@ -36,17 +38,22 @@ class TestPlan:
     strength_prompt: Prompt | None = None
     integration: tuple[Prompt, ...] = ()
     strengths: tuple[float, ...] = DEFAULT_STRENGTHS
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: tuple[int, ...] = (1, 2)
+    seeds_chosen: bool = False  # by a person, and not to be made fewer
     preferred_strength: float = DEFAULT_STRENGTH
-    epochs: bool = True  # render the files saved on the way, too
+    epochs: bool = True  # measure and render the files saved on the way, too
+    measures: bool = True
+    subject: Subject = SUBJECTS["concept"]
     request: GenerateRequest = field(default_factory=lambda: GenerateRequest("", width=0, height=0))
 
     def completed(self, side: int) -> TestPlan:
         """The plan with nothing left open; ``side`` in pixels is the model's native size."""
+        if self.subject is SUBJECTS["concept"] is not usual_subject(side):
+            return replace(self, subject=usual_subject(side)).completed(side)
         return replace(
             self,
             strength_prompt=self.strength_prompt or strength_prompt(self.trigger),
-            integration=self.integration or integration_prompts(self.trigger),
+            integration=self.integration or integration_prompts(self.trigger, self.subject.integration),
             strengths=tuple(sorted({*self.strengths, 0.0})),
             request=replace(self.request, width=self.request.width or side, height=self.request.height or side),
         )
@@ -86,12 +93,13 @@ def plan_shots(lora: Path, plan: TestPlan, points: Sequence[SavedPoint]) -> list
                 Shot("integration", lora, strength, seed, prompt, text, f"integration{number}-{text}_seed{seed}")
                 for seed in plan.seeds
             ]
-    for point in points:
-        strength, prompt = plan.preferred_strength, plan.strength_prompt
-        shots += [
-            Shot("epoch", point.path, strength, seed, prompt, point.label, f"{point.path.stem}_seed{seed}")
-            for seed in plan.seeds
-        ]
+    last = [SavedPoint(lora, "the last", 0)] if points else []
+    for point in [*points, *last]:
+        for strength in EPOCH_STRENGTHS:
+            stem = f"{point.path.stem}-{strength_text(strength)}_seed{plan.seeds[0]}"
+            shots.append(
+                Shot("epoch", point.path, strength, plan.seeds[0], plan.strength_prompt, point.label, f"epoch-{stem}")
+            )
     return shots
 
 
@@ -105,25 +113,40 @@ def read_plan(lora: Path, values: Mapping[str, Any]) -> TestPlan:
     Raises:
         ConfigError: names the value that can't be used.
     """
-    own = read_resolution(lora) or (0, 0)
-    width, height = (_side(values, name, side) for name, side in zip(("width", "height"), own, strict=True))
+    trigger = _text(values, "trigger") or read_trigger(lora)
+    return plan_of(values, lora.stem, trigger, read_resolution(lora) or (0, 0))
+
+
+def plan_of(values: Mapping[str, Any], name: str, trigger: str, size: tuple[int, int] = (0, 0)) -> TestPlan:
+    """The same for a LoRA that isn't there yet: whatever is wrong with the values is found here.
+
+    Raises:
+        ConfigError: names the value that can't be used.
+    """
+    width, height = (_side(values, side, own) for side, own in zip(("width", "height"), size, strict=True))
     request = GenerateRequest("", width=width, height=height)
     if values.get("steps") is not None:
         request = replace(request, steps=_number("steps", values["steps"], 1, 150))
     if values.get("sampler"):
         request = replace(request, sampler=_text(values, "sampler"))
-    plan = TestPlan(trigger=_text(values, "trigger") or read_trigger(lora), request=request)
+    plan = TestPlan(trigger=trigger, request=request)
     if values.get("strengths") is not None:
         plan = replace(plan, strengths=parse_strengths(_listed(values, "strengths", ",")))
     if values.get("prompts"):
-        plan = replace(plan, integration=read_prompts(_listed(values, "prompts", "\n"), lora.stem, plan.trigger))
+        plan = replace(plan, integration=read_prompts(_listed(values, "prompts", "\n"), name, trigger))
     if values.get("seeds") is not None:
         numbers = [_number("seeds", seed, 0, 2**32 - 1) for seed in _listed(values, "seeds", ",")]
-        plan = replace(plan, seeds=tuple(dict.fromkeys(numbers)) or plan.seeds)
-    if values.get("epochs") is not None:
-        if not isinstance(values["epochs"], bool):
-            raise ConfigError(f"epochs can't be {quoted(values['epochs'])}; give true or false.")
-        plan = replace(plan, epochs=values["epochs"])
+        plan = replace(plan, seeds=tuple(dict.fromkeys(numbers)) or plan.seeds, seeds_chosen=True)
+    if values.get("subject"):
+        subject = _text(values, "subject")
+        if subject not in SUBJECTS:
+            raise ConfigError(f"subject can't be {quoted(subject)}; choose one of {', '.join(SUBJECTS)}.")
+        plan = replace(plan, subject=SUBJECTS[subject])
+    for switch in ("epochs", "measures"):
+        if values.get(switch) is not None:
+            if not isinstance(values[switch], bool):
+                raise ConfigError(f"{switch} can't be {quoted(values[switch])}; give true or false.")
+            plan = replace(plan, **{switch: values[switch]})
     return plan
 
 

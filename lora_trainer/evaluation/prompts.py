@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from lora_trainer.errors import ConfigError, FileError, quoted
 
-DEFAULT_STRENGTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.2)
+DEFAULT_STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4)
 DEFAULT_STRENGTH = 0.8  # the usual starting point; the middle of the 0.7-0.9 that a well-trained LoRA works best at
 LORA, TRIGGER = "{lora}", "{trigger}"
 WEIGHT = r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))"
@@ -25,12 +25,6 @@ class Prompt:
     def at(self, name: str, strength: float) -> str:
         """The prompt as the WebUI takes it, with the LoRA ``name`` at ``strength``."""
         return self.text.replace(LORA, lora_tag(name, strength))
-
-
-INTEGRATION_PROMPTS = (
-    Prompt("masterpiece, {lora} {trigger} in a forest", 0.8),
-    Prompt("{lora} {trigger}, cyberpunk style", 0.7),
-)
 
 
 def strength_text(strength: float) -> str:
@@ -53,9 +47,9 @@ def strength_prompt(trigger: str, caption: str = "") -> Prompt:
     return Prompt(f"{LORA} {caption}")
 
 
-def integration_prompts(trigger: str, prompts: tuple[Prompt, ...] = INTEGRATION_PROMPTS) -> tuple[Prompt, ...]:
-    """The prompts with the trigger filled in."""
-    return tuple(replace(prompt, text=prompt.text.replace(TRIGGER, trigger)) for prompt in prompts)
+def integration_prompts(trigger: str, prompts: Iterable[tuple[str, float]]) -> tuple[Prompt, ...]:
+    """The prompts, texts and strengths, with the trigger filled in."""
+    return tuple(Prompt(text.replace(TRIGGER, trigger), strength) for text, strength in prompts)
 
 
 def parse_prompt(line: str, name: str, trigger: str) -> Prompt:

@@ -10,6 +10,7 @@ from lora_trainer.card import write_card
 from lora_trainer.evaluation.events import TestedImage
 from lora_trainer.evaluation.lora_file import read_trigger
 from lora_trainer.evaluation.prompts import DEFAULT_STRENGTH
+from lora_trainer.evaluation.tested import best_strength
 from lora_trainer.evaluation.trained import read_run
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def publish(
     Raises:
         FileError: if the folder can't be written.
     """
-    strength = _recommended(report)
+    strength = (best_strength(read_run(report), lora.name) if report else None) or DEFAULT_STRENGTH
     sweep = [picture for picture in pictures if picture.shot.kind == "strength"]
     best = min(sweep, key=lambda picture: abs(picture.shot.strength - strength), default=None)
     card = write_card(
@@ -54,9 +55,3 @@ def publish(
     if modules and applied is not None and applied != modules:
         return (*card.notices, f"{modules} modules were trained, but {host.name} applies {applied} of {lora.name}.")
     return card.notices
-
-
-def _recommended(report: Path | None) -> float:
-    found = read_run(report).get("recommended") if report is not None else None
-    strength = found.get("strength") if isinstance(found, dict) else None
-    return float(strength) if isinstance(strength, (int, float)) else DEFAULT_STRENGTH

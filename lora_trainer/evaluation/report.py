@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lora_trainer import __version__
 from lora_trainer.evaluation.events import TestedImage, TestFinished
-from lora_trainer.evaluation.judge import judge
+from lora_trainer.evaluation.examine import Findings
+from lora_trainer.evaluation.judge import Judgement, judge, worth
 from lora_trainer.evaluation.page import render_page
 from lora_trainer.evaluation.plan import TestPlan
 from lora_trainer.evaluation.prompts import strength_text
@@ -22,55 +23,35 @@ if TYPE_CHECKING:
     from lora_trainer.evaluation.lora_file import SavedPoint
     from lora_trainer.hosts.base import ModelInfo
 
-VERSION = 1  # of report.json
-NOT_MEASURED = "not measured: this test makes images, but doesn't compare them with the dataset"
+VERSION = 2  # of report.json; docs/report.md describes it
+SMALL_PRINT = (
+    "The figures were calibrated on a small practice world (docs/verdict.md). They compare a file with the base model "
+    "and with its own training images. How well they carry over to large checkpoints is not known yet: trust your eyes."
+)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A value with its 95 % interval, 0-100."""
+class Result:
+    """What a test was of, and what it measured."""
 
-    value: float
-    low: float
-    high: float
+    lora: Path
+    info: ModelInfo
+    plan: TestPlan  # completed
+    points: Sequence[SavedPoint]
+    output: Path
+    found: Findings
 
-
-@dataclass(frozen=True)
-class Scores:
-    """How good one file at one strength is; what wasn't measured is None and ``reason`` says why."""
-
-    accuracy: Measured | None = None
-    flexibility: Measured | None = None
-    artifacts: Measured | None = None
-    reason: str = NOT_MEASURED
-
-    def to_dict(self) -> dict[str, Any]:
-        """As report.json has it; the reason only where something is missing."""
-        values = asdict(self)
-        if None not in (self.accuracy, self.flexibility, self.artifacts):
-            values.pop("reason")
-        return values
+    @property
+    def files(self) -> list[str]:
+        """The files in the order of training, the main one last."""
+        return [*(point.path.name for point in self.points), self.lora.name]
 
 
-def write_report(
-    lora: Path,
-    info: ModelInfo,
-    plan: TestPlan,
-    made: Sequence[TestedImage],
-    points: Sequence[SavedPoint],
-    output: Path,
-    stopped: bool,
-    scores: Mapping[tuple[str, float], Scores] | None = None,
-) -> TestFinished:
-    """Write grids, JSON and page into ``output``.
-
-    Args:
-        plan: a completed plan.
-        scores: by (file name, strength), where something was measured.
-    """
-    scores = scores or {}
+def write_report(result: Result, made: Sequence[TestedImage], stopped: bool) -> TestFinished:
+    """Judge, and write grids, JSON and page into the run's folder."""
+    output, plan, lora = result.output, result.plan, result.lora
     grids = write_grids(lora, plan, made, output)
-    verdict = judge(made, output)
+    judgement = judge(result.found, result.files)
     assert plan.strength_prompt is not None
     report: dict[str, Any] = {
         "version": VERSION,
@@ -78,33 +59,24 @@ def write_report(
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "lora": lora.name,
         "name": lora.stem,
-        "base_model": info.checkpoint,
-        "family": info.family,
+        "base_model": result.info.checkpoint,
+        "family": result.info.family,
         "trigger": plan.trigger,
-        "strengths": [
-            {"strength": strength, **scores.get((lora.name, strength), Scores()).to_dict()}
-            for strength in plan.strengths
-        ],
-        "epochs": [
-            {
-                "file": point.path.name,
-                "label": point.label,
-                **scores.get((point.path.name, plan.preferred_strength), Scores()).to_dict(),
-            }
-            for point in points
-        ],
-        "recommended": {
-            "file": lora.name,
-            "strength": plan.preferred_strength,
-            "why": f"Nothing was measured: this is the last file, at {strength_text(plan.preferred_strength)}, a usual "
-            "strength to start with. Compare the images and take the lowest strength at which your subject is right.",
-        },
-        "verdict": verdict.verdict,
-        "evidence": list(verdict.evidence),
-        "advice": list(verdict.advice),
+        "subject": plan.subject.name,
+        "strengths": [{"strength": s, **_figures(judgement, lora.name, s)} for s in plan.strengths],
+        "epochs": [_file_row(judgement, point.path.name, point.label) for point in result.points]
+        + ([_file_row(judgement, lora.name, "the last")] if result.points else []),
+        "cells": [asdict(cell) for cell in result.found.cells.values()],
+        "recommended": asdict(judgement.recommended),
+        "verdict": judgement.verdict,
+        "evidence": [*judgement.evidence, *_unchanged(made)],
+        "advice": list(judgement.advice),
+        "missing": list(result.found.missing),
+        "small_print": SMALL_PRINT,
         "prompts": {
             "strength": plan.strength_prompt.at(lora.stem, plan.preferred_strength),
             "integration": [prompt.at(lora.stem, prompt.strength) for prompt in plan.integration],
+            "without_trigger": list(plan.subject.class_prompts()),
         },
         "settings": {
             key: getattr(plan.request, key)
@@ -119,6 +91,38 @@ def write_report(
     write_json(output / "report.json", report)
     write_text(page, render_page(report, output, read_log(output / "log.jsonl"), read_run(output / "run.json")))
     return TestFinished(lora, output / "report.json", page, tuple(grids), len(made), stopped)
+
+
+def _figures(judgement: Judgement, file: str, strength: float) -> dict[str, Any]:
+    """The figures of a file at a strength, as report.json has them: null and a reason where there are none."""
+    figure = judgement.figures.get((file, strength))
+    if figure is None:
+        why = "the base model itself" if strength == 0 else "not measured"
+        return {"accuracy": None, "flexibility": None, "artifacts": None, "reason": why}
+    values = asdict(figure)
+    if figure.accuracy is None:
+        values["reason"] = "accuracy was not measured: the training images are not at hand"
+    elif figure.artifacts is None:
+        values["reason"] = "artifacts were not measured: no pictures were made at this strength"
+    return values
+
+
+def _file_row(judgement: Judgement, file: str, label: str) -> dict[str, Any]:
+    """A saved file at its best strength."""
+    mine = [key for key in judgement.figures if key[0] == file]
+    best = max(mine, key=lambda key: worth(judgement.figures[key]), default=(file, 0.0))
+    return {"file": file, "label": label, "strength": best[1], "verdict": judgement.files.get(file, ""),
+            **_figures(judgement, *best)}  # fmt: skip
+
+
+def _unchanged(made: Sequence[TestedImage]) -> list[str]:
+    """Whether the pictures at the highest strength are the base model's own."""
+    sweep = {(image.shot.strength, image.shot.seed): image.image for image in made if image.shot.kind == "strength"}
+    most = max((strength for strength, _ in sweep), default=0.0)
+    pairs = [(image, sweep.get((0.0, seed))) for (strength, seed), image in sweep.items() if strength == most]
+    if not most or any(base is None or image.tobytes() != base.tobytes() for image, base in pairs):
+        return []
+    return [f"At strength {strength_text(most)} every image equals the base model's: this LoRA has no effect."]
 
 
 def _image_row(image: TestedImage, lora: Path, output: Path) -> dict[str, Any]:

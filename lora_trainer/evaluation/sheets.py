@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-Key = tuple[str, Prompt, str, int]  # kind, prompt, label, seed
+Key = tuple[str, Prompt, str, int, float]  # kind, prompt, label, seed, strength
 
 
 def write_grids(lora: Path, plan: TestPlan, made: Sequence[TestedImage], output: Path) -> list[Path]:
     """Draw ``strength.png``, ``integration.png`` and ``epochs.png`` into ``output``, each if it has pictures."""
     pictures: dict[Key, Image] = {
-        (image.shot.kind, image.shot.prompt, image.shot.label, image.shot.seed): image.image for image in made
+        (shot.kind, shot.prompt, shot.label, shot.seed, shot.strength): image.image
+        for image in made
+        for shot in (image.shot,)
     }
     written = []
     for kind, name, draw in (
@@ -41,7 +43,10 @@ def strength_grid(name: str, plan: TestPlan, pictures: dict[Key, Image]) -> Imag
     """A column for each strength, a row for each seed."""
     prompt = _prompt(plan)
     columns = [strength_text(strength) for strength in plan.strengths]
-    rows = [[pictures.get(("strength", prompt, column, seed)) for column in columns] for seed in plan.seeds]
+    rows = [
+        [pictures.get(("strength", prompt, strength_text(strength), seed, strength)) for strength in plan.strengths]
+        for seed in plan.seeds
+    ]
     asked = prompt.text.replace("{lora}", f"<lora:{name}:strength>")
     return labelled_grid(rows, Labels(f"{name}: strength", columns, _seeds(plan), asked, "strength"))
 
@@ -53,23 +58,24 @@ def integration_grid(name: str, plan: TestPlan, pictures: dict[Key, Image]) -> I
         for label, share in (("without the LoRA", 0.0), ("with the LoRA", 1.0)):
             labels.append(f"{label}, seed {seed}")
             rows.append(
-                [pictures.get(("integration", p, strength_text(p.strength * share), seed)) for p in plan.integration]
+                [
+                    pictures.get(("integration", p, strength_text(p.strength * share), seed, p.strength * share))
+                    for p in plan.integration
+                ]
             )
     columns = [prompt.at(name, prompt.strength) for prompt in plan.integration]
     return labelled_grid(rows, Labels(f"{name}: in other contexts", columns, labels))
 
 
 def epoch_grid(name: str, plan: TestPlan, pictures: dict[Key, Image]) -> Image:
-    """A column for each file saved on the way and one for the last, a row for each seed."""
-    prompt, strength = _prompt(plan), strength_text(plan.preferred_strength)
-    labels = list(dict.fromkeys(label for kind, _, label, _ in pictures if kind == "epoch"))
-    keys = [("epoch", label, label) for label in labels]
-    if plan.preferred_strength in plan.strengths:
-        keys.append(("strength", strength, "the last"))
-    rows = [[pictures.get((kind, prompt, label, seed)) for kind, label, _ in keys] for seed in plan.seeds]
-    title = f"{name}: saved epochs, at strength {strength}"
-    subtitle = prompt.at(name, plan.preferred_strength)
-    return labelled_grid(rows, Labels(title, [shown for _, _, shown in keys], _seeds(plan), subtitle))
+    """A column for each file saved on the way and one for the last, a row for each strength."""
+    prompt = _prompt(plan)
+    labels = list(dict.fromkeys(key[2] for key in pictures if key[0] == "epoch"))
+    strengths = sorted({key[4] for key in pictures if key[0] == "epoch"})
+    seed = plan.seeds[0]
+    rows = [[pictures.get(("epoch", prompt, label, seed, strength)) for label in labels] for strength in strengths]
+    asked = prompt.text.replace("{lora}", f"<lora:{name}:strength>")
+    return labelled_grid(rows, Labels(f"{name}: saved epochs", labels, [strength_text(s) for s in strengths], asked))
 
 
 def _prompt(plan: TestPlan) -> Prompt:

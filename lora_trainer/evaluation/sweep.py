@@ -6,14 +6,19 @@ All pictures are made as a user makes them, outside training and through ``<lora
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
 from lora_trainer.errors import ConfigError
-from lora_trainer.evaluation.events import TestedImage, TestEvent
-from lora_trainer.evaluation.lora_file import read_metadata, saved_points
+from lora_trainer.evaluation.choosing import ranked_files
+from lora_trainer.evaluation.cost import DEPTHS, choose, cost, seconds
+from lora_trainer.evaluation.events import TestedImage, TestEvent, TestPlanned
+from lora_trainer.evaluation.examine import Findings, examine
+from lora_trainer.evaluation.lora_file import SavedPoint, read_metadata, saved_points
 from lora_trainer.evaluation.plan import Shot, TestPlan, plan_shots
-from lora_trainer.evaluation.report import write_report
+from lora_trainer.evaluation.report import Result, write_report
+from lora_trainer.evaluation.trained import read_log, read_run
 from lora_trainer.files import replaced
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Host
 from lora_trainer.lora_folder import check_inside, find_lora
@@ -23,7 +28,7 @@ from lora_trainer.training.events import CancelToken, Notice
 def test_lora(
     host: Host, lora: str | Path, plan: TestPlan, output: Path, token: CancelToken | None = None
 ) -> Iterator[TestEvent]:
-    """Render the plan, then write grids, ``report.json`` and ``report.html`` into the run's folder ``output``.
+    """Measure, render the plan, then write grids, ``report.json`` and ``report.html`` into the run's folder ``output``.
 
     Args:
         lora: name of a LoRA in ``host.lora_dir``, or the path of a file there.
@@ -38,31 +43,57 @@ def test_lora(
     read_metadata(path)
     info = host.info()
     plan = plan.completed(info.resolution)
+    token = token or CancelToken()
     points = saved_points(path) if plan.epochs else []
     host.refresh_loras([path, *(point.path for point in points)])
     if not plan.trigger:
         yield Notice(f"{path.name} doesn't say what its trigger word is; the test prompts go without one.")
-    shots = plan_shots(path, plan, points)
-    check_all(host, [group[0].request(plan.request) for group in alike(shots)])
-    made: list[TestedImage] = []
+    check_all(host, [group[0].request(plan.request) for group in alike(plan_shots(path, plan, points))])
+    found, made, run = Findings(), list[TestedImage](), read_run(output / "run.json")
+    depth = choose(plan, len(points) + 1, run)
+    work = cost(plan, len(points) + 1, depth)
+    plan = plan if plan.seeds_chosen else replace(plan, seeds=plan.seeds[: depth.seeds])
+    yield TestPlanned(work.images, work.as_images, seconds(work, run, read_log(output / "log.jsonl")))
+    if plan.measures:
+        yield from examine(host, path, [point.path for point in points], plan, run, found, token, depth)
+    shots = plan_shots(path, plan, _shown(points, found, depth.fine if found.cells else DEPTHS[0].fine))
+    result = Result(path, info, plan, points, output, found)
     try:
-        for group in alike(shots):
-            if token is not None and token.cancelled:
-                break
-            for shot, generated in zip(
-                group, generate_all(host, [shot.request(plan.request) for shot in group]), strict=True
-            ):
-                target = output / "images" / f"{shot.stem}.png"
-                save_picture(generated, target)
-                done, prompt = len(made) + 1, generated.request.prompt
-                made.append(TestedImage(done, len(shots), shot, generated.image, generated.infotext, prompt, target))
-                yield made[-1]
+        for image in _render(host, shots, plan, output, token):
+            made.append(image)
+            yield image
     except Exception:
         if made:
-            page = write_report(path, info, plan, made, points, output, stopped=True).page
+            page = write_report(result, made, stopped=True).page
             yield Notice(f"The test failed after {len(made)} of {len(shots)} images; {page} shows those.")
         raise
-    yield write_report(path, info, plan, made, points, output, stopped=len(made) < len(shots))
+    yield write_report(result, made, stopped=len(made) < len(shots))
+
+
+def _shown(points: Sequence[SavedPoint], found: Findings, most: int) -> list[SavedPoint]:
+    """The files on the way that are worth pictures: the best by what was measured, or some evenly spread."""
+    best = ranked_files(list(found.cells.values()))
+    names = [name for name in best if any(point.path.name == name for point in points)][:most]
+    if not names:
+        most = min(most, len(points))
+        names = [points[round(i * (len(points) - 1) / max(most - 1, 1))].path.name for i in range(most)]
+    return [point for point in points if point.path.name in names]
+
+
+def _render(
+    host: Host, shots: Sequence[Shot], plan: TestPlan, output: Path, token: CancelToken
+) -> Iterator[TestedImage]:
+    """Make and save the pictures, those that differ in the seed only together."""
+    done = 0
+    for group in alike(shots):
+        if token.cancelled:
+            return
+        made = generate_all(host, [shot.request(plan.request) for shot in group])
+        for shot, generated in zip(group, made, strict=True):
+            target = output / "images" / f"{shot.stem}.png"
+            save_picture(generated, target)
+            done, prompt = done + 1, generated.request.prompt
+            yield TestedImage(done, len(shots), shot, generated.image, generated.infotext, prompt, target)
 
 
 test_lora.__test__ = False  # type: ignore[attr-defined]  # it isn't one of pytest's

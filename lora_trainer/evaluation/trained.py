@@ -6,26 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.errors import FileError
-from lora_trainer.files import parse_json, read_object
+from lora_trainer.files import read_lines, read_object
 
 LARGEST = 1e30  # of a number in the log; more is no loss
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The rows of ``log.jsonl`` that have a step and a finite loss; empty for a LoRA that was trained elsewhere."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    rows = []
-    for line in lines:
-        try:
-            row = parse_json(line, "a line")
-        except FileError:  # a line that was being written when the power failed
-            continue
-        if isinstance(row, dict) and _is_step(row.get("step")) and _is_number(row.get("loss")):
-            rows.append({key: value for key, value in row.items() if key != "seconds" or _is_number(value)})
-    return rows
+    return [
+        {key: value for key, value in row.items() if key != "seconds" or _is_number(value)}
+        for row in read_lines(path)
+        if _is_step(row.get("step")) and _is_number(row.get("loss"))
+    ]
 
 
 def read_run(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ is put back when the block ends, whatever happened inside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from lora_trainer.training.events import CancelToken
 
+Part = Literal["unet", "vae", "text_encoders"]
+PARTS: tuple[Part, ...] = ("unet", "vae", "text_encoders")
 Naming = Literal["diffusers", "ldm"]  # how the UNet's modules are named: down_blocks… or input_blocks…
 
 
@@ -40,6 +42,8 @@ class ModelInfo:
     vae_fingerprint: str  # of the VAE's weights in use: keys cached latents
     text_fingerprint: str  # of the text encoders' weights and settings in use: keys cached captions
     resolution: int  # native side in pixels: 512, 768, 1024; the embedded default 64
+    checkpoint_path: str = ""  # where the file is, if the host knows it
+    vae_path: str = ""  # the same of a VAE chosen apart from it
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ class TakenModel(Protocol):
     unet: nn.Module
     text_encoders: Sequence[TextEncoder]
     device: torch.device
+    apart: bool  # whether UNet and text encoders are never on the accelerator together (--medvram)
     alphas_cumprod: Tensor  # [1000] float32 on the CPU, as the checkpoint defines it (before any zero-SNR rescale)
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,8 +145,9 @@ class TakenModel(Protocol):
     def blocks(self) -> list[nn.Module]:
         """The UNet's blocks to recompute under gradient checkpointing, in forward order."""
 
-    def park(self, part: Literal["vae", "text_encoders"]) -> None:
-        """Move a part that is no longer needed in the loop out of the accelerator's memory."""
+    def keep(self, parts: Collection[Part]) -> None:
+        """Have only these parts in the accelerator's memory. Another one comes when something is asked of it, and
+        stays until the next call; for a picture all of them come, and what wasn't kept leaves again afterwards."""
 
     def generate(self, request: GenerateRequest) -> GeneratedImage:
         """Make a picture with whatever hooks are attached (the live LoRA); restores the trained state afterwards."""

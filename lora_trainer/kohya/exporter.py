@@ -195,8 +195,8 @@ def _text_cache(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lo
 
 
 def _own(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
-    if flat["save_state_every_n_minutes"] != OPTIONS["save_state_every_n_minutes"].default:
-        lost.append("kohya has no save_state_every_n_minutes; it isn't written.")
+    own = ("save_state_every_n_minutes", "on_divergence", "measure_at_saves", "stop_on_damage")
+    lost += [f"kohya has no {name}; it isn't written." for name in own if flat[name] != OPTIONS[name].default]
 
 
 _Rule = Callable[[dict[str, Any], dict[str, Any], list[str], list[str]], None]

@@ -207,6 +207,16 @@ class LoraNetwork:
             self.control.training, self.control.multiplier = before
             self.control.inputs.clear()
 
+    @contextlib.contextmanager
+    def left_out(self) -> Iterator[None]:
+        """The base model's own output, bit for bit, though the network stays attached."""
+        before, self.control.enabled = self.control.enabled, False
+        try:
+            yield
+        finally:
+            self.control.enabled = before
+            self.control.inputs.clear()
+
     def parameters(self) -> list[nn.Parameter]:
         """All weights, in the order of the modules."""
         return parameters_of(self.modules)

@@ -12,10 +12,11 @@ import torch
 from torch.nn.functional import interpolate
 
 from lora_trainer.config import RunConfig
-from lora_trainer.errors import LoraTrainerError, TrainingDivergedError
+from lora_trainer.errors import LoraTrainerError, TrainingDivergedError, memory_problem
 from lora_trainer.hosts.base import Conditioning, SizeConditioning, TakenModel
 from lora_trainer.training.events import Event, Notice, Preparing
 from lora_trainer.training.processes import Processes
+from lora_trainer.training.shortage import release
 from lora_trainer.training.store import TensorStore
 
 if TYPE_CHECKING:
@@ -63,12 +64,22 @@ class LatentCache:
         for start, keys in _runs(mine, lambda key: wanted[key].size, batch_size):
             if processes.is_main:
                 yield Preparing("Encoding images", start * processes.world, len(missing))
-            for key, image in zip(keys, self.encode([wanted[key].load() for key in keys]), strict=True):
+            for key, image in zip(keys, self._fitted([wanted[key].load() for key in keys]), strict=True):
                 self.store[key] = _pack(image)
                 made.append((key, self.store[key]) if processes.world > 1 else (key, {}))
         _share(self.store, made, processes)
         if processes.is_main:
             yield Preparing("Encoding images", len(missing), len(missing))
+
+    def _fitted(self, images: Sequence[LoadedImage]) -> list[EncodedImage]:
+        """Encode images of equal size; one by one where memory doesn't suffice for all at once."""
+        try:
+            return self.encode(images)
+        except Exception as error:
+            if len(images) == 1 or not memory_problem(error):
+                raise
+        release(self.model.device)
+        return [encoded for image in images for encoded in self.encode([image])]
 
     def encode(self, images: Sequence[LoadedImage]) -> list[EncodedImage]:
         """Encode images of equal size.

@@ -23,12 +23,28 @@ class Preparing:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What a save has learned and damaged: each the value and the bounds of its 95 % interval.
+
+    ``gain``: ln(base model's error ÷ the LoRA's) on training images; None where there are too few of one size.
+    ``drift``: relative change of predictions without the trigger.
+    """
+
+    step: int
+    epoch: int
+    gain: tuple[float, float, float] | None
+    drift: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class Before:
     """What a resumed run brings along."""
 
     losses: tuple[tuple[int, float], ...] = ()  # of each step that it had done
     saved: tuple[Path, ...] = ()  # LoRA files
     samples: tuple[tuple[int, Path, str], ...] = ()  # step, picture, prompt
+    baselines: tuple[tuple[int, float], ...] = ()  # of the steps where the base model's loss was measured
+    learned: tuple[Learned, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,12 @@ class Started:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One optimiser step is complete; ``loss`` is the mean over its images, ``average`` that of the last epoch."""
+    """One optimiser step is complete; ``loss`` is the mean over its images, ``average`` that of the last epoch.
+
+    ``baseline`` is the base model's mean loss at the same images, captions, noise and timesteps, in the steps in which
+    it was measured: a loss below it is what the LoRA has learned. ``skipped``: fp16 gradients overflowed, so neither
+    the weights nor the schedule moved.
+    """
 
     step: int  # 1 after the first
     steps: int
@@ -57,6 +78,8 @@ class StepDone:
     lr: dict[str, float]  # by parameter group
     grad_norm: float
     seconds: float
+    baseline: float | None = None
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +110,13 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Watched(Notice):
+    """What the watch noticed in a running training, with the remedy; ``kind`` is e.g. "loss", "slow" or "disk"."""
+
+    kind: str = ""
+
+
+@dataclass(frozen=True)
 class Finished:
     """The run ended; ``stopped`` if it was cancelled before its last step. No path if that was before the first."""
 
@@ -97,7 +127,7 @@ class Finished:
     notices: tuple[str, ...] = ()
 
 
-Event = Preparing | Started | StepDone | Saved | Sampled | Notice | Finished
+Event = Preparing | Started | StepDone | Saved | Learned | Sampled | Notice | Watched | Finished
 
 
 @dataclass

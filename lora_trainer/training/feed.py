@@ -12,7 +12,8 @@ from lora_trainer.dataset.batches import Batch, Sample, batches_per_epoch, plan_
 from lora_trainer.dataset.captions import is_varied, render
 from lora_trainer.dataset.images import LoadedImage, load_pixels
 from lora_trainer.dataset.items import Dataset
-from lora_trainer.hosts.base import Conditioning, TakenModel
+from lora_trainer.errors import shown
+from lora_trainer.hosts.base import Conditioning, Part, TakenModel
 from lora_trainer.seeds import python_rng
 from lora_trainer.training.cache import CaptionCache, EncodedImage, LatentCache, LoadLater
 from lora_trainer.training.events import Event
@@ -45,6 +46,8 @@ class Feed:
         self.model, self.dataset, self.objective = model, dataset, objective
         self.config, self.seed = config, seed
         self.steps, self.epochs, self.processes, self._folder = steps, epochs, processes, folder
+        self.changed: list[str] = []  # files that were, since this was last looked at
+        self._stamps: dict[int, tuple[int, int]] = {}  # by image
         self.global_batch = config.dataset.train_batch_size * processes.world
         batches = batches_per_epoch(dataset, self.global_batch)
         self.groups_per_epoch = steps_per_epoch(batches, config.optimizer.gradient_accumulation_steps)
@@ -62,17 +65,26 @@ class Feed:
         captions = self._store("captions", memory.cache_text_encoder_outputs_to_disk)
         self.captions = CaptionCache(model, captions, config)
 
-    def fill(self) -> Iterator[Event]:
-        """Encode all images and captions that the run will use, and send the idle parts away."""
+    @property
+    def parts(self) -> list[Part]:
+        """The parts of the model that a step uses."""
+        texts: list[Part] = [] if self.captions_cached else ["text_encoders"]
+        return ["unet", *texts] if self.latents_cached else ["unet", "vae", *texts]
+
+    def fill_images(self) -> Iterator[Event]:
+        """Encode all images that the run will use, with nothing but the VAE in the accelerator's memory."""
         if self.latents_cached:
+            self.model.keep(["vae"])
             flips = (False, True) if self.config.dataset.flip_aug else (False,)
             wanted = {self._latent_key(item, flip): self._later(item, flip)
                       for item in range(len(self.dataset.items)) for flip in flips}  # fmt: skip
             yield from self.latents.fill(wanted, self.config.memory.vae_batch_size, self.processes)
-            self.model.park("vae")
+
+    def fill_captions(self) -> Iterator[Event]:
+        """Encode all captions that the run will use, with nothing but the text encoders there."""
+        self.model.keep(["text_encoders"])
         if self.captions_cached:
             yield from self.captions.fill(self._all_texts(), self.processes, self._folder.cache / "captions")
-            self.model.park("text_encoders")
 
     def inputs(self, samples: Batch, epoch: int, step: int) -> StepInputs:
         """One micro-batch; ``step`` is the number of optimiser steps done (for token warm-up)."""
@@ -83,7 +95,7 @@ class Feed:
         ]
         prior = self.config.dataset.prior_loss_weight
         weights = [prior if self.dataset.items[sample.item].is_reg else 1.0 for sample in samples]
-        conditioning = self._conditioning([self.text(sample, epoch, step) for sample in samples])
+        conditioning = self.conditioning(samples, epoch, step)
         sizes = [image.size for image in encoded]
         return StepInputs.of(draws, conditioning, sizes, self._masks(encoded), weights, self.model.device)
 
@@ -93,11 +105,21 @@ class Feed:
         rng = python_rng(self.seed, "caption", sample.uid)
         return render(lines, self.config.caption, rng, epoch, step, self.steps)
 
-    def _conditioning(self, texts: list[str]) -> Conditioning:
+    def conditioning(self, samples: Batch, epoch: int, step: int) -> Conditioning:
+        """Their captions, encoded; with gradients if the text encoders are trained and gradients are on."""
+        texts = [self.text(sample, epoch, step) for sample in samples]
         if self.captions_cached:
             return self.captions.batch(texts)
-        with torch.set_grad_enabled(self.config.trains_text_encoder):
+        with torch.set_grad_enabled(self.config.trains_text_encoder and torch.is_grad_enabled()):
             return self.model.encode_captions(texts, self.captions.length, self.captions.clip_skip)
+
+    def latent(self, item: int) -> torch.Tensor:
+        """Mean of an image's latents [4, h, w], as it is without augmentation."""
+        return self._images([Sample(item, 0, 0, False)])[0].mean
+
+    def caption(self, item: int) -> str:
+        """One of an image's captions."""
+        return self.text(Sample(item, 0, 0, False), 1, 0)
 
     def _images(self, samples: Batch) -> list[EncodedImage]:
         if self.latents_cached:
@@ -117,14 +139,27 @@ class Feed:
         return LoadLater(self.dataset.items[item].bucket, lambda: self._load(item, flip, 0))
 
     def _load(self, item: int, flip: bool, uid: int) -> LoadedImage:
+        self._compare(item)
         crop, color = python_rng(self.seed, "crop", uid), python_rng(self.seed, "color", uid)
         return load_pixels(self.dataset.items[item], self.dataset.config, flip, crop, color)
+
+    def _compare(self, item: int) -> None:
+        """Note an image whose file has changed since it was last read."""
+        path = self.dataset.items[item].path
+        try:
+            found = path.stat()
+        except OSError:
+            return  # who reads it will say so
+        stamp = (found.st_mtime_ns, found.st_size)
+        if self._stamps.setdefault(item, stamp) != stamp:
+            self._stamps[item] = stamp
+            self.changed.append(shown(path.name))
 
     def _all_texts(self) -> Iterator[str]:
         """Every caption that the run will use, in order of use."""
         if not is_varied(self.config.caption):
             for index in range(len(self.dataset.items)):
-                yield self.text(Sample(index, 0, 0, False), 1, 0)
+                yield self.caption(index)
             return
         accumulation, step = self.config.optimizer.gradient_accumulation_steps, 0
         for epoch in range(1, self.epochs + 1):

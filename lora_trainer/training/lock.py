@@ -12,7 +12,8 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -28,7 +29,7 @@ except ImportError:  # Windows
 
 BEAT = 15.0  # seconds between two renewals
 SILENCE = 120.0  # seconds after which an owner that can't be asked counts as gone
-TRIES = 10  # somebody may give a lock back and remove its file just while we open it
+TRIES = 10  # somebody may give a lock back and remove its file, or look whether it is held, just while we open it
 FAR = 1 << 30  # Windows keeps others from reading the locked byte, so it is one that isn't there
 
 
@@ -66,6 +67,24 @@ def check_free(*paths: Path) -> None:
                 pass
 
 
+def in_use(path: Path) -> bool:
+    """Whether somebody holds this lock file. Writes nothing, so that a list of runs can ask about each of them.
+
+    The lock itself is tried only where its owner can't be seen to live: for that moment nobody else could take it.
+    """
+    try:
+        with path.open("rb") as stream:
+            owner = _owner(stream.read())
+            if not owner:
+                return False
+            if owner.get("host") == socket.gethostname() and _started(owner.get("pid")) == owner.get("started") != "":
+                return True
+            locked = _try_lock(stream, shared=True)
+            return locked is False or _lives(owner, path, locked is True, _age_by_our_clock)
+    except OSError:  # there is none, or it can't be looked at
+        return False
+
+
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
     try:
@@ -84,13 +103,17 @@ def _held(path: Path) -> Iterator[None]:
 
 def _acquired(path: Path) -> IO[bytes]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    for _ in range(TRIES):
+    for left in reversed(range(TRIES)):
         stream = path.open("a+b")
         try:
             locked = _try_lock(stream)
+            if locked is False and left:
+                stream.close()
+                time.sleep(0.01)
+                continue
             stream.seek(0)
             owner = _owner(stream.read())
-            if locked is False or _lives(owner, path, locked is True):
+            if locked is False or _lives(owner, path, locked is True, _age):
                 raise HostBusyError(_refusal(path, owner))
             if _is_at(stream, path):
                 stream.seek(0)
@@ -105,11 +128,15 @@ def _acquired(path: Path) -> IO[bytes]:
     raise HostBusyError(_refusal(path, {}))
 
 
-def _try_lock(stream: IO[bytes]) -> bool | None:
-    """Whether the operating system gives the lock; None where the file system has none."""
+def _try_lock(stream: IO[bytes], shared: bool = False) -> bool | None:
+    """Whether the operating system gives the lock; None where the file system has none.
+
+    Args:
+        shared: one of several who look whether it is free.
+    """
     try:
         if fcntl is not None:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         else:
             stream.seek(FAR)
             msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
@@ -120,7 +147,7 @@ def _try_lock(stream: IO[bytes]) -> bool | None:
     return True
 
 
-def _lives(owner: dict[str, Any], path: Path, locked: bool) -> bool:
+def _lives(owner: dict[str, Any], path: Path, locked: bool, age: Callable[[Path], float]) -> bool:
     """Whether the owner that the file names is at work. Of this machine it isn't, if we have got the lock."""
     us = _ourselves()
     here = owner.get("host") == us["host"] or (us["boot"] and owner.get("boot") == us["boot"])
@@ -128,7 +155,7 @@ def _lives(owner: dict[str, Any], path: Path, locked: bool) -> bool:
         return False
     if owner.get("host") == us["host"] and us["started"]:
         return _started(owner.get("pid")) == owner.get("started")
-    return _age(path) < SILENCE and (bool(owner) or path.stat().st_size > 0)
+    return age(path) < SILENCE and (bool(owner) or path.stat().st_size > 0)
 
 
 def _age(path: Path) -> float:
@@ -139,6 +166,11 @@ def _age(path: Path) -> float:
         return probe.stat().st_mtime - path.stat().st_mtime
     finally:
         probe.unlink(missing_ok=True)
+
+
+def _age_by_our_clock(path: Path) -> float:
+    """The same where nothing may be written; by two clocks that may differ."""
+    return time.time() - path.stat().st_mtime
 
 
 def _is_at(stream: IO[bytes], path: Path) -> bool:

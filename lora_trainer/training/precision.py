@@ -6,7 +6,7 @@ arithmetic. fp16 needs gradient scaling and is therefore offered on CUDA (and RO
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,12 @@ def clip_gradients(
             raise ValueError("An enabled GradScaler unscales an optimizer's gradients: pass the optimizer.")
         scaler.unscale_(optimizer)
     return float(torch.nn.utils.clip_grad_norm_(params, max_norm if max_norm else float("inf")))
+
+
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of all tensors together, a scalar on their device; not finite exactly when one of them isn't."""
+    with torch.no_grad():
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
 
 
 def _computes_bf16(device: torch.device) -> bool:

@@ -15,11 +15,10 @@ from lora_trainer.dataset.items import Dataset
 from lora_trainer.dataset.summary import summary
 from lora_trainer.hosts.base import ModelInfo
 from lora_trainer.network.metadata import DatasetFacts, Reached, build_metadata
-from lora_trainer.training.cache import digest
+from lora_trainer.training.ending import now
 from lora_trainer.training.state import Position
 
 if TYPE_CHECKING:
-    from lora_trainer.training.processes import Processes
     from lora_trainer.training.session import Session
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "bitsandbytes", "numpy", "pillow")
@@ -48,26 +47,16 @@ def metadata_of(
     return metadata
 
 
-def identity(config: RunConfig, dataset: Dataset, info: ModelInfo, processes: Processes) -> dict[str, Any]:
-    """What must be equal for a run to be the continuation of another."""
-    contents = digest(*((item.content_sha256, item.repeats, item.captions) for item in dataset.items))
-    model = digest(info.vae_fingerprint, info.text_fingerprint, info.checkpoint_sha256)
-    return {
-        "config": config.to_dict(),
-        "dataset": f"{len(dataset.items)} images, {contents[:8]}",
-        "model": f"{info.checkpoint}, {model[:8]}",
-        "processes": processes.world,
-    }
-
-
-def run_facts(name: str, path: Path, session: Session) -> dict[str, Any]:
-    """The content of run.json."""
+def run_facts(name: str, path: Path, trigger: str, session: Session) -> dict[str, Any]:
+    """The content of run.json while the run is in progress; :mod:`lora_trainer.training.ending` writes its end."""
     info, dataset = session.model.info, session.dataset
     sessions = {session.saver.session} | ((session.folder.sessions() or set()) if session.first_step else set())
     return {
         "name": name,
         "sessions": sorted(sessions),  # what its LoRA files name as their origin
         "dataset": str(path),
+        "trigger": trigger or _trigger(dataset),
+        "lora_dir": str(session.saver.lora_dir.resolve()),
         "config": session.config.to_dict(),
         "steps": session.steps,
         "epochs": session.epochs,
@@ -78,14 +67,24 @@ def run_facts(name: str, path: Path, session: Session) -> dict[str, Any]:
         "base_model": {
             "name": info.checkpoint,
             "sha256": info.checkpoint_sha256,
+            "path": info.checkpoint_path,
             "family": info.family,
             "prediction_type": session.objective.prediction_type,
             "vae": info.vae,
+            "vae_path": info.vae_path,
         },
         "processes": session.processes.world,
         "device": str(session.device),
         "versions": {"lora_trainer": __version__, "python": platform.python_version(), **_versions()},
+        "began": now(),
+        "end": None,
     }
+
+
+def _trigger(dataset: Dataset) -> str:
+    """The trigger word, where all images have the same."""
+    words = {item.trigger for item in dataset.items if not item.folder.is_reg}
+    return words.pop() if len(words) == 1 else ""
 
 
 def _versions() -> dict[str, str]:

@@ -12,29 +12,31 @@ from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import batches_per_epoch, total_epochs, total_steps
 from lora_trainer.dataset.folders import scan
 from lora_trainer.dataset.items import Dataset
-from lora_trainer.errors import ConfigError, FileError, quoted
+from lora_trainer.errors import ConfigError, FileError, UnsupportedModelError, quoted
 from lora_trainer.files import IMPOSSIBLE, check_writable, name_problem
 from lora_trainer.hosts.base import GenerateRequest, Host, TakenModel
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.classes import check_paths
+from lora_trainer.training.ending import recorded
 from lora_trainer.training.events import CancelToken, Event, Notice, Saved
 from lora_trainer.training.feed import Feed
-from lora_trainer.training.folder import RunFolder
+from lora_trainer.training.folder import SHARED_NAMES, RunFolder
+from lora_trainer.training.identity import identity
 from lora_trainer.training.lock import check_free, held
 from lora_trainer.training.loop import training_loop
 from lora_trainer.training.objective import make_objective
 from lora_trainer.training.precision import check_precision
 from lora_trainer.training.processes import Processes
-from lora_trainer.training.record import identity, metadata_of, run_facts
+from lora_trainer.training.record import metadata_of, run_facts
 from lora_trainer.training.sampling import Sampler, sample_requests
 from lora_trainer.training.saver import Saver
 from lora_trainer.training.session import Session
 from lora_trainer.training.state import load_state
-from lora_trainer.training.step import make_update
+from lora_trainer.training.step import Update, make_update
 from lora_trainer.training.taken import check_taken
+from lora_trainer.training.watch.weights import broken_weights
 
 FORBIDDEN_IN_NAMES = IMPOSSIBLE + ","  # the prompt syntax <lora:NAME:w> ends a name there
-SHARED_FOLDERS = ("cache", "datasets", "settings")  # in the output folder, beside the runs
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class RunRequest:
     resume: bool = False
     overwrite: bool = False
     typed: frozenset[str] = frozenset()  # class paths that were typed on the command line, by the user who runs them
+    trigger: str = ""  # empty: what the folders of the dataset say
 
 
 def train(host: Host, request: RunRequest, token: CancelToken | None = None) -> Generator[Event, None, None]:
@@ -73,7 +76,7 @@ def _claimed(request: RunRequest, lora_dir: Path, folder: RunFolder) -> Iterator
     check_name(request, lora_dir)  # a run that is refused leaves no folder
     folder.prepare()
     check_writable(lora_dir, "LoRA folder")
-    with held(*_locks(folder, lora_dir)):
+    with held(*folder.locks(lora_dir)):
         check_taken(folder, lora_dir, request.config.save, request.resume, request.overwrite)
         folder.sweep(lora_dir)
         yield
@@ -91,26 +94,40 @@ def _train(
     if processes.is_main:
         yield from (Notice(text) for text in [*told, *dataset.notices, *map(str, dataset.skipped)])
     with host.take(request.config.memory.mixed_precision) as model:
+        if broken := broken_weights(model):
+            raise UnsupportedModelError(broken)
+        if model.apart and request.config.trains_text_encoder:
+            raise UnsupportedModelError(
+                "With --medvram, UNet and text encoder are never in memory together; switch network_train_unet_only "
+                "on, or start the WebUI without --medvram."
+            )
         session = _open(host, request, model, dataset, folder, processes)
         if processes.is_main:
             yield from (Notice(text) for text in session.news)
         written: list[Path] = []
-        for event in session.feed.fill():
-            yield event
-            if token.cancelled and processes.world == 1:  # several must agree, which they do before the first step
-                break
-        with closing(training_loop(session, token)) as events:  # closed here, while the model is still ours
-            for event in events:
-                if isinstance(event, Saved):
-                    written.append(event.path)
-                    host.refresh_loras([event.path])
-                if processes.is_main:
-                    yield event
+        with recorded(session, token):
+            for event in _encoded(session):
+                yield event
+                if token.cancelled and processes.world == 1:  # several must agree, which they do before the first step
+                    break
+            model.keep(session.feed.parts)
+            if not token.cancelled:
+                yield from session.told(session.learning.begin())
+            with closing(training_loop(session, token)) as events:  # closed here, while the model is still ours
+                for event in events:
+                    if isinstance(event, Saved):
+                        written.append(event.path)
+                        host.refresh_loras([event.path])
+                    if processes.is_main:
+                        yield event
     host.refresh_loras(written)
 
 
-def _locks(folder: RunFolder, lora_dir: Path) -> tuple[Path, Path]:
-    return folder.lock, lora_dir / f".{folder.name}.lock"
+def _encoded(session: Session) -> Iterator[Event]:
+    """Everything that the run can encode beforehand; one part of the model after the other is at work."""
+    yield from session.feed.fill_images()
+    yield from session.feed.fill_captions()
+    yield from session.told(session.learning.encode())
 
 
 def check_name(request: RunRequest, lora_dir: Path) -> None:
@@ -122,7 +139,7 @@ def check_name(request: RunRequest, lora_dir: Path) -> None:
     """
     check_syntax(request, lora_dir)
     folder = RunFolder(request.output, request.name)
-    check_free(*_locks(folder, lora_dir))
+    check_free(*folder.locks(lora_dir))
     check_taken(folder, lora_dir, request.config.save, request.resume, request.overwrite)
 
 
@@ -134,8 +151,8 @@ def check_syntax(request: RunRequest, lora_dir: Path) -> None:
     """
     name = request.name
     problem = name_problem(name, FORBIDDEN_IN_NAMES)
-    if not problem and (name.lower() in SHARED_FOLDERS or (request.output / name).resolve() == lora_dir.resolve()):
-        problem = "the output folder needs that name for another folder"
+    if not problem and (name.lower() in SHARED_NAMES or (request.output / name).resolve() == lora_dir.resolve()):
+        problem = "the output folder needs that name for something else"
     if problem or name.lower() == "none":
         problem = problem or "it is reserved"
         raise ConfigError(f"The name {quoted(name)} can't be used: {problem}. Use letters, digits, - and _.")
@@ -149,11 +166,15 @@ def _open(
     check_precision(model.device, config.memory.mixed_precision)
     seed = processes.from_main(_seed(config, folder, request.resume))
     config = config.replace(seed=seed)
-    network = LoraNetwork.create(model.unet, model.text_encoders, info, config, seed).to(model.device)
-    groups = network.parameter_groups(config)
     batches = batches_per_epoch(dataset, config.dataset.train_batch_size * processes.world)
     steps = total_steps(config.optimizer, batches)
     epochs = total_epochs(steps, batches, config.optimizer.gradient_accumulation_steps)
+
+    def fresh() -> tuple[LoraNetwork, Update]:
+        made = LoraNetwork.create(model.unet, model.text_encoders, info, config, seed).to(model.device)
+        return made, make_update(made.parameter_groups(config), config, steps, model.device, request.typed)
+
+    network, update = fresh()
     objective = make_objective(info, model.alphas_cumprod, config.loss)
     fallback = next((item.captions[0] for item in dataset.items if item.captions), request.name)
     session = Session(
@@ -164,7 +185,7 @@ def _open(
         dataset=dataset,
         feed=Feed(model, dataset, objective, config, seed, steps, epochs, processes, folder),
         objective=objective,
-        update=make_update(groups, config, steps, model.device, request.typed),
+        update=update,
         processes=processes,
         folder=folder,
         saver=Saver(
@@ -177,23 +198,26 @@ def _open(
         sampler=Sampler(_samples(host, config, fallback, seed, info.resolution), folder.samples, config.sample),
         steps=steps,
         epochs=epochs,
-        identity=identity(config, dataset, info, processes),
+        identity=identity(config, dataset, info, processes, model.device),
+        fresh=fresh,
         notices=[*dataset.notices, *map(str, dataset.skipped)],
     )
     session.news, older = list(network.notices), False
     if request.resume:
-        session.position, used = load_state(folder.state, network, session.parts(), session.identity)
-        session.first_step, older = session.position.step, used != folder.state
+        loaded = load_state(folder.state, network, session.parts(), session.identity)
+        session.begin_at(loaded.position)
+        session.news += [*loaded.notices, *session.saver.missing(loaded.position)]
+        older = loaded.path != folder.state
         if older:
             session.news.append(
-                f"{folder.state} is damaged or missing: continuing from {used}, step {session.first_step}."
+                f"{folder.state} is damaged or missing: continuing from {loaded.path}, step {session.first_step}."
             )
     session.notices += session.news
     processes.wait()
     if processes.is_main:
         if older:
             folder.set_state_aside()
-        session.facts = run_facts(request.name, request.dataset, session)
+        session.facts = run_facts(request.name, request.dataset.absolute(), request.trigger, session)
         session.replacing = request.overwrite and not request.resume
         if not session.replacing:
             session.begin_folder()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 from lora_trainer.config import SampleConfig
-from lora_trainer.errors import ConfigError, LoraTrainerError, quoted, shortened
+from lora_trainer.errors import ConfigError, first_line, quoted, shortened
 from lora_trainer.files import given_path, replaced
 from lora_trainer.hosts.base import GenerateRequest, TakenModel
 from lora_trainer.seeds import derive
@@ -118,7 +118,7 @@ class Sampler:
                     made = model.generate(request)
                 with replaced(path) as temporary:
                     made.image.save(temporary, format="PNG")
-            except (LoraTrainerError, RuntimeError, OSError) as error:
-                yield Notice(f"Sample image {index + 1} at step {step} failed: {error}")
+            except Exception as error:  # a host may raise anything, and the training is worth more than a picture
+                yield Notice(f"Sample image {index + 1} at step {step} failed: {first_line(error)}")
                 continue
             yield Sampled(made.image, path, request.prompt, step)

@@ -63,6 +63,11 @@ class Saver:
         paths = [*(self.lora_dir / name for name in at.saved), self.path()]
         return tuple(path for path in paths if path.is_file())
 
+    def missing(self, at: Position) -> list[str]:
+        """A line for each file that the run has saved until this position and that is gone."""
+        gone = [name for name in at.saved if not (self.lora_dir / name).is_file()]
+        return [f"{name}, which this run saved, isn't in the LoRA folder any more." for name in gone]
+
     def events(self) -> Iterator[Event]:
         """The events of what was written since the last call."""
         events, self._events = self._events, []

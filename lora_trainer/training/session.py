@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from torch import nn
 from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import Batch
 from lora_trainer.dataset.items import Dataset
-from lora_trainer.errors import FileError, LoraTrainerError
+from lora_trainer.errors import LoraTrainerError
 from lora_trainer.hosts.base import TakenModel
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.checkpointing import checkpoint_blocks
-from lora_trainer.training.events import Before, Event, Finished, Notice, StepDone
+from lora_trainer.training.events import Before, Event, Notice, StepDone
 from lora_trainer.training.feed import Feed
 from lora_trainer.training.folder import RunFolder
 from lora_trainer.training.inputs import StepInputs
@@ -31,10 +31,16 @@ from lora_trainer.training.precision import autocast
 from lora_trainer.training.processes import Processes
 from lora_trainer.training.sampling import Sampler
 from lora_trainer.training.saver import Saver
-from lora_trainer.training.state import Position, save_state
-from lora_trainer.training.step import Update
+from lora_trainer.training.state import Position, snapshot
+from lora_trainer.training.state_file import StateWriter
+from lora_trainer.training.step import StepLoss, Update, training_step
+from lora_trainer.training.watch.baseline import Baseline
+from lora_trainer.training.watch.health import PROVEN, Watch
+from lora_trainer.training.watch.learning import Learning, worthwhile
 
 log = logging.getLogger(__name__)
+
+MOST_NOTICES = 100
 
 
 @dataclass
@@ -56,6 +62,7 @@ class Session:
     steps: int
     epochs: int
     identity: dict[str, Any]
+    fresh: Callable[[], tuple[LoraNetwork, Update]]  # as they were before the first step
     position: Position = field(default_factory=Position)
     notices: list[str] = field(default_factory=list)
     news: list[str] = field(default_factory=list)  # those of them that only the taken model could tell
@@ -64,8 +71,30 @@ class Session:
     before: Before = field(default_factory=Before)
     replacing: bool = False  # another run's folder, which is left alone until there is something to put in its place
     facts: dict[str, Any] = field(default_factory=dict)  # run.json
+    recomputed: list[nn.Module] = field(default_factory=list)  # blocks that run again in the backward pass
+    at_once: int = 0  # images of a batch that are computed together; 0 for all
     torn: bool = False  # whether a step is half applied
+    disk_told: bool = False  # that it will be full
     state_written: float = field(default_factory=time.monotonic)
+    state_step: int = -PROVEN  # of the last state that was written
+    states: StateWriter = field(init=False)
+    baseline: Baseline = field(init=False)
+    watch: Watch = field(init=False)
+    learning: Learning = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.states = StateWriter(self.folder.state)
+        self.recomputed = self.model.blocks() if self.config.memory.gradient_checkpointing else []
+        wanted = self.processes.is_main and worthwhile(self.config.save, self.steps, self.epochs)
+        self.learning = Learning(self.model, self.feed, self.folder, self.config, wanted)
+        self.begin_at(self.position)
+
+    def begin_at(self, position: Position) -> None:
+        """Go on from here."""
+        self.position, self.first_step = position, position.step
+        self.baseline = Baseline(self.steps, position.step)
+        self.watch = Watch()
+        self.learning.over = 0  # saves in a row are those of one stretch
 
     @property
     def device(self) -> torch.device:
@@ -87,11 +116,6 @@ class Session:
         """Distinct images."""
         return len(self.dataset.items)
 
-    @cached_property
-    def recomputed(self) -> list[nn.Module]:
-        """Blocks that run again in the backward pass instead of keeping their activations."""
-        return self.model.blocks() if self.config.memory.gradient_checkpointing else []
-
     @contextmanager
     def computing(self, samples: Batch) -> Iterator[None]:
         """The LoRA's hooks, its dropout, recomputation and precision: on for as long as these images are computed."""
@@ -107,15 +131,49 @@ class Session:
         """This process's part of a batch, on the model's device."""
         return self.feed.inputs(mine, epoch, step)
 
+    def together(self, mine: Batch) -> Iterator[Batch]:
+        """This process's part of a batch, in portions that are computed at once."""
+        size = self.at_once or len(mine)
+        for start in range(0, len(mine), max(1, size)):
+            yield mine[start : start + size]
+
     def parts(self) -> dict[str, Any]:
         """What has a state besides the LoRA itself."""
         update = self.update
         return {"optimizer": update.optimizer, "scheduler": update.scheduler, "scaler": update.scaler}
 
-    def report(self, loss: float, rates: dict[str, float], norm: float, seconds: float) -> StepDone:
+    @property
+    def measures_baseline(self) -> bool:
+        """Whether the next step is compared with the base model."""
+        return self.baseline.due(self.position.step) or self.watch.suspicious
+
+    def base_loss(self, inputs: StepInputs, mine: Batch) -> float:
+        """Sum of the base model's losses at these very inputs. Inside the step's hooks, after its backward pass."""
+        with torch.no_grad(), self.network.left_out():
+            if self.config.trains_text_encoder:  # the base model has its own idea of the captions
+                context = self.feed.conditioning(mine, self.position.epoch, self.position.step)
+                inputs = replace(inputs, conditioning=context)
+            losses = training_step(self.model, inputs, self.objective).tolist()
+        self.baseline.note(inputs.timesteps.tolist(), losses)
+        return sum(losses)
+
+    def base_loss_of(self, group: Sequence[Batch]) -> float:
+        """The base model's mean loss of a step's images, outside of the step."""
+        total = 0.0
+        for batch in group:
+            for mine in self.together(batch[self.processes.rank :: self.processes.world]):
+                with self.computing(mine):
+                    inputs = self.prepare(mine, self.position.epoch, self.position.step)
+                    total += self.base_loss(inputs, mine) / len(batch)
+        return self.processes.sum(total)[0] / len(group)
+
+    def report(self, found: StepLoss, rates: dict[str, float], norm: float, seconds: float) -> StepDone:
         """The event of the step just done, also written to the log."""
-        at = self.position
-        done = StepDone(at.step, self.steps, at.epoch, loss, at.average, rates, norm, seconds)
+        at, base = self.position, found.baseline
+        done = StepDone(
+            at.step, self.steps, at.epoch, found.loss, at.average, rates, norm, seconds,
+            base if math.isfinite(base) else None, self.update.skipped,
+        )  # fmt: skip
         if self.processes.is_main:
             if self.replacing:
                 self.folder.forget()
@@ -126,11 +184,12 @@ class Session:
     def begin_folder(self) -> None:
         """Make the run's folder this run's."""
         self.replacing = False
-        losses = self.folder.start_log(self.first_step)
+        losses, baselines = self.folder.start_log(self.first_step)
         self.folder.write_run(self.facts)
+        learned = self.folder.learned_until(self.first_step)
         if self.first_step:
             samples = self.sampler.present(self.folder.samples_until(self.first_step))
-            self.before = Before(tuple(losses), self.saver.present(self.position), samples)
+            self.before = Before(tuple(losses), self.saver.present(self.position), samples, tuple(baselines), learned)
 
     def after_step(self, epoch_ended: bool) -> Iterator[Event]:
         """Saves and samples that are due now; the last step's save is :meth:`finish`'s."""
@@ -142,13 +201,17 @@ class Session:
             due.append(self.saver.epoch)
         if not last and every.save_every_n_steps and at.step % every.save_every_n_steps == 0:
             due.append(self.saver.step)
-        self.notices += [f"{problem} Training continues." for save in due if (problem := self._tried(save))]
+        for problem in filter(None, map(self.tried, due)):
+            self.tell(f"{problem} Training continues.")
         minutes = every.save_state_every_n_minutes
-        if due or (not last and minutes and time.monotonic() - self.state_written > 60 * minutes):
+        wanted = due or (not last and minutes and time.monotonic() - self.state_written > 60 * minutes)
+        if wanted and at.step >= self.state_step + PROVEN:
             self.save_state(epoch_ended)
         if self.processes.is_main:
             yield from self.saver.events()
             yield from map(Notice, self.notices[notices:])
+        if due:
+            yield from self.measure()
         yield from self.sample(epoch_ended=epoch_ended)
 
     def sample(self, *, first: bool = False, epoch_ended: bool = False) -> Iterator[Event]:
@@ -158,27 +221,46 @@ class Session:
         if self.processes.is_main:
             with averaged_weights(self.update.optimizer):
                 events = list(self.sampler.make(self.model, self.network, self.position.step))
-            self.notices += [event.text for event in events if isinstance(event, Notice)]
-            yield from events
+            yield from self.told(events)
         self.processes.wait()
 
-    def save_state(self, epoch_ended: bool = False) -> None:
-        """Write the resume state; at the end of an epoch it points to the start of the next one.
+    def measure(self) -> Iterator[Event]:
+        """What was learned until now, and damaged; the other processes wait."""
+        with averaged_weights(self.update.optimizer):
+            events = list(self.learning.measure(self.network, self.position.step, self.position.epoch))
+        yield from self.told(events)
+        self.processes.wait()
+
+    def told(self, events: Iterable[Event]) -> Iterator[Event]:
+        """The events; notices among them are kept."""
+        for event in events:
+            if isinstance(event, Notice):
+                self.tell(event.text)
+            yield event
+
+    def tell(self, text: str) -> None:
+        """A line that the user should read, told once; of very many the first ones."""
+        if text not in self.notices and len(self.notices) < MOST_NOTICES:
+            self.notices.append(text)
+
+    def save_state(self, epoch_ended: bool = False, wait: bool = False) -> None:
+        """Write the resume state, beside the next steps unless told to wait; the end of an epoch is the next one's
+        start.
 
         It is several times larger than the LoRA. Where the disk can't hold it, the run goes on without.
         """
-        self.state_written = time.monotonic()
+        self.state_written, self.state_step = time.monotonic(), self.position.step
         if not self.processes.is_main:
             return
-        at = self.position
-        if epoch_ended:
-            at = Position(at.epoch + 1, 0, at.step, list(at.losses), list(at.saved))
         try:
-            save_state(self.folder.state, self.network, self.parts(), at, self.identity)
+            at = self.position.copy(epoch_ended)
+            self.states.write(snapshot(self.network, self.parts(), at, self.identity))
+            if wait:
+                self.states.wait()
         except Exception as error:
-            self.notices.append(f"{_reason(error, self.folder.state)} The run can't be resumed.")
+            self.tell(f"{_reason(error, self.folder.state)} The run can't be resumed.")
 
-    def _tried(self, save: Callable[[LoraNetwork, Position], Path]) -> str:
+    def tried(self, save: Callable[[LoraNetwork, Position], Path]) -> str:
         """Write a LoRA file; why it couldn't be, if so. The training is worth more than any file."""
         try:
             with averaged_weights(self.update.optimizer):
@@ -187,45 +269,12 @@ class Session:
             return _reason(error, self.saver.path())
         return ""
 
-    def rescue(self) -> list[Event]:
-        """Save what was trained so far, whatever has happened; the reason for it is told by somebody else."""
-        at = self.position
-        if self.finished or at.step == self.first_step:
-            return []
-        self.finished = True
-        self.update.drop_gradients()
-        notices = len(self.notices)
-        problem = self._tried(self.saver.final)
-        kept = self.torn and self.folder.has_state  # an earlier state is better than one with half a step in it
-        if not kept:
-            self.save_state(epoch_ended=at.group >= self.feed.groups_per_epoch)
-        if not self.processes.is_main:
-            return []
-        resumable = " The run can be resumed." if kept or len(self.notices) == notices else ""
-        told = problem or f"What was trained until step {at.step} is saved as {self.saver.path()}."
-        self.notices.append(told + resumable)
-        return [*self.saver.events(), *map(Notice, self.notices[notices:])]
-
-    def finish(self, stopped: bool) -> Iterator[Event]:
-        """The last save and the closing event. Before the first step there is nothing to save, and a file to lose.
-
-        Raises:
-            FileError: if the LoRA can't be written; the state is, if it can be.
-        """
-        at = self.position
-        if at.step == 0:
-            yield Finished(None, 0, self.steps, stopped, tuple(self.notices))
-            return
-        notices = len(self.notices)
-        problem = self._tried(self.saver.final)
-        self.save_state(epoch_ended=at.group >= self.feed.groups_per_epoch)
-        self.finished = True
-        if problem:
-            resumable = f"Everything up to step {at.step} is in {self.folder.state}: resume to get the file."
-            raise FileError(" ".join([problem, *(self.notices[notices:] or [resumable])]))
-        if self.processes.is_main:
-            yield from self.saver.events()
-        yield Finished(self.saver.path(), at.step, self.steps, stopped, tuple(self.notices))
+    def close(self) -> None:
+        """Until nothing is written any more."""
+        try:
+            self.states.wait()
+        except Exception as error:
+            log.warning("%s", _reason(error, self.folder.state))
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -5,36 +5,25 @@ No generator is saved: all randomness is a function of seed, epoch and sample (:
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import json
-import os
-import struct
-import zipfile
-import zlib
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from lora_trainer.errors import ConfigError, FileError, LoraTrainerError, quoted, shortened
-from lora_trainer.files import parse_json, replaced
-from lora_trainer.training.folder import previous
+from lora_trainer.errors import ConfigError, FileError, LoraTrainerError, first_line, quoted
+from lora_trainer.files import parse_json
+from lora_trainer.training.identity import changed_rates, check_identity
+from lora_trainer.training.state_file import damaged, intact_states, read_state
 
 if TYPE_CHECKING:
     from lora_trainer.network.network import LoraNetwork
 
 FORMAT = 1
-SEAL = b"sha256:"
-# Options that may differ between a run and its continuation: what was computed already stays valid.
-FREE_ON_RESUME = frozenset({
-    "max_train_epochs", "max_train_steps", "save_precision", "save_every_n_epochs", "save_every_n_steps",
-    "save_last_n_epochs", "save_last_n_steps", "save_state_every_n_minutes", "sample_prompts", "sample_every_n_epochs",
-    "sample_every_n_steps", "sample_at_first", "sample_sampler", "training_comment", "metadata_title",
-    "metadata_author", "metadata_description", "metadata_license", "metadata_tags", "vae_batch_size",
-    "cache_latents_to_disk", "cache_text_encoder_outputs_to_disk",
-    "learning_rate", "unet_lr", "text_encoder_lr", "max_grad_norm", "mixed_precision",  # the remedies for NaN
-})  # fmt: skip
 
 
 @dataclass
@@ -46,6 +35,7 @@ class Position:
     step: int = 0  # optimiser steps done
     losses: list[float] = field(default_factory=list)  # the latest loss at each group of an epoch
     saved: list[str] = field(default_factory=list)  # names of the intermediate LoRA files, oldest first
+    rate: float = 1.0  # share of the learning rates that is left after the training was taken back
 
     @property
     def average(self) -> float:
@@ -60,173 +50,144 @@ class Position:
             self.losses.append(loss)
         self.step, self.group = self.step + 1, self.group + 1
 
+    def copy(self, epoch_ended: bool = False) -> Position:
+        """The same place; the end of an epoch is the start of the next one."""
+        place = {"epoch": self.epoch + 1, "group": 0} if epoch_ended else {}
+        return Position(**{**asdict(self), **place})
 
-def save_state(
-    path: Path,
-    network: LoraNetwork,
-    parts: dict[str, Any],
-    position: Position,
-    identity: dict[str, Any],
-) -> None:
-    """Write the state file, whole or not at all.
+
+def snapshot(
+    network: LoraNetwork, parts: dict[str, Any], position: Position, identity: dict[str, Any]
+) -> dict[str, Any]:
+    """What a state file holds, as it is now: copies, which later steps don't change, in CPU memory.
 
     Args:
         parts: objects with ``state_dict``: optimizer, scheduler, scaler.
-        identity: what must be equal on resuming: the configuration, the dataset and the model.
+        identity: what must be equal on resuming, see :mod:`lora_trainer.training.identity`.
     """
-    state = {
+    return {
         "format": FORMAT,
         "network": network.state_dict(torch.float32),
-        "parts": {name: part.state_dict() for name, part in parts.items()},
+        "parts": {name: _copied(part.state_dict()) for name, part in parts.items()},
         "position": json.dumps(asdict(position)),
         "identity": json.dumps(identity),
     }
-    try:
-        _write(path, state)
-    except FileError:
-        if not previous(path).is_file():
-            raise
-        previous(path).unlink(missing_ok=True)  # the room for it may be what the new one needs
-        _write(path, state)
 
 
-def _write(path: Path, state: dict[str, Any]) -> None:
-    """Write a state; the one that was there stays, as the previous one."""
-    with replaced(path) as temporary:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # its word for a disk that is full
-            raise OSError(str(error).splitlines()[0]) from error
-        _seal(temporary)
-        if path.is_file():
-            path.replace(previous(path))
+def _copied(value: Any) -> Any:
+    """A state dict with every tensor copied to the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(one) for one in value)
+    return copy.deepcopy(value)
 
 
-def _seal(path: Path) -> None:
-    """Put the checksum of a zip archive, which a state is, into the archive's comment, where readers don't mind it."""
-    with path.open("r+b") as file:
-        file.seek(-2, os.SEEK_END)  # the length of the comment, which ends the archive
-        length = file.tell()
-        if file.read() != bytes(2):
-            return  # not as we know it; it is still read, with the archive's own checks
-        comment = SEAL + _sha256(file, length).encode()
-        file.seek(length)
-        file.write(len(comment).to_bytes(2, "little") + comment)
-        file.flush()
-        os.fsync(file.fileno())
+@dataclass(frozen=True)
+class Loaded:
+    """Where a state came from, what it says, and what the user should know of it."""
 
-
-def _intact(path: Path) -> bool:
-    """Whether every byte is as it was written. torch itself accepts a state with a flipped bit."""
-    try:
-        with path.open("rb") as file:
-            size = len(SEAL) + 64
-            file.seek(-size - 2, os.SEEK_END)
-            end, length, tail = file.tell(), file.read(2), file.read()
-            if tail.startswith(SEAL):
-                return length == size.to_bytes(2, "little") and tail[len(SEAL) :] == _sha256(file, end).encode()
-        with zipfile.ZipFile(path) as archive:  # version 0.1 wrote no checksum, but an archive has some
-            return archive.testzip() is None
-    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error, struct.error):
-        return False
-
-
-def _sha256(file: IO[bytes], end: int) -> str:
-    """The checksum of a file up to ``end``."""
-    found = hashlib.sha256()
-    file.seek(0)
-    while block := file.read(min(1 << 20, end - file.tell())):
-        found.update(block)
-    return found.hexdigest()
+    position: Position
+    path: Path
+    notices: list[str]
 
 
 def load_state(
-    path: Path, network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any]
-) -> tuple[Position, Path]:
+    path: Path, network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any], until: float = math.inf
+) -> Loaded:
     """Put a saved state back into freshly made objects; where it is damaged, the one before it.
 
-    Returns:
-        The position, and which file it came from.
+    Args:
+        until: the last step that is wanted; newer states are passed over.
 
     Raises:
         FileError: if there is no state or it is damaged.
         ConfigError: names what differs from the run that was stopped.
     """
-    path = _newest(path)
+    for found in intact_states(path):
+        loaded = _load(found, network, parts, identity, until)
+        if loaded is not None:
+            return loaded
+    raise FileError(f"No state in {path.parent} is from before step {until}; start without resuming.")
+
+
+def _load(
+    path: Path, network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any], until: float
+) -> Loaded | None:
+    """A state, applied; None if it is newer than wanted."""
     try:
-        return _load(path, network, parts, identity), path
+        state = read_state(path)
+        if state["format"] == FORMAT and _position(state).step > until:
+            return None
+        return _apply(path, state, network, parts, identity)
     except LoraTrainerError:
         raise
     except Exception as error:  # a damaged file, or another program's, can hold anything
-        raise FileError(f"The state {path} is damaged ({type(error).__name__}); start without resuming.") from error
+        raise damaged(path, type(error).__name__) from error
 
 
-def _load(path: Path, network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any]) -> Position:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+def _apply(
+    path: Path, state: dict[str, Any], network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any]
+) -> Loaded:
     if state["format"] != FORMAT:
         raise ConfigError(
             f"{path} has state format {quoted(state['format'])}; this program reads {FORMAT}. Start without resuming."
         )
-    position = _position(parse_json(state["position"], "the position"))
+    position = _position(state)
     before = parse_json(state["identity"], "the identity")
-    _check_identity(before, json.loads(json.dumps(identity)))
+    now = json.loads(json.dumps(identity))
+    notices = check_identity(before, now)
+    if changed_rates(before, now):
+        position.rate = 1.0  # whoever sets a rate by hand means that one
     network.load_state_dict(state["network"])
     rates = [float(group["lr"]) for group in parts["optimizer"].param_groups]
-    bases = list(parts["scheduler"].base_lrs)
+    bases = [base * position.rate for base in parts["scheduler"].base_lrs]
     for name, part in parts.items():
         if state["parts"][name]:  # a gradient scaler that was off has none
-            part.load_state_dict(state["parts"][name])
-    _apply_rates(parts["optimizer"], parts["scheduler"], rates, bases)
-    return position
+            _load_part(name, part, state["parts"][name], path)
+    apply_rates(parts["optimizer"], parts["scheduler"], rates, bases)
+    return Loaded(position, path, notices)
 
 
-def _newest(path: Path) -> Path:
-    """The newest state that is intact.
+def _load_part(name: str, part: Any, state: dict[str, Any], path: Path) -> None:
+    """Give a part its state back.
 
     Raises:
-        FileError: if there is none.
+        ConfigError: if another release of the part's package wrote it in another form.
     """
-    states = [one for one in (path, previous(path)) if one.is_file()]
-    if not states:
-        raise FileError(f"There is nothing to resume: {path} doesn't exist. Start without resuming.")
-    intact = next((one for one in states if _intact(one)), None)
-    if intact is None:
-        raise FileError(f"The state {path} is damaged; start without resuming.")
-    return intact
+    try:
+        part.load_state_dict(state)
+    except Exception as error:
+        raise ConfigError(
+            f"The {name} doesn't take its state from {path} ({first_line(error)}); use the releases of torch and of "
+            "the optimiser's package that the run was started with, or start without resuming."
+        ) from error
 
 
-def _position(values: dict[str, Any]) -> Position:
+def _position(state: dict[str, Any]) -> Position:
     """The position, if it is one: what it counts with would fail, or go wrong, much later."""
-    position = Position(**values)
+    position = Position(**parse_json(state["position"], "the position"))
     counts = (position.epoch, position.group, position.step)
     if not all(type(count) is int and count >= 0 for count in counts):
         raise TypeError
-    if not all(isinstance(loss, (int, float)) for loss in position.losses):
+    if not all(isinstance(loss, (int, float)) for loss in [*position.losses, position.rate]):
         raise TypeError
     if not all(isinstance(name, str) for name in position.saved):
         raise TypeError
     return position
 
 
-def _apply_rates(optimizer: Any, scheduler: Any, rates: list[float], bases: list[float]) -> None:
-    """Where a rate was changed for the continuation: the schedule goes on in proportion to the new one."""
+def apply_rates(optimizer: Any, scheduler: Any, rates: list[float], bases: list[float]) -> None:
+    """Where a rate was changed for the continuation: the schedule goes on in proportion to the new one.
+
+    Args:
+        rates: of the groups, where the old base rate was 0 and there is no proportion.
+        bases: the new full rates of the groups.
+    """
     for index, (group, new) in enumerate(zip(optimizer.param_groups, bases, strict=True)):
         old = scheduler.base_lrs[index]
         if new != old:
             group["lr"] = group["lr"] * new / old if old else rates[index]
             group["initial_lr"] = scheduler.base_lrs[index] = new
-
-
-def _check_identity(before: dict[str, Any], now: dict[str, Any]) -> None:
-    for name in sorted(before["config"].keys() | now["config"].keys()):
-        if name not in FREE_ON_RESUME and before["config"].get(name) != now["config"].get(name):
-            old, new = before["config"].get(name), now["config"].get(name)
-            raise ConfigError(
-                f"Can't resume: {name} was {quoted(old)}, now {quoted(new)}. Set it back, or start without resuming."
-            )
-    for what in ("dataset", "model", "processes"):
-        if before[what] != now[what]:
-            raise ConfigError(
-                f"Can't resume: the {what} isn't the one the run was started with "
-                f"({shortened(str(before[what]))} then, {now[what]} now). Put it back or start without --resume."
-            )

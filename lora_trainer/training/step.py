@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -12,7 +12,7 @@ from lora_trainer.hosts.base import TakenModel
 from lora_trainer.training.inputs import StepInputs
 from lora_trainer.training.objective import Objective
 from lora_trainer.training.optimizers import create_optimizer, learning_rates
-from lora_trainer.training.precision import clip_gradients, make_grad_scaler
+from lora_trainer.training.precision import clip_gradients, make_grad_scaler, total_norm
 from lora_trainer.training.schedule import create_scheduler
 
 if TYPE_CHECKING:
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
 
 SMALLEST_SCALE = 1.0  # of fp16 gradients
+
+
+class StepLoss(NamedTuple):
+    """Mean losses of a step's images: with the LoRA, the base model's (NaN where it wasn't measured), and what to
+    expect of the latter at such timesteps (NaN where nothing is known yet)."""
+
+    loss: float
+    baseline: float
+    expected: float
 
 
 def training_step(model: TakenModel, inputs: StepInputs, objective: Objective) -> Tensor:
@@ -38,6 +47,7 @@ class Update:
     scheduler: Any  # of torch.optim.lr_scheduler
     scaler: GradScaler
     max_grad_norm: float
+    skipped: bool = False  # whether the last step was, because fp16 gradients overflowed
 
     def backward(self, losses: Tensor, images: int) -> float:
         """Add the gradients of ``losses`` [B] as a share of ``images``; returns their sum. Inside the step's hooks."""
@@ -54,13 +64,24 @@ class Update:
         return not self.scaler.is_enabled() or self.scaler.get_scale() < SMALLEST_SCALE
 
     def apply(self) -> dict[str, float]:
-        """Change the weights, move the schedule on, drop the gradients; returns the rates that the weights moved at."""
-        self.scaler.step(self.optimizer)  # skips the step if fp16 gradients overflowed, and lowers the scale
+        """Change the weights, move the schedule on, drop the gradients; returns the rates that the weights moved at.
+
+        Where fp16 gradients overflowed, the scaler leaves the weights as they are and lowers its scale; the schedule
+        stays where it is then, too, and :attr:`skipped` says so.
+        """
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.skipped = self.scaler.get_scale() < scale
         rates = learning_rates(self.optimizer)
-        self.scheduler.step()
+        if not self.skipped:
+            self.scheduler.step()
         self.drop_gradients()
         return rates
+
+    def weight_norm(self) -> float:
+        """2-norm of all weights together."""
+        return float(total_norm(self.parameters))
 
     def drop_gradients(self) -> None:
         """As if the backward passes since the last step hadn't been."""

@@ -26,11 +26,14 @@ def check_taken(folder: RunFolder, lora_dir: Path, save: SaveConfig, resume: boo
 
     Raises:
         NameTakenError: names the files, and the choices that there are.
+        FileError: if there is no run that could go on.
     """
     if overwrite:
         return
     there = lora_files(lora_dir, folder.name, save)
     if resume:
+        if not folder.has_state:
+            raise FileError(f"There is nothing to resume: {folder.state} doesn't exist. Start without resuming.")
         own = folder.sessions()
         others = [path for path in there if own is not None and session_of(path) not in own]
         if others:

@@ -26,7 +26,9 @@ from lora_trainer.ui.forms import Answer
 log = logging.getLogger(__name__)
 
 PLAN = ("plan", "preset")  # what follows from every change: the plan, and the figures on the presets' cards
-ALL_VALUES = ("dataset", "trigger", "preset", "name", "test", "repeats")  # inputs that aren't options
+ALL_VALUES = (  # inputs that aren't options
+    "dataset", "trigger", "preset", "name", "test", "subject", "test_prompts", "photos_word", "repeats",
+)  # fmt: skip
 ALL_OPTIONS = tuple(OPTIONS)
 EVERYTHING = (*ALL_VALUES, *ALL_OPTIONS, "message", "check_answer", "plan", "json_answer", "reset_question")
 FILLS = "lt-fills"  # class of buttons whose answer fills the form: the page takes no input until it is there

@@ -71,7 +71,7 @@ def check_trigger(trigger: str) -> str:
     """
     words = " ".join(trigger.split())
     if not words:
-        raise DatasetError("The trigger word is missing: give one in step 2, such as zwx_anna.")
+        raise DatasetError("The trigger word is missing: give one, such as zwx_anna.")
     problem = name_problem(words)
     if problem:
         raise DatasetError(

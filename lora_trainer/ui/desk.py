@@ -59,7 +59,8 @@ class Desk:
         config, notes = fitted(preset, self.glance(), self.suggested())
         values = {
             "dataset": "", "trigger": "", "name": "", "preset": preset.name, "test": True,
-            "repeats": "10",
+            "subject": "", "test_prompts": "",
+            "photos_word": "", "repeats": "10",
         }  # fmt: skip
         return Page(values, plain(config)), notes
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from lora_trainer.errors import FileError
 from lora_trainer.evaluation.curve import loss_curve
+from lora_trainer.evaluation.learned import learned_chart
 from lora_trainer.evaluation.prompts import strength_text
 from lora_trainer.evaluation.sections import Look, Row, sections
 from lora_trainer.files import read_object
@@ -48,12 +49,20 @@ def _look(name: str) -> Look:
         button = f'<button type="button" class="lt-send" {data}></button>'
         return f'<div class="prompt"><code>{escape(text)}</code>{button}</div>'
 
-    return Look(picture, prompt, level=3, link=lambda file: f'data-href="{address(file)}" target="_blank"')
+    def use(file: str) -> str:
+        label = f"Use {Path(file).stem} as {name}"
+        return f'<button type="button" class="lt-go lt-use" data-file="{escape(file)}">{escape(label)}</button>'
+
+    return Look(picture, prompt, level=3, link=lambda file: f'data-href="{address(file)}" target="_blank"', use=use)
 
 
-def curve_fragment(record: Record, width: Any) -> str:
-    """The curve of the job at hand, as wide as the page asks for."""
+def curves_fragment(record: Record, width: Any) -> dict[str, str]:
+    """The job at hand, as wide as the page asks for: its loss, and what it has learned and kept at its saves."""
     text = str(width)
     pixels = int(text) if text.isdigit() and len(text) < 6 else WIDEST
-    rows = [{"step": step, "loss": loss} for step, loss in record.losses]
-    return loss_curve(rows, min(max(pixels, NARROWEST), WIDEST), record.steps)
+    wide = min(max(pixels, NARROWEST), WIDEST)
+    rows = [{"step": step, "loss": loss} for step, loss, *_ in record.losses]
+    return {
+        "html": loss_curve(rows, wide, record.steps),
+        "learned": learned_chart(list(record.learned), wide, record.steps),
+    }

@@ -11,13 +11,26 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_trainer.errors import HostBusyError, LoraTrainerError, memory_problem
+from lora_trainer.errors import FileError, HostBusyError, LoraTrainerError, OtherCheckpointError, memory_problem
+from lora_trainer.training.ending import mark_interrupted
 from lora_trainer.training.events import CancelToken, Preparing
+from lora_trainer.training.folder import RunFolder
 from lora_trainer.ui.engine import importing, load
-from lora_trainer.ui.request import config_of, flag_of, folder_of, refuse_unknown, text_of
+from lora_trainer.ui.line import Line
+from lora_trainer.ui.request import (
+    TEST_KEYS,
+    check_dataset,
+    completed,
+    flag_of,
+    refuse_unknown,
+    test_plan_of,
+    text_of,
+    train_request,
+)
 from lora_trainer.ui.status import Record
 
 if TYPE_CHECKING:
@@ -26,9 +39,6 @@ if TYPE_CHECKING:
     from lora_trainer.training.run import RunRequest
 
 log = logging.getLogger(__name__)
-
-TRAIN_KEYS = ("name", "dataset", "config", "resume", "overwrite", "test", "trigger")
-TEST_KEYS = ("lora", "trigger", "strengths", "prompts", "seeds", "steps", "width", "height", "sampler", "epochs")
 
 
 class Job:
@@ -50,6 +60,7 @@ class Job:
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._paused, self._wake = threading.Event(), threading.Event()
+        self.line = Line(self)  # what is to be trained next
 
     @property
     def host(self) -> Host:
@@ -71,7 +82,7 @@ class Job:
 
     def status(self) -> dict[str, Any]:
         """What a page shows; answers at once."""
-        return self.record.to_dict()
+        return {**self.record.to_dict(), "queue": self.line.waiting()}
 
     def start(self, values: Mapping[str, Any]) -> str:
         """Begin to train; ``values`` has name, dataset, config and, as wished, resume, overwrite, test, trigger.
@@ -83,12 +94,23 @@ class Job:
             HostBusyError: if a job is at work.
             LoraTrainerError: if the request can't be carried out; one sentence.
         """
+        return self.train(values).job
+
+    def train(self, values: Mapping[str, Any], checkpoint: str = "") -> Record:
+        """Begin to train, for somebody who waits for the end: gives the record.
+
+        Args:
+            checkpoint: it is meant for this one (a file name) and no other.
+        """
         load()
         with self._starting:
-            self._refuse_second()
-            request = self._request(values)
-            test = {"trigger": str(values.get("trigger") or "")} if self._wants_test(values) else None
-            return self._launch(request.name, "Waiting for the model", lambda: self._train_and_test(request, test))
+            self._refuse_second(("queue",))
+            whole, recorded = completed(values, self.output)
+            request = train_request(whole, self.host, self.output)
+            plan = test_plan_of(values, request.name, request.trigger)
+            test = plan if self.wants_test(values) else None
+            wanted = checkpoint or recorded
+            return self._launch(request.name, lambda: self._train_and_test(request, test, wanted))
 
     def test(self, values: Mapping[str, Any]) -> str:
         """Begin to test a LoRA: ``values`` has its name as ``lora`` and, as wished, trigger, strengths, prompts, ….
@@ -106,7 +128,7 @@ class Job:
             refuse_unknown(values, TEST_KEYS, "test")
             lora = find_lora(text_of(values, "lora", "the LoRA's name"), self.host.lora_dir)
             plan = read_plan(lora, values)
-            return self._launch(lora.stem, "Waiting for the model", lambda: self._test(lora, plan))
+            return self._launch(lora.stem, lambda: self._test(lora, plan)).job
 
     def stop(self) -> bool:
         """Ask for the end; the training saves first. Whether there was something to stop."""
@@ -135,9 +157,15 @@ class Job:
             self._thread.join(timeout)
 
     def close(self) -> None:
-        """The program ends: what is being trained is saved first."""
+        """The program ends: what is being trained is saved first, and offered again when the next one begins."""
+        trains = self.running
+        self.line.close()
         self.stop()
         self.wait()
+        self.line.wait()
+        if trains and self.record.state == "stopped" and self.record.steps:
+            with suppress(FileError):
+                mark_interrupted(RunFolder(self.record.output, self.record.name))
 
     def check(self, dataset: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What there is to say about a dataset folder; reads every image's header, so not for an event loop.
@@ -146,51 +174,27 @@ class Job:
             LoraTrainerError: if there is nothing to train on.
         """
         load()
-        from lora_trainer.config import RunConfig
-        from lora_trainer.dataset.folders import scan
-        from lora_trainer.dataset.summary import describe, summary, to_json
+        return check_dataset(dataset, config)
 
-        options = RunConfig.from_dict(config_of(config))
-        facts = summary(scan(folder_of(dataset), options.dataset, options.caption))
-        return {**to_json(facts), "lines": describe(facts)}
-
-    def _refuse_second(self) -> None:
+    def _refuse_second(self, choices: tuple[str, ...] = ()) -> None:
         if self.running:
             now = self.record
-            raise HostBusyError(f"{now.name} isn't finished ({now.message}); stop it, or wait until it is.")
+            raise HostBusyError(f"{now.name} isn't finished ({now.message}); stop it, or wait until it is.", choices)
 
-    def _request(self, values: Mapping[str, Any]) -> RunRequest:
-        from lora_trainer.config import RunConfig
-        from lora_trainer.training.classes import check_paths
-        from lora_trainer.training.run import RunRequest, check_name
-
-        refuse_unknown(values, TRAIN_KEYS, "train")
-        config = config_of(values.get("config"))
-        request = RunRequest(
-            name=text_of(values, "name", "a name for the LoRA"),
-            dataset=folder_of(text_of(values, "dataset", "the folder with the images")),
-            config=RunConfig.from_dict({**self.host.defaults(), **config}),
-            output=self.output,
-            resume=flag_of(values, "resume") or False,
-            overwrite=flag_of(values, "overwrite") or False,
-        )
-        check_name(request, self.host.lora_dir)
-        check_paths(request.config)
-        return request
-
-    def _wants_test(self, values: Mapping[str, Any]) -> bool:
+    def wants_test(self, values: Mapping[str, Any]) -> bool:
+        """Whether a request asks for a test afterwards, or leaves that to the settings, which do."""
         wish = flag_of(values, "test")
         return self._test_after() if wish is None else wish
 
-    def _launch(self, name: str, message: str, work: Callable[[], None]) -> str:
+    def _launch(self, name: str, work: Callable[[], None]) -> Record:
         job = f"task(lora-trainer-{secrets.token_hex(4)})"
         self._token = CancelToken()
         self._paused.clear()
         self._wake.clear()
-        self.record = Record(job=job, name=name, output=self.output, state="preparing", message=message)
+        self.record = Record(job=job, name=name, output=self.output, state="preparing", message="Waiting for the model")
         self._thread = threading.Thread(target=self._run, args=(work,), name="lora-trainer", daemon=True)
         self._thread.start()
-        return job
+        return self.record
 
     def _run(self, work: Callable[[], None]) -> None:
         """The thread: whatever happens ends in a state and a sentence."""
@@ -198,18 +202,24 @@ class Job:
         try:
             with self.host.working(record.job, self._token):
                 work()
-            record.enter("stopped" if self._token.cancelled else "done", record.message)
+            if self._token.cancelled:
+                record.enter("stopped", record.message + self.line.stopped())
+            else:
+                record.enter("done", record.message)
         except LoraTrainerError as error:
             log.info("%s: %s", record.name, error)
-            record.fail(str(error))
+            record.fail(str(error), error)
         except BaseException as error:  # SystemExit, too: nobody is above this thread to see it
             log.exception("%s failed", record.name)
             record.fail(_sentence(error))
 
-    def _train_and_test(self, request: RunRequest, test: dict[str, Any] | None) -> None:
+    def _train_and_test(self, request: RunRequest, test: dict[str, Any] | None, checkpoint: str) -> None:
         from lora_trainer.evaluation.plan import read_plan
         from lora_trainer.ui.result import publish_result
 
+        loaded = self.host.glance()
+        if checkpoint and loaded is not None and loaded.checkpoint != checkpoint:
+            raise OtherCheckpointError(request.name, checkpoint, loaded.checkpoint)
         self._train(request)
         lora = self.host.lora_dir / f"{request.name}.safetensors"
         if self.record.step:

@@ -4,10 +4,95 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_trainer.errors import ConfigError, DatasetError, quoted, shortened
 from lora_trainer.files import given_path
+
+if TYPE_CHECKING:
+    from lora_trainer.hosts.base import Host
+    from lora_trainer.training.run import RunRequest
+
+TRAIN_KEYS = ("name", "dataset", "config", "resume", "overwrite", "test", "test_plan", "trigger")
+TEST_KEYS = (
+    "lora", "trigger", "subject", "strengths", "prompts", "seeds", "steps", "width", "height", "sampler", "epochs",
+    "measures",
+)  # fmt: skip
+
+
+def completed(values: Mapping[str, Any], output: Path) -> tuple[dict[str, Any], str]:
+    """A request to continue a run may be its name alone: dataset, options and trigger are those that it recorded.
+
+    Returns:
+        The whole request, and the checkpoint that it is for; "" where it doesn't follow from the run.
+
+    Raises:
+        LoraTrainerError: if the run doesn't say with what it was started.
+    """
+    from lora_trainer.runs.recorded import recorded
+
+    given = {key: value for key, value in values.items() if value is not None}
+    if flag_of(values, "resume") is not True or ("dataset" in given and "config" in given):
+        return given, ""
+    found = recorded(output, text_of(values, "name", "the name of the run to continue"))
+    return {**found.to_dict(), **given}, found.checkpoint
+
+
+def train_request(values: Mapping[str, Any], host: Host, output: Path) -> RunRequest:
+    """What is to be trained; everything that can be found wrong with it is found here.
+
+    Raises:
+        LoraTrainerError: in one sentence.
+    """
+    from lora_trainer.config import RunConfig
+    from lora_trainer.training.classes import check_paths
+    from lora_trainer.training.run import RunRequest, check_name
+
+    refuse_unknown(values, TRAIN_KEYS, "train")
+    config = config_of(values.get("config"))
+    request = RunRequest(
+        name=text_of(values, "name", "a name for the LoRA"),
+        dataset=folder_of(text_of(values, "dataset", "the folder with the images")),
+        config=RunConfig.from_dict({**host.defaults(), **config}),
+        output=output,
+        resume=flag_of(values, "resume") or False,
+        overwrite=flag_of(values, "overwrite") or False,
+        trigger=str(values.get("trigger") or ""),
+    )
+    check_name(request, host.lora_dir)
+    check_paths(request.config)
+    return request
+
+
+def test_plan_of(values: Mapping[str, Any], name: str, trigger: str) -> dict[str, Any]:
+    """What a request to train says of the test that follows.
+
+    Raises:
+        ConfigError: if it can't be used.
+    """
+    from lora_trainer.evaluation.plan import plan_of
+
+    given = values.get("test_plan") or {}
+    if not isinstance(given, dict):
+        raise ConfigError("test_plan must be an object, with what a request to test may have.")
+    refuse_unknown(given, TEST_KEYS[1:], "test_plan")
+    plan_of(given, name, trigger)
+    return {"trigger": trigger, **given}
+
+
+def check_dataset(dataset: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What there is to say about a dataset folder; reads every image's header, so not for an event loop.
+
+    Raises:
+        LoraTrainerError: if there is nothing to train on.
+    """
+    from lora_trainer.config import RunConfig
+    from lora_trainer.dataset.folders import scan
+    from lora_trainer.dataset.summary import describe, summary, to_json
+
+    options = RunConfig.from_dict(config_of(config))
+    facts = summary(scan(folder_of(dataset), options.dataset, options.caption))
+    return {**to_json(facts), "lines": describe(facts)}
 
 
 def text_of(values: Mapping[str, Any], key: str, what: str) -> str:

@@ -5,19 +5,14 @@ Every handler is ``async`` and does nothing slow itself, so that it answers whil
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, Response
 
 from lora_trainer.errors import (
-    ConfigError,
     FileError,
     HostBusyError,
     LoraTrainerError,
@@ -25,9 +20,11 @@ from lora_trainer.errors import (
     quoted,
     shortened,
 )
-from lora_trainer.files import parse_json
 from lora_trainer.ui.access import PAGE_KEY, Access, RefusedError, check_page, is_page_key
+from lora_trainer.ui.answers import Handler, Json, aside, error_answer, read_body
+from lora_trainer.ui.compare_routes import compare_table
 from lora_trainer.ui.job import Job
+from lora_trainer.ui.run_routes import run_table
 from lora_trainer.ui.status import ROUTE
 
 log = logging.getLogger(__name__)
@@ -36,10 +33,7 @@ SERVED = (".png", ".jpg", ".webp", ".html", ".json", ".jsonl")
 KEY_HEADER = "x-lora-trainer-key"
 GUARDED_HEADER = "x-lora-trainer-guarded"  # tells the page that addresses of pictures need its key, too
 KEY_COOKIE = "lora_trainer_key"  # so that a report's own pictures come, too
-LARGEST_BODY = 4 * 2**20  # bytes
 NO_SCRIPTS = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; sandbox; frame-ancestors 'self'"
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) -> None:
@@ -58,6 +52,8 @@ def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) ->
         ("GET", "/shown/{name}", routes.shown),
         ("GET", "/report/{name}", routes.report),
         ("GET", "/report/{name}/{path:path}", routes.file),
+        *run_table(job),
+        *compare_table(job),
     ]
     for method, path, handler in table:
         app.add_api_route(ROUTE + path, guarded(handler, access), methods=[method], response_model=None)
@@ -78,18 +74,17 @@ def guarded(handler: Handler, access: Callable[[], Access]) -> Handler:
                     answer.set_cookie(KEY_COOKIE, PAGE_KEY, path=ROUTE, httponly=True, samesite="strict")
             return answer
         except RefusedError as error:
-            return _error(error.status, str(error), _asks_for_password(request) if error.status == 401 else None)
-        except NameTakenError as error:
-            return JSONResponse({"error": str(error), "choices": list(error.choices)}, status_code=409)
-        except HostBusyError as error:
-            return _error(409, str(error))
+            return error_answer(error.status, str(error), _asks_for_password(request) if error.status == 401 else None)
+        except (NameTakenError, HostBusyError) as error:
+            choices = {"choices": list(error.choices)} if error.choices else {}
+            return Json({"error": str(error), **choices}, status_code=409)
         except FileError as error:
-            return _error(404, str(error))
+            return error_answer(404, str(error))
         except LoraTrainerError as error:
-            return _error(400, str(error))
+            return error_answer(400, str(error))
         except Exception as error:
             log.exception("%s failed", request.url.path)
-            return _error(500, f"Unexpected {type(error).__name__}: {shortened(str(error))}")
+            return error_answer(500, f"Unexpected {type(error).__name__}: {shortened(str(error))}")
 
     return endpoint
 
@@ -125,64 +120,52 @@ def _asks_for_password(request: Request) -> dict[str, str] | None:
     return {"WWW-Authenticate": "Basic"} if follows_link and not _keys(request) else None
 
 
-class _Json(JSONResponse):
-    """JSON that can always be sent: halves of characters, as in names of files, are escaped; NaN becomes null."""
-
-    def render(self, content: Any) -> bytes:
-        """The body."""
-        try:
-            return json.dumps(content, allow_nan=False).encode()
-        except ValueError:
-            plain = json.loads(json.dumps(content), parse_constant=lambda name: None)
-            return json.dumps(plain, allow_nan=False).encode()
-
-
 class _Routes:
     def __init__(self, job: Job) -> None:
         self.job = job
 
     async def train(self, request: Request) -> Response:
         """Begin to train."""
-        return _Json({"job": await _aside(self.job.start, await _body(request))})
+        return Json({"job": await aside(self.job.start, await read_body(request))})
 
     async def status(self, request: Request) -> Response:
         """How the job stands."""
-        return _Json(self.job.status())
+        return Json(self.job.status())
 
     async def stop(self, request: Request) -> Response:
         """Save and end."""
-        return _Json({"stopped": self.job.stop()})
+        return Json({"stopped": self.job.stop()})
 
     async def pause(self, request: Request) -> Response:
         """Wait at the next step."""
-        return _Json({"paused": self.job.pause()})
+        return Json({"paused": self.job.pause()})
 
     async def resume(self, request: Request) -> Response:
         """Go on."""
-        return _Json({"resumed": self.job.resume()})
+        return Json({"resumed": self.job.resume()})
 
     async def test(self, request: Request) -> Response:
         """Begin to test a LoRA."""
-        return _Json({"job": await _aside(self.job.test, await _body(request))})
+        return Json({"job": await aside(self.job.test, await read_body(request))})
 
     async def check(self, request: Request) -> Response:
         """Look at a dataset."""
-        values = await _body(request)
-        return _Json(await _aside(self.job.check, values.get("dataset", ""), values.get("config")))
+        values = await read_body(request)
+        return Json(await aside(self.job.check, values.get("dataset", ""), values.get("config")))
 
     async def practice(self, request: Request) -> Response:
         """Install the practice project in the WebUI."""
         from lora_trainer.ui.actions.practice import install_for
 
-        made = await _aside(install_for, self.job)
-        return _Json({"checkpoint": str(made.checkpoint), "dataset": str(made.dataset), "trigger": made.trigger})
+        made = await aside(install_for, self.job)
+        return Json({"checkpoint": str(made.checkpoint), "dataset": str(made.dataset), "trigger": made.trigger})
 
     async def curve(self, request: Request) -> Response:
-        """The loss of the job as a drawing."""
-        from lora_trainer.ui.fragments import curve_fragment
+        """The job's loss, and what it has learned, as drawings."""
+        from lora_trainer.ui.fragments import curves_fragment
 
         width = request.query_params.get("width", "")
-        return _Json({"html": await _aside(curve_fragment, self.job.record, width)})
+        return Json(await aside(curves_fragment, self.job.record, width))
 
     async def shown(self, request: Request) -> Response:
         """The report of a run as the tab shows it."""
@@ -190,7 +173,7 @@ class _Routes:
 
         name = request.path_params["name"]
         path = run_file(self.job.output, name, "report.json")
-        return _Json({"html": await _aside(report_fragment, path, name)})
+        return Json({"html": await aside(report_fragment, path, name)})
 
     async def report(self, request: Request) -> Response:
         """The report of a run."""
@@ -226,32 +209,3 @@ def run_file(output: Path, name: str, path: str) -> Path:
     if folder.parent != root or not found.is_relative_to(folder) or not served or found.suffix not in SERVED:
         raise missing
     return found
-
-
-async def _aside(work: Callable[..., Any], *args: Any) -> Any:
-    """Do something that reads files outside the event loop, and outside the pool that waiting generations fill."""
-    return await asyncio.get_running_loop().run_in_executor(None, partial(work, *args))
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """The request's JSON object.
-
-    Raises:
-        LoraTrainerError: if it isn't one.
-    """
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > LARGEST_BODY:
-            raise RefusedError(413, f"The request is larger than {LARGEST_BODY // 2**20} MiB.")
-    try:
-        values = parse_json(body or b"{}", "The request")
-    except FileError as error:
-        raise ConfigError(str(error)) from error
-    if not isinstance(values, dict):
-        raise ConfigError("The request isn't a JSON object; send {…}.")
-    return values
-
-
-def _error(status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
-    return _Json({"error": sentence}, status_code=status, headers=headers)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from lora_trainer.errors import counted
+from lora_trainer.errors import LoraTrainerError, counted
 from lora_trainer.hosts.base import Progress
-from lora_trainer.training.events import Finished, Notice, Preparing, Sampled, Saved, Started, StepDone
+from lora_trainer.training.events import Finished, Learned, Notice, Preparing, Sampled, Saved, Started, StepDone
 
 if TYPE_CHECKING:
-    from lora_trainer.evaluation.events import TestEvent
+    from lora_trainer.evaluation.events import TestEvent, TestPlanned
     from lora_trainer.training.events import Event
 
 State = Literal["idle", "preparing", "training", "paused", "testing", "done", "failed", "stopped"]
@@ -40,6 +41,7 @@ class Record:
     state: State = "idle"
     message: str = "Nothing has been trained yet."
     error: str = ""
+    cause: LoraTrainerError | None = None  # of the error, if it is one of ours
     step: int = 0
     steps: int = 0
     epoch: int = 0
@@ -52,12 +54,18 @@ class Record:
     total: int = 0
     what: str = ""
     outputs: list[str] = field(default_factory=list)
-    losses: list[tuple[int, float]] = field(default_factory=list)
+    losses: list[tuple[int, float, float | None]] = field(default_factory=list)  # step, loss, the base model's loss
+    learned: list[Learned] = field(default_factory=list)  # at each save
+    plan: dict[str, Any] | None = None
+    memory: dict[str, Any] | None = None
     samples: list[dict[str, Any]] = field(default_factory=list)
     tests: list[dict[str, Any]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     report: str = ""
     _before_pause: State = "training"
+    _test: TestPlanned | None = None
+    _test_began: float = 0.0
+    _share: float = 0.0  # of the test that is done
     _stride: int = 1
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -93,9 +101,10 @@ class Record:
         with self._lock:
             self.state, self.message = self._before_pause, self._place().capitalize()
 
-    def fail(self, sentence: str) -> None:
+    def fail(self, sentence: str, cause: LoraTrainerError | None = None) -> None:
         """The job ended with an error."""
         with self._lock:
+            self.cause = cause
             self.state, self.error, self.message = "failed", sentence, sentence
 
     def tell(self, notice: str) -> None:
@@ -125,6 +134,9 @@ class Record:
                 "progress": {"what": self.what, "done": self.done, "total": self.total},
                 "outputs": list(self.outputs),
                 "losses": list(self.losses),
+                "learned": [asdict(one) for one in self.learned],
+                "plan": self.plan,
+                "memory": self.memory,
                 "samples": list(self.samples),
                 "tests": list(self.tests),
                 "notices": list(self.notices),
@@ -135,6 +147,9 @@ class Record:
         return sum(self._seconds) / len(self._seconds) if self._seconds else None
 
     def _eta(self) -> float | None:
+        if self.state == "testing" and self._test is not None:
+            spent = time.monotonic() - self._test_began
+            return spent / self._share * (1 - self._share) if self._share > 0 else self._test.seconds
         pace = self._pace()
         if pace is None or self.state not in ("training", "paused", "testing"):
             return None
@@ -159,22 +174,28 @@ class Record:
         self.epochs, self.modules = event.epochs, event.modules
         self.message = f"Training {event.modules} modules on {counted(event.images, 'image')}"
         self._seconds.clear()
+        self.losses, self._stride = [], 1  # a training that was taken back begins again
+        self.learned = list(event.before.learned)
+        baselines = dict(event.before.baselines)
         for step, loss in event.before.losses:
-            self._point(step, loss)
+            self._point(step, loss, baselines.get(step))
         self.outputs = [str(path) for path in event.before.saved]
-        self.samples += [
+        self.samples = [
             {"step": step, "prompt": prompt, "url": file_url(self.name, path, self.output)}
             for step, path, prompt in event.before.samples
         ]
         del self.samples[:-MOST_PICTURES]
 
-    def _point(self, step: int, loss: float) -> None:
-        """One more of the curve, which stays short."""
-        if step % self._stride == 0:
-            self.losses.append((step, round(loss, 6)))
+    def _point(self, step: int, loss: float, baseline: float | None = None) -> None:
+        """One more of the curve, which stays short; the few that were compared with the base model stay in it."""
+        if step % self._stride == 0 or baseline is not None:
+            self.losses.append((step, round(loss, 6), None if baseline is None else round(baseline, 6)))
         if len(self.losses) > MOST_POINTS:
             self._stride *= 2
-            self.losses = [point for point in self.losses if point[0] % self._stride == 0]
+            few = sum(point[2] is not None for point in self.losses) <= MOST_POINTS // 2
+            self.losses = [
+                point for point in self.losses if point[0] % self._stride == 0 or (few and point[2] is not None)
+            ]
 
     def _step_done(self, event: StepDone) -> None:
         self.step = self.done = event.step
@@ -182,11 +203,21 @@ class Record:
         self.epoch, self.loss, self.average, self.lr = event.epoch, event.loss, event.average, event.lr
         self.message = self._place().capitalize()
         self._seconds.append(event.seconds)
-        self._point(event.step, event.loss)
+        self._point(event.step, event.loss, event.baseline)
+
+    def _planned(self, event: Any) -> None:
+        phases = [asdict(phase) for phase in event.phases]
+        self.plan = {"text": event.text, "limit_gb": event.limit_gb, "phases": phases}
+
+    def _memory_use(self, event: Any) -> None:
+        self.memory = asdict(event)
 
     def _saved(self, event: Saved) -> None:
         path = str(event.path)
         self.outputs = [*(other for other in self.outputs if other != path), path]  # the latest is the last
+
+    def _learnt(self, event: Learned) -> None:
+        self.learned.append(event)
 
     def _sampled(self, event: Sampled) -> None:
         url = file_url(self.name, event.path, self.output)
@@ -203,7 +234,18 @@ class Record:
         self.message = f"{how}: {saved}."
         self.notices += [text for text in event.notices if text not in self.notices]
 
+    def _test_planned(self, event: TestPlanned) -> None:
+        self._test, self._test_began, self._share = event, time.monotonic(), 0.0
+        self.state, self.what, self.done, self.total = "testing", "measurement", 0, 0
+        self.message = event.sentence
+
+    def _measuring(self, event: Any) -> None:
+        self._share = self._test.share(event) if self._test else 0.0
+        self.state, self.what, self.done, self.total = "testing", "measurement", event.done, event.total
+        self.message = f"Measuring {event.file.name} at strength {event.strength:g}: {event.done} of {event.total}"
+
     def _tested_image(self, event: Any) -> None:
+        self._share = self._test.share(event) if self._test else 0.0
         self.state, self.what, self.done, self.total = "testing", "test picture", event.done, event.total
         self.message = f"Test image {event.done} of {event.total}"
         url = file_url(self.name, event.path, self.output)
@@ -226,10 +268,16 @@ _NOTERS: dict[str, Any] = {
     "Preparing": Record._preparing,
     "Started": Record._started,
     "StepDone": Record._step_done,
+    "Planned": Record._planned,
+    "MemoryUse": Record._memory_use,
     "Saved": Record._saved,
+    "Learned": Record._learnt,
     "Sampled": Record._sampled,
     "Notice": Record._notice,
+    "Watched": Record._notice,
     "Finished": Record._finished,
+    "TestPlanned": Record._test_planned,
+    "Measuring": Record._measuring,
     "TestedImage": Record._tested_image,
     "TestFinished": Record._test_finished,
 }

@@ -1,4 +1,4 @@
-"""The Train LoRA tab: which panels it has, and in which order they stand.
+"""The Train LoRA tab: which pages it has, and which panels these have, in the order in which they stand.
 
 Progress, pause and stop don't pass through gradio: the page's script asks the HTTP routes, so that they answer
 however many generations are waiting.
@@ -16,7 +16,7 @@ from lora_trainer.ui.access import PAGE_KEY, Access
 from lora_trainer.ui.actions import settings
 from lora_trainer.ui.binding import EVERYTHING, FILLS, PLAN, Form
 from lora_trainer.ui.desk import Desk
-from lora_trainer.ui.panels import advanced, images, practice, preset, progress, result, start, trigger, watch
+from lora_trainer.ui.panels import advanced, images, practice, preset, progress, result, runs, start, trigger, watch
 
 if TYPE_CHECKING:
     from lora_trainer.ui.job import Job
@@ -32,11 +32,14 @@ class Panel(Protocol):
         """Bind the components to actions; hidden buttons may be made here."""
 
 
-# The tab's columns from left to right, and the panels of each from top to bottom.
-COLUMNS: dict[str, tuple[Panel, ...]] = {
-    "form": (images, trigger, preset, start, advanced, practice),
-    "live": (progress, result, watch),
+# The tab's pages from left to right, the columns of each, and the panels of these from top to bottom.
+PAGES: dict[str, dict[str, tuple[Panel, ...]]] = {
+    "images": {"sources": (images, practice)},
+    "train": {"form": (trigger, preset, start, advanced), "live": (progress, watch)},
+    "result": {"outcome": (result,)},
+    "runs": {"history": (runs,)},
 }
+PANELS = tuple(panel for columns in PAGES.values() for panels in columns.values() for panel in panels)
 
 
 def create_tab(job: Job, webui: bool = True, access: Callable[[], Access] = Access) -> gr.Blocks:
@@ -49,19 +52,28 @@ def create_tab(job: Job, webui: bool = True, access: Callable[[], Access] = Acce
     form = Form(Desk(job), webui, access)
     with gr.Blocks(analytics_enabled=False) as tab, gr.Column(elem_id="lora_trainer"):
         gr.HTML(_page_facts(webui), elem_classes=["lt-hidden"])
-        with gr.Row(elem_id="lora_trainer_columns"):
-            for name, panels in COLUMNS.items():
-                with gr.Column(elem_id=f"lora_trainer_{name}"):
-                    for panel in panels:
-                        panel.show(form)
+        with gr.Tabs(elem_id="lora_trainer_pages"):
+            for name in PAGES:
+                with gr.TabItem(name.capitalize(), elem_id=f"lora_trainer_page_{name}"):
+                    _show(form, name)
         with gr.Row(elem_classes=["lt-hidden"]):
             _ask(form)
-            for panels in COLUMNS.values():
-                for panel in panels:
-                    panel.ask(form)
+            for panel in PANELS:
+                panel.ask(form)
     for block in tab.blocks.values():  # the WebUI would keep today's defaults in ui-config.json, against our updates
         block.do_not_save_to_config = True
     return tab
+
+
+def _show(form: Form, page: str) -> None:
+    """A page: what it lacks, as the page's script finds it, and its columns."""
+    gr.HTML('<div class="lt-empty"></div>', elem_id=f"lora_trainer_lacks_{page}")
+    with gr.Row(elem_classes=["lt-columns"], elem_id="lora_trainer_columns" if page == "train" else None):
+        for name, panels in PAGES[page].items():
+            with gr.Column(elem_id=f"lora_trainer_{name}"):
+                for panel in panels:
+                    panel.show(form)
+    gr.HTML('<div class="lt-empty"></div>', elem_id=f"lora_trainer_next_{page}")
 
 
 def _ask(form: Form) -> None:

@@ -10,7 +10,7 @@ import pytest
 from support.tiny_host import TinyHost
 
 from lora_trainer.cli import main
-from tests.support.command_line import SMALL, TRAIN, one_line, train
+from tests.support.command_line import ROOT, SMALL, TRAIN, one_line, train
 
 
 def test_train_writes_its_files_and_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,9 +41,22 @@ def test_lora_dir_is_chosen_apart(place: Path) -> None:
 def test_train_and_test_leave_a_page(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--test") == 0
     report = json.loads((place / "output/zork/report.json").read_text())
-    assert {row["strength"] for row in report["images"] if row["kind"] == "strength"} == {0, 0.4, 0.6, 0.8, 1.0, 1.2}
+    assert {row["strength"] for row in report["images"] if row["kind"] == "strength"} == {
+        0,
+        0.2,
+        0.4,
+        0.6,
+        0.8,
+        1.0,
+        1.2,
+        1.4,
+    }
     assert len({row["case"] for row in report["images"] if row["kind"] == "integration"}) >= 2
     assert report["trigger"] == "zork"
+    rows = [report, report["recommended"], report["prompts"], report["settings"]]
+    rows += [row for name in ("images", "strengths", "epochs", "cells") for row in report[name]]
+    described = (ROOT / "docs/report.md").read_text(encoding="utf-8")
+    assert [key for row in rows for key in row if f"`{key}`" not in described] == []
     assert "Report: output/zork/report.html" in capsys.readouterr().out
     assert (place / "output/lora/zork.png").is_file()
 
@@ -58,7 +71,7 @@ def test_test_command_reads_its_options(place: Path, capsys: pytest.CaptureFixtu
     assert report["prompts"]["integration"][0] == "<lora:zork:0.8> zork at sea"
     assert len(report["prompts"]["integration"]) == 3 and report["seeds"] == [5]
     assert (report["settings"]["width"], report["settings"]["height"]) == (64, 128)
-    assert len(report["epochs"]) == 1
+    assert {row["file"] for row in report["epochs"]} == {"zork-000001.safetensors", "zork.safetensors"}
     capsys.readouterr()
     for wrong, word in ((["--strengths", "much"], "much"), (["--size", "65"], "65"), (["--steps", "0"], "steps")):
         assert main([*command, *wrong]) == 2

@@ -154,7 +154,7 @@ def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_parse_assignments() -> None:
     values = parse_assignments(
-        ["network_dim=16", "optimizer_args=weight_decay=0.1 betas=0.9,0.99", "unet_lr=", "network_dim = 8"]
+        ["--network_dim=16", "optimizer_args=weight_decay=0.1 betas=0.9,0.99", "unet_lr=", "network_dim = 8"]
     )
     assert values == {"network_dim": 8, "optimizer_args": {"weight_decay": 0.1, "betas": (0.9, 0.99)}, "unet_lr": None}
     for bad, word in (("network_dim", "name=value"), ("rank=4", "rank"), ("network_dim=big", "big")):
@@ -167,6 +167,30 @@ def test_parse_assignments() -> None:
 )
 def test_argument_text_is_read_back(values: dict[str, Any]) -> None:
     assert arguments(argument_text(values)) == values
+
+
+@pytest.mark.parametrize(("text", "number"), [("16.0", 16), (" 16 ", 16), ("+16", 16), (16.0, 16), ("1.6e1", 16)])
+def test_whole_numbers_in_any_writing(text: object, number: int) -> None:
+    assert RunConfig().replace(network_dim=text).network.network_dim == number
+    assert "whole number" in refused(network_dim="16.5")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"betas": (0.9, 0.99), "b": None}, "betas=(0.9,0.99) b=None"),
+        ({"c": "a, b"}, "c='a, b'"),  # a space of the value's own stays
+        ({"c": "it's"}, 'c="it\'s"'),
+    ],
+)
+def test_argument_text_is_one_word_per_argument(values: dict[str, Any], text: str) -> None:
+    assert argument_text(values) == text
+
+
+@pytest.mark.parametrize("text", ["a=9223372036854775808", "a={'x':(1,-9223372036854775808)}"])
+def test_numbers_beyond_any_use_are_refused_wherever_they_stand(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^$"):
+        arguments(text)
 
 
 def test_options_table_names_every_option_with_its_default() -> None:

@@ -85,6 +85,11 @@ def test_encodings(save: Save, read: Scan, data: bytes, known: bool) -> None:
     assert any("Windows-1252" in text for text in scanned.notices) is not known
 
 
+def test_zero_bytes_are_no_text(save: Save, read: Scan) -> None:
+    save("1_x/a.png").with_suffix(".txt").write_bytes(b"x, \0big\0 cat\0")
+    assert read().items[0].captions == ("x, big cat",)
+
+
 def test_several_lines(save: Save, read: Scan) -> None:
     save("1_x/a.png", caption="x one\r\n\r\n two \nthree")
     data = read()

@@ -19,6 +19,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 from lora_trainer.dataset.batches import ComputedShuffle, batches_per_epoch, plan_epoch
 from lora_trainer.dataset.decode import read_image
 from lora_trainer.dataset.items import Skipped
+from lora_trainer.dataset.layout import parse_name
 from lora_trainer.dataset.summary import describe, summary, to_json
 from lora_trainer.errors import DatasetError
 from lora_trainer.files import write_json
@@ -177,6 +178,14 @@ def test_wide_colours_become_srgb(tmp_path: Path, ending: str) -> None:
     assert np.abs(np.array(colour.getpixel((9, 9))) - (0, 201, 37)).max() <= 3
 
 
+def test_a_png_whose_notes_are_too_long_keeps_its_colour_profile(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (64, 64), (60, 200, 60)).save(path, icc_profile=wide_profile())
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + chunk(b"zTXt", b"workflow\0\0" + zlib.compress(b"y" * 2_000_000)) + data[33:])
+    assert np.abs(np.array(read_image(path)[0].getpixel((9, 9))) - (0, 201, 37)).max() <= 2
+
+
 def test_transparent_pictures_are_converted_before_they_are_put_on_white(tmp_path: Path) -> None:
     picture = Image.new("RGBA", (64, 64), (60, 200, 60, 255))
     picture.putpixel((0, 0), (60, 200, 60, 0))
@@ -238,6 +247,11 @@ def test_names_that_are_not_utf8(save: Save, read: Scan, root: Path) -> None:
     str(DatasetError(f"{data.items[0].path} is missing")).encode("utf-8")
     write_json(root / "run.json", {"path": str(data.items[0].path)})
     assert json.loads((root / "run.json").read_text("utf-8"))["path"] == str(data.items[0].path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems know no such names")
+def test_a_byte_that_no_encoding_has_is_a_question_mark() -> None:
+    assert parse_name(os.fsdecode(b"2_caf\x81\xe9")) == (2, "caf\ufffdé")
 
 
 def test_names_that_no_file_system_should_have() -> None:

@@ -17,11 +17,14 @@ from lora_trainer.evaluation.prompts import (
     strength_prompt,
     strength_text,
 )
+from lora_trainer.subjects import SUBJECTS
 
 
 def test_prompts_are_those_of_the_course() -> None:
     assert strength_prompt("foxy").at("fox", 0.5) == "<lora:fox:0.5> foxy"
-    first, second = integration_prompts("foxy")
+    for subject in ("person", "character", "object", "style", "concept"):
+        assert SUBJECTS[subject].integration[:2] == SUBJECTS["person"].integration[:2]
+    first, second, *_ = integration_prompts("foxy", SUBJECTS["person"].integration)
     assert first.at("fox", first.strength) == "masterpiece, <lora:fox:0.8> foxy in a forest"
     assert second.at("fox", second.strength) == "<lora:fox:0.7> foxy, cyberpunk style"
 

@@ -9,15 +9,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
 from lora_trainer.config import RunConfig
 from lora_trainer.evaluation.curve import loss_curve, moving_mean
 from lora_trainer.evaluation.lora_file import read_resolution, saved_points
 from lora_trainer.evaluation.page import render_page
-from lora_trainer.evaluation.report import Measured, Scores
 from lora_trainer.evaluation.trained import read_log
 
+NOTHING = {"accuracy": None, "flexibility": None, "artifacts": None, "reason": "not measured"}
 VOID = {"meta", "img", "br", "input", "line", "polyline"}
 
 
@@ -61,7 +62,7 @@ def report(folder: Path, side: int = 64, **changes: Any) -> dict[str, Any]:
     return {
         "name": "a", "lora": "a.safetensors", "base_model": "base<1>.safetensors", "trigger": "zorbo",
         "created": "2026-01-02T03:04:05+00:00", "stopped": False, "verdict": "not enough evidence",
-        "evidence": ["one"], "advice": ["two"], "strengths": [{"strength": 0.8, **Scores().to_dict()}],
+        "evidence": ["one"], "advice": ["two"], "strengths": [{"strength": 0.8, **NOTHING}],
         "recommended": {"file": "a.safetensors", "strength": 0.8, "why": "because"}, "grids": ["strength.png"],
         "prompts": {"strength": "s", "integration": ["<b>x</b>"]}, "settings": {"steps": 20}, "seeds": [1],
         "images": rows, **changes,
@@ -100,13 +101,29 @@ def test_large_pictures_are_embedded_small(tmp_path: Path) -> None:
 
 
 def test_measured_scores_get_a_table_and_missing_ones_none(tmp_path: Path) -> None:
-    assert "accuracy" not in render_page(report(tmp_path), tmp_path, [], {})
-    scores = Scores(accuracy=Measured(71.4, 60, 80), reason="no seeds")
-    page = render_page(report(tmp_path, strengths=[{"strength": 0.8, **scores.to_dict()}]), tmp_path, [], {})
-    assert "71 <span class='quiet'>(60–80)" in page
-    assert scores.to_dict()["flexibility"] is None and scores.to_dict()["reason"] == "no seeds"
-    full = Scores(*[Measured(1, 0, 2)] * 3).to_dict()
-    assert "reason" not in full
+    assert '<th scope="col">accuracy</th>' not in render_page(report(tmp_path), tmp_path, [], {})
+    row = {"strength": 0.8, **NOTHING, "accuracy": {"value": 71.4, "low": 60, "high": 80}}
+    text = Structure(render_page(report(tmp_path, strengths=[row]), tmp_path, [], {})).text
+    assert "0.871 (60–80)––" in text
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_saved_files_are_shown_for_both_versions_of_a_report(tmp_path: Path, version: int) -> None:
+    made = report(tmp_path)
+    picture = made["images"][0]["path"]
+    made["images"] += [
+        {**made["images"][0], "path": picture, "kind": "epoch", "label": label, "strength": strength}
+        for label in ("epoch 2", "the last")
+        for strength in ((0.8,) if version == 1 else (0.6, 0.8))
+    ]
+    figure = {"value": 90.0, "low": 80.0, "high": 95.0}
+    made["epochs"] = [{"file": "b.safetensors", "label": "epoch 2", "strength": 0.6, "verdict": "good", **NOTHING,
+                       "flexibility": figure}]  # fmt: skip
+    made["recommended"] = {"file": "b.safetensors", "strength": 0.6, "why": "because", "sure": "fairly sure"}
+    text = Structure(render_page({**made, "version": version, "small_print": "modest"}, tmp_path, [], {})).text
+    assert ("epoch 20.6–90 (80–95)–good" in text) is (version == 2)
+    assert ("strength 0.6" in text) is (version == 2)
+    assert "(fairly sure)" in text and "modest" in text
 
 
 def test_settings_that_differ_are_shown_first(tmp_path: Path) -> None:

@@ -7,16 +7,18 @@ import json
 import re
 import struct
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from PIL import Image
 
-from lora_trainer.errors import ConfigError, FileError, LoraTrainerError
+from lora_trainer.errors import ConfigError, FileError, LoraTrainerError, UnsupportedModelError
 from lora_trainer.evaluation import sweep
 from lora_trainer.evaluation.events import TestedImage, TestEvent, TestFinished
 from lora_trainer.evaluation.plan import TestPlan
 from lora_trainer.evaluation.prompts import Prompt
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, ModelInfo
+from lora_trainer.subjects import SUBJECTS
 from lora_trainer.training.events import CancelToken, Notice
 
 
@@ -54,6 +56,12 @@ class DrawingHost:
         image = Image.new("RGB", (request.width, request.height), colour)
         return GeneratedImage(image, request, f"{request.prompt}\nSteps: {request.steps}, Seed: {request.seed}")
 
+    def defaults(self) -> dict[str, str]:
+        return {}
+
+    def take(self, mixed_precision: str) -> NoReturn:
+        raise UnsupportedModelError("Drawings can't be measured.")
+
     def check(self, request: GenerateRequest) -> None:
         assert not self.requests
         if request.sampler not in ("euler_a", "ddim"):
@@ -70,7 +78,7 @@ def host(tmp_path: Path) -> DrawingHost:
 
 
 def run(host: DrawingHost, output: Path, **plan: object) -> tuple[list[TestEvent], dict]:
-    plan = {"trigger": "foxy", "seeds": (7, 8), **plan}
+    plan = {"trigger": "foxy", "seeds": (7, 8), "seeds_chosen": True, **plan}
     events = list(sweep.test_lora(host, "fox", TestPlan(**plan), output))
     return events, json.loads((output / "report.json").read_text())
 
@@ -92,9 +100,9 @@ def test_base_model_is_always_part_of_the_sweep(host: DrawingHost, tmp_path: Pat
 
 
 def test_integration_prompts_are_made_with_and_without(host: DrawingHost, tmp_path: Path) -> None:
-    _, report = run(host, tmp_path / "out", seeds=(7,), strengths=(0.0,))
+    _, report = run(host, tmp_path / "out", seeds=(7,), strengths=(0.0,), subject=SUBJECTS["person"])
     prompts = [row["prompt"] for row in report["images"] if row["kind"] == "integration"]
-    assert prompts == [
+    assert prompts[:4] == [
         "masterpiece, <lora:fox:0> foxy in a forest",
         "masterpiece, <lora:fox:0.8> foxy in a forest",
         "<lora:fox:0> foxy, cyberpunk style",
@@ -119,8 +127,11 @@ def test_saved_files_are_compared_in_the_order_of_training(host: DrawingHost, tm
         "fox-000002.safetensors",
         "fox-000010.safetensors",
         "fox-step00000030.safetensors",
+        "fox.safetensors",
     ]
-    assert next(row["prompt"] for row in report["images"] if row["kind"] == "epoch") == "<lora:fox-000002:0.8> foxy"
+    shown = [row["prompt"] for row in report["images"] if row["kind"] == "epoch"]
+    assert shown[:3] == [f"<lora:fox-000002:{strength}> foxy" for strength in ("0.6", "0.8", "1.0")]
+    assert len(shown) == 12 and shown[-1] == "<lora:fox:1.0> foxy"
     assert (tmp_path / "out" / "epochs.png").is_file()
     assert {path.stem for path in host.refreshed} == {"fox", "fox-000002", "fox-000010", "fox-step00000030"}
     assert isinstance(events[-1], TestFinished)
@@ -132,10 +143,10 @@ def test_report_says_what_it_does_not_know(host: DrawingHost, tmp_path: Path) ->
     assert (report["lora"], report["base_model"], report["trigger"]) == ("fox.safetensors", "tiny.safetensors", "foxy")
     for row in report["strengths"]:
         assert row["accuracy"] is None and row["flexibility"] is None and row["artifacts"] is None
-        assert "not measured" in row["reason"]
-    assert report["recommended"]["strength"] == 0.8
-    assert "Nothing was measured" in report["recommended"]["why"]
-    assert "0.4: 13.3" in report["evidence"][0]  # red alone changes by 40 of 255, a third of it on average
+        assert row["reason"] == ("not measured" if row["strength"] else "the base model itself")
+    assert (report["recommended"]["strength"], report["recommended"]["sure"]) == (0.8, "a guess")
+    assert report["missing"] == ["Not everything was measured: Drawings can't be measured."]
+    assert report["evidence"] == ["Nothing was measured.", *report["missing"]]
 
 
 def test_lora_without_effect_is_named(host: DrawingHost, tmp_path: Path) -> None:
@@ -146,7 +157,7 @@ def test_lora_without_effect_is_named(host: DrawingHost, tmp_path: Path) -> None
 
 def test_stopped_test_reports_what_there_is(host: DrawingHost, tmp_path: Path) -> None:
     token = CancelToken()
-    plan = TestPlan("foxy", seeds=(1, 2))
+    plan = TestPlan("foxy", seeds=(1, 2), seeds_chosen=True)
     events = []
     for event in sweep.test_lora(host, "fox", plan, tmp_path / "out", token):
         events.append(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,20 @@ from hypothesis import strategies as st
 
 from lora_trainer.card import read_activation_text, write_card
 from lora_trainer.config import RunConfig
+from lora_trainer.evaluation.compare import pairs, sides, tally
 from lora_trainer.evaluation.curve import loss_curve
+from lora_trainer.evaluation.learned import learned_chart
 from lora_trainer.evaluation.lora_file import read_resolution, read_trigger, saved_points
 from lora_trainer.evaluation.trained import read_log, read_run
 from lora_trainer.families import SD1
 from lora_trainer.hosts.standalone.detect import detect
 from lora_trainer.lora_folder import find_lora
 from lora_trainer.network.file import read_lora
+from lora_trainer.runs.details import details
+from lora_trainer.runs.listing import list_runs
+from lora_trainer.runs.queue import Queue
 from lora_trainer.safetensors_file import read_header
-from lora_trainer.training.folder import RunFolder
+from lora_trainer.training.folder import RunFolder, read_learned
 from lora_trainer.training.state import load_state
 from lora_trainer.ui.estimate import Paces
 from tests.support.hostile import contents, objects, only_sentences, texts, values, written
@@ -130,7 +136,10 @@ def test_cards(folder: Path, content: bytes) -> None:
             assert card.read_bytes() == content
 
 
-@given(st.lists(contents("step", "loss", "seconds"), max_size=6), contents("config", "base_model", "seed"))
+FACTS = ("config", "base_model", "seed", "steps", "end", "dataset", "trigger", "forgotten", "notices", "lora_dir")
+
+
+@given(st.lists(contents("step", "loss", "seconds", "baseline"), max_size=6), contents(*FACTS))
 def test_logs_and_runs(folder: Path, lines: list[bytes], run: bytes) -> None:
     place = RunFolder(folder, "run")
     place.prepare()
@@ -140,8 +149,68 @@ def test_logs_and_runs(folder: Path, lines: list[bytes], run: bytes) -> None:
         loss_curve(read_log(place.log))
         read_run(place.run)
         Paces().like(folder, RunConfig(), "x")
+        (entry,) = list_runs(folder)
+        assert json.dumps(entry.to_dict()) and entry.line
+        details(folder, entry)
         place.start_log(3)
         place.read_run()
+
+
+@given(contents("verdict", "recommended", "images", "trigger", "base_model"))
+def test_reports_in_the_list(folder: Path, report: bytes) -> None:
+    (folder / "tested").mkdir(exist_ok=True)
+    (folder / "tested/report.json").write_bytes(report)
+    assert any(entry.name == "tested" and json.dumps(entry.to_dict()) for entry in list_runs(folder))
+
+
+ROWS = ("path", "prompt", "seed", "strength", "file", "label", "verdict", "kind", "infotext")
+
+
+@given(
+    st.lists(st.fixed_dictionaries(dict.fromkeys(ROWS, values)), max_size=4),
+    st.lists(objects(*ROWS), max_size=3), objects("file", "strength"),
+    st.lists(contents("one", "two", "winner"), max_size=3),
+)  # fmt: skip
+def test_reports_that_are_compared(
+    folder: Path, images: list[Any], epochs: list[Any], best: dict[str, Any], votes: list[bytes]
+) -> None:
+    (folder / "tested").mkdir(exist_ok=True)
+    report = {"images": images, "epochs": epochs, "recommended": best, "lora": "a.safetensors", "trigger": "x"}
+    (folder / "tested/report.json").write_bytes(written(report))
+    (folder / "votes.jsonl").write_bytes(b"\n".join(votes))
+    with only_sentences():
+        found = sides(folder)
+        assert all(one.label for one in found)
+        for one in found[:2]:
+            tally(folder, one, found[0])
+            pairs(one, found[0])
+
+
+@given(st.lists(contents("step", "epoch", "gain", "drift"), max_size=6))
+def test_what_was_learned(folder: Path, lines: list[bytes]) -> None:
+    path = folder / "learned.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    with only_sentences():
+        assert json.dumps([one.step for one in read_learned(path)])
+        learned_chart(list(read_learned(path)))
+
+
+@given(
+    st.one_of(
+        contents("version", "entries", "held", "next_id"),
+        st.lists(objects("id", "name", "state", "config", "dataset", "places", "typed", "test"), max_size=3).map(
+            lambda rows: written({"version": 1, "entries": [{"id": 1, **row} for row in rows]})
+        ),
+    )
+)
+def test_queues(folder: Path, content: bytes) -> None:
+    queue = Queue(folder)
+    queue.path.write_bytes(content)
+    with only_sentences():
+        json.dumps(queue.read().to_dict())
+        queue.hold()
+        queue.take()
+        assert queue.read().held
 
 
 @given(texts)

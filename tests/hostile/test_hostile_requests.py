@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from lora_trainer.config import OPTIONS
 from lora_trainer.evaluation.plan import read_plan
 from lora_trainer.ui.access import PAGE_KEY, Access, check_page, read_hosts
-from lora_trainer.ui.job import TEST_KEYS, TRAIN_KEYS, Job
+from lora_trainer.ui.job import Job
+from lora_trainer.ui.request import TEST_KEYS, TRAIN_KEYS
 from lora_trainer.ui.routes import add_routes
+from lora_trainer.ui.run_routes import QUEUE_ACTIONS, RUN_ACTIONS
 from tests.support.hostile import contents, objects, only_sentences, texts, written
 from tests.support.tiny_host import TinyHost
 
@@ -49,6 +51,39 @@ def test_bodies(web: TestClient, route: str, body: bytes) -> None:
     answer = web.post(f"/lora-trainer/{route}", content=body, headers=headers)
     assert answer.status_code in ((200,) if route in ("stop", "pause", "resume") else (400, 404)), answer.text[:500]
     assert len(answer.text) < 1600 and isinstance(answer.json(), dict)
+
+
+actions = st.one_of(
+    contents("action", "name", "id", "to", "keep_lora", "file", *TRAIN_KEYS),
+    st.builds(
+        lambda action, rest: {**rest, "action": action},
+        st.sampled_from([*RUN_ACTIONS, *QUEUE_ACTIONS]),
+        objects("name", "id", "to", "keep_lora", "file", *TRAIN_KEYS),
+    ).map(written),
+)
+
+
+@given(st.sampled_from(["runs", "queue"]), actions)
+def test_actions(web: TestClient, route: str, body: bytes) -> None:
+    headers = {"Content-Type": "application/json", "X-Lora-Trainer-Key": PAGE_KEY}
+    answer = web.post(f"/lora-trainer/{route}", content=body, headers=headers)
+    assert answer.status_code in ((200, 400, 404) if route == "queue" else (400, 404)), answer.text[:500]
+    assert len(answer.text) < 1600 and isinstance(answer.json(), dict)
+
+
+@given(contents("one", "two", "winner", "blind", "prompt"))
+def test_votes(web: TestClient, body: bytes) -> None:
+    headers = {"Content-Type": "application/json", "X-Lora-Trainer-Key": PAGE_KEY}
+    answer = web.post("/lora-trainer/compare", content=body, headers=headers)
+    assert answer.status_code in (400, 404) and len(answer.text) < 1600, answer.text[:500]
+
+
+@given(texts.map(lambda text: text.encode("utf-8", "replace").decode()))
+def test_names_of_runs(web: TestClient, name: str) -> None:
+    from urllib.parse import quote
+
+    answer = web.get(f"/lora-trainer/runs/{quote(name, safe='')}")
+    assert answer.status_code in (200, 404, 405) and (answer.status_code != 200 or not name), answer.text[:500]
 
 
 @given(st.lists(texts.map(lambda text: text.encode("utf-8", "replace").decode()), max_size=3).map("/".join))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ def test_prediction_and_conditioning(webui: WebUI, taken: Any) -> None:
 
 
 def test_captions_are_cut_where_the_webui_cuts_them(webui: WebUI, taken: Any) -> None:
-    from lora_trainer.hosts.a1111.text import rows_of
+    from lora_trainer.hosts.webui.tokens import rows_of
 
     encoder = webui.model.cond_stage_model
     text = "a" * 70 + "," + "b" * 30
@@ -77,7 +78,7 @@ def test_captions_are_cut_where_the_webui_cuts_them(webui: WebUI, taken: Any) ->
 
 def test_clip_skip(webui: WebUI, taken: Any) -> None:
     transformer = webui.model.cond_stage_model.wrapped.transformer
-    from lora_trainer.hosts.a1111.text import token_rows
+    from lora_trainer.hosts.webui.tokens import token_rows
 
     rows = token_rows(webui.model.cond_stage_model, ["zork"], 75)[:, 0]
     hidden = transformer(input_ids=rows, output_hidden_states=True).hidden_states
@@ -87,6 +88,16 @@ def test_clip_skip(webui: WebUI, taken: Any) -> None:
     assert torch.equal(taken.encode_captions(["zork"], 75, 2).context, wanted), "moving the slider changes nothing"
     with pytest.raises(ConfigError, match="3 layers"):
         taken.encode_captions(["zork"], 75, 4)
+
+
+def test_the_suggested_clip_skip_is_the_one_that_pictures_have(webui: WebUI, host: Any) -> None:
+    opts = webui.shared.opts
+    opts.data.pop("CLIP_stop_at_last_layers", None)
+    assert host.defaults()["clip_skip"] == 1
+    opts.data_labels = {"CLIP_stop_at_last_layers": SimpleNamespace(default=2)}  # as Neo has it
+    assert host.defaults()["clip_skip"] == 2, "nobody has set it"
+    opts.data["CLIP_stop_at_last_layers"] = 3
+    assert host.defaults()["clip_skip"] == 3
 
 
 def test_latents(webui: WebUI, taken: Any) -> None:
@@ -154,17 +165,23 @@ def test_a_model_that_goes_away(webui: WebUI, host: Any) -> None:
     assert webui.shared.parallel_processing_allowed and not webui.call_queue.queue_lock._lock.locked()
 
 
-def test_parked_parts_are_there_when_they_are_needed(webui: WebUI, host: Any) -> None:
+def test_parts_that_are_away_come_when_they_are_needed(webui: WebUI, host: Any) -> None:
     moves: list[str] = []
-    for name, part in (("vae", webui.model.first_stage_model), ("text", webui.model.cond_stage_model)):
+    model = webui.model
+    for name, part in (("vae", model.first_stage_model), ("text", model.cond_stage_model), ("unet", model.model)):
         part.to = lambda device, _name=name: moves.append(f"{_name} {device}")
     with host.working("task(x)", CancelToken()), host.take("no") as taken:
-        taken.park("vae")
+        taken.keep(["unet"])
         assert moves == [], "on a CPU there is nowhere to go"
         taken.device, taken.check = torch.device("cuda"), lambda: None  # as if there were a card
-        taken.park("vae")
-        taken.park("text_encoders")
-        assert moves == ["vae cpu", "text cpu"]
+        taken.keep(["vae"])
+        assert moves == ["unet cpu", "text cpu"]
+        moves.clear()
+        taken.keep(["text_encoders"])
+        assert moves == ["vae cpu", "text cuda"], "first room is made"
+        moves.clear()
+        taken.keep(["unet"])
+        assert moves == ["text cpu", "unet cuda"]
         moves.clear()
         taken.generate(GenerateRequest("x", width=64, height=64, steps=1))
         assert sorted(moves[:2]) == ["text cuda", "vae cuda"] and sorted(moves[2:]) == ["text cpu", "vae cpu"]
@@ -197,7 +214,7 @@ def test_a_live_picture_sees_the_hooks(webui: WebUI, taken: Any) -> None:
     p = webui.made[-1]
     assert p.disable_extra_networks and p.do_not_save_samples and p.sampler_name == "Euler a"
     assert p.scripts.scripts == [], "none of other extensions"
-    assert p.cached_c == [None, None] and type(p).cached_c == ["old"]
+    assert p.cached_c == [None, None] and type(p).cached_c == ["old", "old"]
     handle = taken.unet.register_forward_hook(lambda module, args, y: y * 3)
     changed = taken.generate(request)
     handle.remove()

@@ -30,7 +30,14 @@ OTHER_VALUES: dict[str, tuple[Any, ...]] = {
     "sample_prompts": ("a\nb --n c",), "keep_tokens_separator": ("|||",), "caption_separator": (";", ""),
     "training_comment": ('it\'s "fine"',), "save_state_every_n_minutes": (3,),
 }  # fmt: skip
-LOST = {"save_state_every_n_minutes", "cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk"}
+LOST = {
+    "save_state_every_n_minutes",
+    "on_divergence",
+    "measure_at_saves",
+    "stop_on_damage",
+    "cache_text_encoder_outputs",
+    "cache_text_encoder_outputs_to_disk",
+}
 
 
 def other_values(row: OptionRow) -> list[Any]:

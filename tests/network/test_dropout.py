@@ -82,6 +82,8 @@ def test_an_images_dropout_doesnt_depend_on_its_neighbours() -> None:
     both = run(made, module, chunks, 0, (4, 5, 6))
     torch.testing.assert_close(run(made, module, chunks[2:4], 0, (5,)), both[2:4])
     assert not torch.allclose(both[2], both[3])
+    odd = run(made, module, x[:1].repeat(4, 1, 1) if x.dim() == 3 else x[:1].repeat(4, 1), 0, (4, 5, 6))
+    torch.testing.assert_close(odd[0], run(made, module, x[:1], 0, (0,))[0], msg="rows that belong to no image")
 
 
 def test_dropout_without_a_step_is_a_mistake() -> None:

@@ -132,3 +132,4 @@ def test_what_was_set_is_what_is_told(models: Any) -> None:
 def test_equal_runs_have_equal_metadata_and_other_runs_another_session(models: Any) -> None:
     assert build(models) == build(models)
     assert build(models)["ss_session_id"] != build(models, options={"network_dim": 4})["ss_session_id"]
+    assert int(build(models)["ss_session_id"]) > 1000

@@ -267,6 +267,10 @@ def test_calls_that_clip_doesnt_make_are_refused(models: Any, tower: Tower, x: T
     attention: Any = tower.transformer.resblocks[0].attn  # type: ignore[index, union-attr]
     with network(models, tower), pytest.raises(NotImplementedError):
         attention(x, x, x, need_weights=True)
+    mask = torch.zeros(x.shape[1], x.shape[1], dtype=torch.bool)
+    for more in ({"is_causal": True, "attn_mask": mask}, {"key_padding_mask": mask[:1].expand(x.shape[0], -1)}):
+        with network(models, tower), pytest.raises(NotImplementedError):
+            attention(x, x, x, need_weights=False, **more)
 
 
 def test_half_precision_inputs(models: Any, tower: Tower, x: Tensor) -> None:

@@ -125,6 +125,11 @@ def test_names_translate_back_and_forth(models: Any, family: Any) -> None:
         assert keys.diffusers_path(again) == path
 
 
+@pytest.mark.parametrize("path", ["down_blocks.0.upsamplers.0.conv", "up_blocks.0.downsamplers.0.conv"])
+def test_no_level_samples_the_wrong_way(path: str) -> None:
+    assert keys.parse(path, "diffusers", keys.Shape(2, frozenset({1, 2, 3}))) is None
+
+
 @pytest.mark.parametrize(
     ("ldm", "diffusers"),
     [
@@ -207,6 +212,8 @@ def test_text_encoders_of_true_size(models: Any) -> None:
         penultimate, whole = true_text(models, 1024, 23), true_text(models, 1024, 24)
     sd1 = text_targets([TextEncoder(small, "lora_te", "transformers")], models.info("sd1"))
     assert set(models.targets_keys(sd1)) == text("lora_te", 12) and len(sd1) == 72
+    for target in sd1:
+        assert target.spellings == (target.key, target.key.replace("lora_te_", "lora_te1_")), "files name it either way"
     assert sum(sum(target.shape) for target in sd1) == 165_888
     for module in (penultimate, whole):  # the last of 24 layers has no say in SD 2
         sd2 = text_targets([TextEncoder(module, "lora_te", "transformers")], models.info("sd2"))
@@ -215,6 +222,10 @@ def test_text_encoders_of_true_size(models: Any) -> None:
     both = [TextEncoder(small, "lora_te1", "transformers"), TextEncoder(large, "lora_te2", "transformers")]
     sdxl = text_targets(both, models.info("sdxl"))
     assert set(models.targets_keys(sdxl)) == text("lora_te1", 12) | text("lora_te2", 32) and len(sdxl) == 264
+    assert {len(target.spellings) for target in sdxl if target.key.startswith("lora_te2_")} == {1}
+    assert {target.spellings[1:] for target in sdxl if target.key.startswith("lora_te1_")} == {
+        (target.key,) for target in sd1
+    }
     assert sum(sum(target.shape) for target in sdxl) == 165_888 + 737_280
 
 

@@ -41,7 +41,7 @@ class Browser:
         context.route("**/*", lambda route: route.continue_() if _local(route) else route.abort())
         page = context.new_page()
         page.errors = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("pageerror", lambda error: page.errors.append(error.stack or str(error)))
         page.goto(url, wait_until="domcontentloaded")
         return page
 
@@ -68,14 +68,39 @@ def field(name: str) -> str:
     return f"#lora_trainer_{name} :is(input:not([type=file]), textarea)"
 
 
+def reveal(page: Page, selector: str) -> None:
+    """Show the page of the tab that has this element."""
+    found = page.evaluate(
+        "what => (document.querySelector(what).closest('.tabitem[id^=lora_trainer]') || {}).id", selector
+    )
+    if found:
+        go(page, found.removeprefix("lora_trainer_page_"))
+
+
+def go(page: Page, name: str) -> None:
+    """Show one of the tab's pages."""
+    if not page.is_visible(f"#lora_trainer_page_{name}"):
+        page.click(f"#lora_trainer_pages > .tab-nav > button >> text={name.capitalize()}")
+        page.wait_for_selector(f"#lora_trainer_page_{name}")
+
+
 def fill(page: Page, name: str, text: str) -> None:
     """Type into an input of the tab."""
+    reveal(page, f"#lora_trainer_{name}")
     page.locator(field(name)).first.fill(text)
 
 
 def value_of(page: Page, name: str) -> str:
     """What an input of the tab holds."""
     return str(page.locator(field(name)).first.input_value())
+
+
+def filled(page: Page, **values: str) -> None:
+    """Wait until these inputs hold these values; the page fills them only after it is there."""
+    for name, value in values.items():
+        page.wait_for_function(
+            "([where, value]) => document.querySelector(where)?.value === value", arg=[field(name), value]
+        )
 
 
 def serious_findings(page: Page, within: str) -> list[str]:

@@ -92,7 +92,7 @@ class WebUI:
         made, state = self.made, State()
 
         class Processing:
-            cached_c, cached_uc, cached_hr_c, cached_hr_uc = ["old"], ["old"], ["old"], ["old"]
+            cached_c, cached_uc, cached_hr_c, cached_hr_uc = (["old", "old"] for _ in range(4))
 
             def __init__(self, **values: Any) -> None:
                 self.__dict__.update(values)
@@ -129,6 +129,7 @@ class WebUI:
         sd_hijack = types.ModuleType("modules.sd_hijack")
         sd_hijack.model_hijack = hijack
         sd_hijack.current_optimizer = SimpleNamespace(name="sdp", title=lambda: "sdp - scaled dot product")
+        sd_hijack.optimizers = [sd_hijack.current_optimizer]
         unet = types.ModuleType("modules.sd_unet")
         unet.current_unet_option = None
         unet.apply_unet = lambda option=None: self._unet(option)
@@ -227,13 +228,21 @@ class Tasks:
         self.finished.append(task)
 
 
+ADAPTERS = ("lora_trainer.hosts.a1111", "lora_trainer.hosts.forge", "lora_trainer.hosts.webui")
+
+
 @contextlib.contextmanager
 def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebUI]:
     """The fakes as the package ``modules``, and the adapter imported on top of them."""
     webui = WebUI(folder)
-    for name in [
-        name for name in sys.modules if name.startswith(("lora_trainer.hosts.a1111", "lora_trainer.hosts.webui"))
-    ]:
+    with replaced_packages(webui, monkeypatch):
+        yield webui
+
+
+@contextlib.contextmanager
+def replaced_packages(webui: WebUI, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """``modules`` from a fake; adapters are imported anew, before and after."""
+    for name in [name for name in sys.modules if name.startswith(ADAPTERS)]:
         monkeypatch.delitem(sys.modules, name)
     package = types.ModuleType("modules")
     package.__path__ = []  # type: ignore[attr-defined]
@@ -242,8 +251,6 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebUI]:
         monkeypatch.setitem(sys.modules, f"modules.{name}", module)
         setattr(package, name, module)
     monkeypatch.delitem(sys.modules, "networks", raising=False)
-    yield webui
-    for name in [
-        name for name in sys.modules if name.startswith(("lora_trainer.hosts.a1111", "lora_trainer.hosts.webui"))
-    ]:
+    yield
+    for name in [name for name in sys.modules if name.startswith(ADAPTERS)]:
         sys.modules.pop(name, None)

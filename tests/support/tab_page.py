@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.browser import Page, fill
+from tests.support.browser import Page, fill, go, reveal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +57,7 @@ class Served:
 
 
 def planned(page: Page) -> None:
-    page.wait_for_selector("#lora_trainer_plan .lt-plan")
+    page.wait_for_selector("#lora_trainer_plan :is(.lt-plan, .lt-problem)", state="attached")
 
 
 def check(page: Page, folder: Path | str) -> str:
@@ -69,6 +70,7 @@ def check(page: Page, folder: Path | str) -> str:
 
 def set_options(page: Page, **values: Any) -> None:
     """Open Advanced and change options."""
+    go(page, "train")
     opening = "#lora_trainer_advanced > :is(.label-wrap, button)"
     if not page.is_visible("#lora_trainer_reset"):
         page.click(opening)
@@ -82,8 +84,35 @@ def set_options(page: Page, **values: Any) -> None:
 
 def state(page: Page, *states: str, timeout: float = 300_000) -> None:
     """Wait for one of these states."""
-    page.wait_for_selector(", ".join(f".lt-head[data-state={one}]" for one in states), timeout=timeout)
+    heads = ", ".join(f".lt-head[data-state={one}]" for one in states)
+    page.wait_for_selector(heads, state="attached", timeout=timeout)
 
 
 def press(page: Page, button: str) -> None:
+    reveal(page, f"#lora_trainer_{button}")
     page.click(f"#lora_trainer_{button}")
+
+
+def compare_and_use(page: Page, served: Served) -> None:
+    """Two saves of the run side by side, blind; then the earlier one becomes the LoRA."""
+    assert page.locator("#lora_trainer_loss .chart .line").count() == 2, "what was learned and what was kept"
+    go(page, "runs")
+    page.wait_for_selector("#lora_trainer_runs .lt-runs >> text=whole")
+    page.check("#lora_trainer_compare [name=lt_blind]")
+    page.click("#lora_trainer_compare [data-compare=begin]")
+    page.wait_for_selector("#lora_trainer_compare .lt-pair img")
+    assert page.locator("#lora_trainer_compare figcaption").all_inner_texts() == ["Image A", "Image B"]
+    assert page.is_checked("#lora_trainer_compare [name=lt_blind]") and "Votes" not in page.inner_text(
+        "#lora_trainer_compare"
+    )
+    page.locator("#lora_trainer_compare .lt-pair [data-compare]").first.click()
+    page.wait_for_selector("#lora_trainer_compare >> text=Votes: ")
+    (kept,) = map(json.loads, (served.output / "votes.jsonl").read_text().splitlines())
+    assert kept["blind"] and kept["winner"] in ("one", "two")
+    names = page.locator("#lora_trainer_compare figcaption").all_inner_texts()
+    assert all(name.startswith("whole: ") for name in names) and len(set(names)) == 2
+    go(page, "result")
+    page.locator("#lora_trainer_report .lt-use >> text=Use whole-000001 as whole").last.click()
+    page.wait_for_selector("#lora_trainer_report >> text=whole.safetensors is whole-000001.safetensors now")
+    one, two = ((served.loras / f"{name}.safetensors").read_bytes() for name in ("whole", "whole-000001"))
+    assert one == two and (served.loras / "whole-was.safetensors").is_file()

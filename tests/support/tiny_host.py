@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,7 +55,9 @@ class TinyModel:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     images_encoded: int = 0
     captions_encoded: list[str] = field(default_factory=list)
-    parked: list[str] = field(default_factory=list)
+    kept: list[list[str]] = field(default_factory=list)
+    apart: bool = False
+    with_it: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)  # what was kept while a part was at work
     generated: list[GenerateRequest] = field(default_factory=list)
     poison: bool = False  # the next image encodes to NaN
 
@@ -65,6 +67,7 @@ class TinyModel:
         self.alphas_cumprod = (1 - betas).cumprod(0).float()
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        self._works("vae")
         self.images_encoded += len(pixels)
         small = avg_pool2d(pixels, 8)
         mean = torch.cat([small, small.mean(1, keepdim=True)], 1)
@@ -73,18 +76,23 @@ class TinyModel:
         return mean, torch.full_like(mean, 0.05)
 
     def encode_captions(self, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:
+        self._works("text_encoders")
         self.captions_encoded += captions
         rows = [[0, *hashlib.sha256(text.encode()).digest()[:6], 1] for text in captions]
         return Conditioning(self.text(input_ids=torch.tensor(rows)).last_hidden_state)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: object) -> Tensor:
+        self._works("unet")
         return self.unet(noisy, timesteps, encoder_hidden_states=conditioning.context).sample.float()
 
     def blocks(self) -> list[nn.Module]:
         return [m for m in self.unet.modules() if type(m).__name__ in ("BasicTransformerBlock", "ResnetBlock2D")]
 
-    def park(self, part: str) -> None:
-        self.parked.append(part)
+    def keep(self, parts: Collection[str]) -> None:
+        self.kept.append(list(parts))
+
+    def _works(self, part: str) -> None:
+        self.with_it.setdefault(part, set()).add(tuple(self.kept[-1]) if self.kept else ())
 
     def generate(self, request: GenerateRequest) -> GeneratedImage:
         self.generated.append(request)

@@ -14,7 +14,7 @@ import torch
 from lora_trainer.errors import FileError
 from lora_trainer.training.events import Event, Finished, Notice, Saved, Started, StepDone
 from lora_trainer.training.run import train
-from lora_trainer.training.state import _intact
+from lora_trainer.training.state_file import is_intact
 from tests.support.runs import of, request, run
 
 
@@ -27,7 +27,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "kind", [MemoryError, TypeError, AssertionError, RecursionError, KeyboardInterrupt, SystemExit]
+    "kind", [ArithmeticError, TypeError, AssertionError, RecursionError, KeyboardInterrupt, SystemExit]
 )
 def test_every_ending_saves_and_says_where(tmp_path: Path, whole: bytes, kind: type[BaseException]) -> None:
     events: list[Event] = []
@@ -40,6 +40,23 @@ def test_every_ending_saves_and_says_where(tmp_path: Path, whole: bytes, kind: t
     assert lora.is_file()
     _, events = run(tmp_path, resume=True)
     assert of(events, Started)[0].step == 5 and lora.read_bytes() == whole
+
+
+def test_a_state_that_cannot_be_written_is_told_and_nothing_else_promised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("lora_trainer.training.state_file.write_state", full)
+    events: list[Event] = []
+    with pytest.raises(TypeError):
+        run(tmp_path, fails_at=6, error=TypeError("enough"), events=events)
+    lora, state = tmp_path / "loras/zork.safetensors", tmp_path / "out/zork/state/state.pt"
+    assert [notice.text for notice in of(events, Notice)][-2:] == [
+        f"Can't write {state}: OSError (no room). The run can't be resumed.",
+        f"What was trained until step 5 is saved as {lora}.",
+    ]
 
 
 def test_a_reader_that_gives_up_is_no_loss(tmp_path: Path, whole: bytes, caplog: pytest.LogCaptureFixture) -> None:
@@ -164,13 +181,13 @@ def test_no_flipped_byte_goes_unseen(tmp_path: Path) -> None:
     content = state.read_bytes()
     for at in range(7, len(content), len(content) // 150):
         flipped.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
-        assert not _intact(flipped), at
-    assert _intact(state)
+        assert not is_intact(flipped), at
+    assert is_intact(state)
     plain = tmp_path / "plain.pt"  # as version 0.1 wrote it
     torch.save(torch.load(state, weights_only=True), plain)
-    assert _intact(plain)
+    assert is_intact(plain)
     plain.write_bytes(plain.read_bytes()[:-5])
-    assert not _intact(plain)
+    assert not is_intact(plain)
 
 
 def test_a_full_disk_gives_up_the_state_before_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,9 +200,9 @@ def test_a_full_disk_gives_up_the_state_before_first(tmp_path: Path, monkeypatch
             raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
         save(value, path)
 
-    monkeypatch.setattr("lora_trainer.training.state.torch.save", cramped)
+    monkeypatch.setattr("lora_trainer.training.state_file.torch.save", cramped)
     _, events = run(tmp_path, resume=True)
-    assert not of(events, Finished)[0].notices and _intact(folder / "state.pt")
+    assert not of(events, Finished)[0].notices and is_intact(folder / "state.pt")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from lora_trainer.errors import HostBusyError
 from lora_trainer.training import lock
-from lora_trainer.training.lock import SILENCE, held
+from lora_trainer.training.lock import SILENCE, held, in_use
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
@@ -45,8 +46,10 @@ def test_a_second_one_is_refused_also_in_the_same_process(tmp_path: Path) -> Non
     one, two = tmp_path / "one", tmp_path / "two"
     with held(one, two):
         for path in (one, two):
-            with pytest.raises(HostBusyError, match=rf"process {os.getpid()} on {socket.gethostname()}"), held(path):
+            own = rf"process {os.getpid()} on {socket.gethostname()}"
+            with pytest.raises(HostBusyError, match=own) as error, held(path):
                 pass
+            assert "switched off" not in str(error.value), "this machine is on"
         assert not is_free(two)
     assert not list(tmp_path.iterdir())  # nothing is left behind
     assert is_free(one)
@@ -108,3 +111,40 @@ def test_a_spoilt_lock_blocks_nobody(tmp_path: Path, content: str) -> None:
     path.write_bytes(content.encode(errors="surrogateescape"))
     os.utime(path, (1, 1))
     assert is_free(path)
+
+
+def test_to_look_whether_a_lock_is_held_disturbs_nobody(tmp_path: Path) -> None:
+    """A list is asked for while runs begin; that must not make one think that another is at work."""
+    path, done = tmp_path / "lock", threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            in_use(path)
+
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(50):
+            with held(path):
+                assert in_use(path)
+                with pytest.raises(HostBusyError), held(path):
+                    pass
+    finally:
+        done.set()
+        for looker in lookers:
+            looker.join()
+    assert not in_use(path)
+
+
+def test_looking_tells_the_owners_that_live_from_those_that_are_gone(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not in_use(path)
+    us = lock._ourselves()
+    for age, owner, lives in (
+        (0, {}, False), (0, us, True), (0, {**us, "pid": 2**22 + 1}, False), (0, {**us, "started": "1"}, False),
+        (SILENCE / 2, {"pid": 1, "started": "1", "host": "elsewhere", "boot": "other"}, True),
+        (SILENCE * 2, {"pid": 1, "started": "1", "host": "elsewhere", "boot": "other"}, False),
+    ):  # fmt: skip
+        write_lock(path, age, **owner)
+        assert in_use(path) is lives, (age, owner)

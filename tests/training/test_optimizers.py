@@ -35,6 +35,35 @@ def run(optimizer: torch.optim.Optimizer, params: list[torch.nn.Parameter], star
         optimizer.zero_grad(set_to_none=True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "own", "rate"), [({}, True, 0.0), ({"relative_step": False, "scale_parameter": False}, False, 0.5)]
+)
+def test_adafactor_finds_its_own_rates_unless_told_otherwise(arguments: dict[str, Any], own: bool, rate: float) -> None:
+    config = OptimizerConfig(optimizer_type="Adafactor", optimizer_args=arguments, learning_rate=0.5)
+    group = create_optimizer([{"params": parameters()}], config).param_groups[0]
+    assert (group["relative_step"], group["lr"]) == (own, rate)
+
+
+@pytest.mark.parametrize(("rates", "warns"), [((1.0,), False), ((1.0, 1.0, 0.0), False), ((1.0, 0.5), True)])
+def test_several_rates_for_one_that_is_found_are_told(
+    rates: tuple[float, ...], warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    groups = [{"params": [p], "lr": rate} for p, rate in zip(parameters() * 2, rates, strict=False)]
+    made = create_optimizer(groups, OptimizerConfig(optimizer_type="Prodigy", learning_rate=1.0))
+    assert ("only the first is used" in caplog.text) is warns
+    assert [group["lr"] for group in made.param_groups] == [rate and 1.0 for rate in rates]
+
+
+def test_lion_without_memory_of_the_last_gradient_is_the_sign_of_this_one() -> None:
+    params = parameters()
+    before = [p.detach().clone() for p in params]
+    gradients(params, 0)
+    signs = [p.grad.sign() for p in params if p.grad is not None]
+    Lion(params, lr=0.25, betas=(0.0, 0.0)).step()
+    for p, old, sign in zip(params, before, signs, strict=True):
+        torch.testing.assert_close(p.detach(), old - 0.25 * sign)
+
+
 def distance(params: list[torch.nn.Parameter]) -> float:
     return sum(((p - 1) ** 2).sum().item() for p in params)
 

@@ -21,7 +21,8 @@ def test_nan_stops_with_everything_saved(tmp_path: Path) -> None:
     original, calls = host.model.predict, []
 
     def poisoned(*args: Any) -> torch.Tensor:
-        calls.append(1)
+        if torch.is_grad_enabled():  # otherwise it is the base model that is compared with
+            calls.append(1)
         return original(*args) * (float("nan") if len(calls) == 6 else 1.0)
 
     host.model.predict = poisoned  # type: ignore[method-assign]
@@ -44,7 +45,12 @@ def test_a_broken_checkpoint_is_named_and_not_the_settings(tmp_path: Path, part:
     weight.data[0, 0] = value
     with pytest.raises(UnsupportedModelError, match=rf"tiny.safetensors .* its {part} holds NaN or .*{name}\)") as told:
         run(tmp_path, host=host)
-    assert "resume" not in str(told.value) and "saved" not in str(told.value)
+    assert "resume" not in str(told.value) and "saved" not in str(told.value) and " more" not in str(told.value)
+    others = [w for n, w in module.named_parameters() if n.endswith("norm1.weight")]
+    for weight in others[:2]:
+        weight.data[0] = value
+    with pytest.raises(UnsupportedModelError, match=rf" and {len(others[:2])} more\)"):
+        run(tmp_path, host=host)
     assert not (tmp_path / "loras/zork.safetensors").exists()
 
 
@@ -92,7 +98,7 @@ def test_a_disk_too_small_for_the_state_still_gets_the_lora(tmp_path: Path, monk
     def full(*_: object, **__: object) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
 
-    monkeypatch.setattr("lora_trainer.training.state.torch.save", full)
+    monkeypatch.setattr("lora_trainer.training.state_file.torch.save", full)
     host, events = run(tmp_path)
     finished = of(events, Finished)[0]
     assert finished.path == host.lora_dir / "zork.safetensors" and finished.path.is_file()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,9 +16,11 @@ from safetensors import safe_open
 from support.tiny_host import TinyHost, TinyModel, make_dataset
 
 from lora_trainer.config import RunConfig
+from lora_trainer.errors import UnsupportedModelError
+from lora_trainer.hosts.base import GeneratedImage, GenerateRequest
 from lora_trainer.training.events import Finished, Preparing, Sampled, Saved, Started, StepDone
 from lora_trainer.training.run import RunRequest, train
-from tests.support.runs import SMALL, of, run, tensors
+from tests.support.runs import SMALL, of, request, run, tensors
 
 
 def test_a_run_trains_and_saves_what_it_says(tmp_path: Path) -> None:
@@ -35,6 +41,14 @@ def test_a_run_trains_and_saves_what_it_says(tmp_path: Path) -> None:
     assert [line["step"] for line in log] == list(range(1, 81)) and log[0]["loss"] == steps[0].loss
     facts = json.loads((tmp_path / "out/zork/run.json").read_text())
     assert facts["config"]["seed"] == 7 and facts["versions"]["torch"] == torch.__version__
+    assert (facts["name"], facts["steps"], facts["epochs"], facts["images"], facts["modules"], facts["processes"]) == (
+        "zork", 80, 8, 5, started.modules, 1,
+    )  # fmt: skip
+    assert facts["base_model"] == {
+        "name": "tiny.safetensors", "sha256": "00", "family": "sd1", "prediction_type": "epsilon", "path": "",
+        "vae": "", "vae_path": "",
+    }  # fmt: skip
+    assert (facts["dataset"], facts["device"], facts["skipped"]) == (str(tmp_path / "data"), "cpu", [])
 
 
 def test_neither_vae_nor_text_encoder_runs_in_the_loop(tmp_path: Path) -> None:
@@ -42,9 +56,16 @@ def test_neither_vae_nor_text_encoder_runs_in_the_loop(tmp_path: Path) -> None:
     model = host.model
     assert model.images_encoded == 10  # five images, plain and mirrored, once each
     assert len(model.captions_encoded) == len(set(model.captions_encoded)) > 5
-    assert model.parked == ["vae", "text_encoders"]
+    assert model.with_it == {"vae": {("vae",)}, "text_encoders": {("text_encoders",)}, "unet": {("unet",)}}
     last = max(i for i, event in enumerate(events) if isinstance(event, Preparing))
     assert last < next(i for i, event in enumerate(events) if isinstance(event, Started))
+
+
+def test_captions_that_grow_in_the_middle_of_an_epoch_are_encoded_beforehand(tmp_path: Path) -> None:
+    """A caption of the cache that was never encoded would end the run."""
+    host, events = run(tmp_path, token_warmup_step=4, token_warmup_min=1, max_train_epochs=0, max_train_steps=5)
+    assert isinstance(events[-1], Finished) and events[-1].step == 5
+    assert len({text.count(",") for text in host.model.captions_encoded if text.startswith("zork")}) == 4
 
 
 def test_uncached_gives_the_same_file(tmp_path: Path) -> None:
@@ -61,6 +82,8 @@ def test_disk_caches_are_used_again_and_keyed_by_the_models(tmp_path: Path) -> N
     run(tmp_path, "a", **disk)
     second, _ = run(tmp_path, "b", **disk)
     assert second.model.images_encoded == 0 and not second.model.captions_encoded
+    for kind in ("latents", "captions"):
+        assert len(list((tmp_path / "out/cache" / kind).glob("*.safetensors"))) == 5
     from dataclasses import replace
 
     other = TinyHost(tmp_path / "loras", TinyModel(info=replace(TinyModel().info, vae_fingerprint="vae-2")))
@@ -113,6 +136,64 @@ def test_samples_come_at_first_and_at_epochs_with_fixed_seeds(tmp_path: Path) ->
     assert of(events, Sampled)[-1].path.is_file()
 
 
+def test_sample_prompts_come_from_a_file_or_from_lines(tmp_path: Path) -> None:
+    """Lines of which the last one ends as a file's name does are lines."""
+    file = tmp_path / "prompts.txt"
+    file.write_text("a zork --w 64 --h 64\n# not this one\nanother --w 64 --h 64", "utf-8")
+    host, _ = run(tmp_path / "file", sample_every_n_epochs=2, sample_prompts=str(file))
+    assert {request.prompt for request in host.model.generated} == {"a zork", "another"}
+    host, _ = run(tmp_path / "lines", sample_every_n_epochs=2, sample_prompts="a zork\na shop sign that says zork.txt")
+    assert {request.prompt for request in host.model.generated} == {"a zork", "a shop sign that says zork.txt"}
+
+
+def test_samples_and_files_show_the_weights_that_a_schedule_free_optimiser_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trains other weights than those; here the ones found are all 3."""
+
+    class TwoSets(torch.optim.SGD):
+        def eval(self) -> None:
+            self.held = [[weight.detach().clone() for weight in group["params"]] for group in self.param_groups]
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    weight.data.fill_(3.0)
+
+        def train(self) -> None:
+            for group, held in zip(self.param_groups, getattr(self, "held", []), strict=False):
+                for weight, data in zip(group["params"], held, strict=True):
+                    weight.data.copy_(data)
+
+    module = ModuleType("twosets")
+    module.TwoSets = TwoSets  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "twosets", module)
+    shown: list[set[float]] = []
+
+    class Looking(TinyModel):
+        def generate(self, request: GenerateRequest) -> GeneratedImage:
+            optimizer = next(one for one in gc.get_objects() if isinstance(one, TwoSets))
+            shown.append({float(w.detach().mean()) for group in optimizer.param_groups for w in group["params"]})
+            return super().generate(request)
+
+    asked = request(
+        tmp_path, "zork", TinyHost(tmp_path / "loras", Looking()), optimizer_type="twosets.TwoSets",
+        sample_every_n_epochs=1, sample_prompts="zork --w 64 --h 64",
+    )  # fmt: skip
+    list(train(asked[0], replace(asked[1], typed=frozenset({"twosets.TwoSets"})), asked[2]))
+    assert shown and all(values == {3.0} for values in shown)
+    weights = tensors(tmp_path / "loras/zork.safetensors")
+    assert {float(value.mean()) for key, value in weights.items() if not key.endswith("alpha")} == {3.0}
+
+
+def test_a_run_that_replaces_another_draws_a_seed_of_its_own(tmp_path: Path) -> None:
+    def seed() -> int:
+        return int(json.loads((tmp_path / "out/zork/run.json").read_text("utf-8"))["config"]["seed"])
+
+    run(tmp_path, seed=0)
+    first = seed()
+    run(tmp_path, seed=0, overwrite=True)
+    assert seed() != first > 0
+
+
 def test_many_varied_captions_go_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path / "memory", shuffle_caption=True)
     monkeypatch.setattr("lora_trainer.training.cache.LARGEST_IN_MEMORY", 1000)
@@ -150,8 +231,16 @@ def test_which_parts_are_trained(tmp_path: Path, options: dict[str, Any], prefix
     assert all(key.startswith(prefix) for key in saved)
     ups = {key for key, value in saved.items() if key.endswith("up.weight") and value.abs().max() > 0}
     assert len(ups) == of(events, Started)[0].modules
-    parked = ["vae"] if "text_encoder_lr" in options else ["vae", "text_encoders"]
-    assert host.model.parked == parked
+    trained = ("unet", "text_encoders") if "text_encoder_lr" in options else ("unet",)
+    assert host.model.with_it["unet"] == {trained} and host.model.with_it["vae"] == {("vae",)}
+
+
+def test_where_unet_and_text_encoders_are_never_together_only_one_is_trained(tmp_path: Path) -> None:
+    host = TinyHost(tmp_path / "loras", TinyModel(apart=True))
+    with pytest.raises(UnsupportedModelError, match="--medvram"):
+        run(tmp_path, host=host, text_encoder_lr=1e-2)
+    assert host.model.images_encoded == 0, "told before anything is encoded"
+    run(tmp_path / "other", host=host)
 
 
 def test_closing_the_generator_gives_the_model_back(tmp_path: Path) -> None:

@@ -85,6 +85,16 @@ def test_somebody_elses_file_is_asked_about(tmp_path: Path, name: str, options: 
     assert (tmp_path / "loras" / name).read_bytes() == content
 
 
+def test_several_files_are_named_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "loras").mkdir()
+    for name in ("zork.safetensors", "zork-000001.safetensors"):
+        foreign(tmp_path / "loras" / name)
+    with pytest.raises(
+        NameTakenError, match=r"zork\.safetensors, \S*zork-000001\.safetensors exist already\. Replace them"
+    ):
+        run(tmp_path, save_every_n_epochs=1)
+
+
 def test_a_run_that_goes_on_replaces_its_own_files_only(tmp_path: Path) -> None:
     options = {"save_every_n_epochs": 1, "max_train_epochs": 4}
     run(tmp_path, stop_at=15, **options)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lora_trainer.errors import FileError
-from lora_trainer.ui.fragments import curve_fragment, report_fragment
+from lora_trainer.ui.fragments import curves_fragment, report_fragment
 from lora_trainer.ui.status import Record
 
 
@@ -57,8 +57,8 @@ def test_a_damaged_report_is_told(tmp_path: Path, changes: dict[str, Any]) -> No
 @pytest.mark.parametrize(("width", "drawn"), [("700", 700), ("5", 240), ("99999", 2000), ("x", 2000), ("", 2000)])
 def test_the_curve_is_as_wide_as_the_page_asks(width: str, drawn: int) -> None:
     record = Record(steps=100, losses=[(1, 0.1), (2, 0.2), (50, 0.1)])
-    svg = curve_fragment(record, width)
+    svg = curves_fragment(record, width)["html"]
     assert f'viewBox="0 0 {drawn} ' in svg and "from step 1 to 50" in svg
     last = re.findall(r'<polyline class="mean" points="([^"]+)"', svg)[0].split()[-1]
     assert float(last.split(",")[0]) < 0.75 * drawn, "there is room for the steps to come"
-    assert curve_fragment(Record(), width) == ""
+    assert curves_fragment(Record(), width) == {"html": "", "learned": ""}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.browser import Browser, Page, chromium, fill, serious_findings
+from tests.support.browser import Browser, Page, chromium, fill, go, serious_findings
 from tests.support.tab_page import Served, check, press, set_options, state
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
@@ -33,6 +33,7 @@ def looks(page: Page) -> Iterator[str]:
 
 
 def sweep(page: Page, what: str, within: str = "#lora_trainer") -> None:
+    """Nothing serious, and nothing wider than the window."""
     for look in looks(page):
         assert serious_findings(page, within) == [], f"{what}, {look}"
         beyond = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
@@ -48,26 +49,48 @@ def test_axe_sees_what_is_wrong(page: Page) -> None:
 
 
 def test_idle_checked_and_advanced(page: Page, dataset: Path, tmp_path: Path) -> None:
-    sweep(page, "at first")
+    for name in ("images", "train", "result", "runs"):
+        go(page, name)
+        sweep(page, f"{name} at first")
     many = tmp_path / "many" / "2_zwx"
     many.mkdir(parents=True)
     for path in (dataset / "2_zwx").iterdir():
         (many / path.name).write_bytes(path.read_bytes())
     check(page, dataset)
-    place = "document.querySelector('#lora_trainer_start').getBoundingClientRect().top"
+    place = "document.querySelector('#lora_trainer_next_images').getBoundingClientRect().top"
     before = page.evaluate(place)
     for number in range(40):
         (many / f"a rather long name as cameras give them {number}.png").write_bytes(b"no picture")
     check(page, many.parent)
     page.wait_for_selector("#lora_trainer_check_answer summary >> text=Skipped (40)")
-    assert page.evaluate(place) - before < 120, "skipped files don't push Train out of sight"
+    assert page.evaluate(place) - before < 120, "skipped files don't push the way on out of sight"
     sweep(page, "a checked dataset")
     set_options(page, network_dim=4, learning_rate=0, sample_every_n_steps=5)
     page.wait_for_selector("#lora_trainer_plan .lt-problem, #lora_trainer_plan .lt-plan")
     sweep(page, "Advanced")
 
 
+def test_pages_are_walked_by_keyboard(page: Page) -> None:
+    """As a list of tabs: arrow keys change the page, Tab goes into it; a way shown leads to the page it names."""
+    head = "#lora_trainer_page_{}-button"
+    page.focus(head.format("images"))
+    for key, name in (("ArrowRight", "train"), ("End", "runs"), ("ArrowRight", "images"), ("ArrowLeft", "runs")):
+        page.keyboard.press(key)
+        page.wait_for_selector(f"#lora_trainer_page_{name}")
+        page.wait_for_function("id => document.activeElement.id === id", arg=head.format(name)[1:])
+        assert page.get_attribute(head.format(name), "aria-selected") == "true"
+        assert page.locator("#lora_trainer_pages [role=tab][aria-selected=true]").count() == 1
+    page.click(head.format("train"))
+    page.wait_for_function("id => document.activeElement.id === id", arg=head.format("train")[1:])
+    page.keyboard.press("Tab")
+    assert page.inner_text("*:focus") == "Go to Images"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#lora_trainer_page_images")
+    page.wait_for_function("id => document.activeElement.id === id", arg=head.format("images")[1:])
+
+
 def test_folds_open_by_keyboard(page: Page) -> None:
+    go(page, "train")
     head = page.locator("#lora_trainer_advanced > .label-wrap")
     for key, opened in (("Enter", "true"), (" ", "false")):
         head.focus()
@@ -92,8 +115,8 @@ def test_a_run_from_train_to_the_picture(page: Page, served: Served, browser: Br
     state(page, "training")
     page.wait_for_function("document.activeElement.id === 'lora_trainer_panel_progress'")
     top = page.evaluate("document.querySelector('#lora_trainer_panel_progress').getBoundingClientRect().top + scrollY")
-    assert top < 60, f"the progress is {top} px down"
-    page.wait_for_function("scrollY < 60")
+    assert top < 120, f"the progress is {top} px down"
+    page.wait_for_function("scrollY < 120")
     assert page.evaluate("getComputedStyle(document.querySelector('.lt-dot')).animationName") == "none"
     heard = page.locator("#lora_trainer_announce")
     assert heard.get_attribute("role") == "status" and "seen" in heard.inner_text()
@@ -106,12 +129,19 @@ def test_a_run_from_train_to_the_picture(page: Page, served: Served, browser: Br
     page.wait_for_selector("#lora_trainer_test:not(:disabled)")
     press(page, "test")
     state(page, "done", "failed")
-    page.wait_for_selector("#lora_trainer_report .chip")
+    page.wait_for_selector("#lora_trainer_report .chip", state="attached")
     page.wait_for_function("document.querySelector('#lora_trainer_announce').textContent.startsWith('Done')")
+    sweep(page, "a finished training")
+    go(page, "result")
     sweep(page, "a finished test")
     sheet = page.locator("#lora_trainer_report .scroll").first
     assert sheet.evaluate("box => box.scrollWidth - box.clientWidth") <= 0, "every strength is to be seen at 1280 px"
     picture_by_keyboard(page)
+    go(page, "runs")
+    page.wait_for_selector("#lora_trainer_runs .lt-runs")
+    page.click("#lora_trainer_runs [data-act=delete] >> nth=0")
+    sweep(page, "the list of runs, and a question")
+    page.click("#lora_trainer_runs [data-act=cancel]")
     page_of_report = browser.page(f"{served.url}lora-trainer/report/seen/report.html")
     for scheme in THEMES:
         page_of_report.emulate_media(color_scheme=scheme)

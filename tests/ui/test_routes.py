@@ -17,6 +17,7 @@ from lora_trainer.errors import ConfigError, FileError, HostBusyError, NameTaken
 from lora_trainer.evaluation.html import COPY_SCRIPT
 from lora_trainer.ui import routes
 from lora_trainer.ui.access import Access, read_hosts
+from lora_trainer.ui.answers import LARGEST_BODY
 from lora_trainer.ui.routes import add_routes, run_file
 
 
@@ -112,7 +113,7 @@ def test_bodies_that_are_none(job: FakeJob) -> None:
     for content in hostile:
         answer = web.post("/lora-trainer/train", content=content, headers=kind)
         assert answer.status_code == 400 and len(answer.json()["error"]) < 200, content[:20]
-    assert web.post("/lora-trainer/train", content=b" " * (routes.LARGEST_BODY + 1), headers=kind).status_code == 413
+    assert web.post("/lora-trainer/train", content=b" " * (LARGEST_BODY + 1), headers=kind).status_code == 413
     job.error = ZeroDivisionError("oops")
     answer = web.post("/lora-trainer/train", json={})
     assert answer.status_code == 500 and "ZeroDivisionError" in answer.json()["error"]

@@ -13,8 +13,8 @@ import pytest
 
 from lora_trainer.fitting import PRACTICE, presets_for
 from lora_trainer.hosts.base import Glance
-from tests.support.browser import Browser, Page, chromium, fill, value_of
-from tests.support.tab_page import Served, check, planned, press, set_options, state
+from tests.support.browser import Browser, Page, chromium, fill, filled, go, value_of
+from tests.support.tab_page import Served, check, compare_and_use, planned, press, set_options, state
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
 
@@ -32,6 +32,7 @@ def test_the_page_as_it_looks_at_first(page: Page) -> None:
         "test", "report",
     ):  # fmt: skip
         assert page.locator(f"#lora_trainer_{name}").count() >= 1, name  # gradio 3 gives the id of HTML to two elements
+    go(page, "train")
     cards = page.locator("#lora_trainer_preset label")
     assert cards.count() >= 6 and "Practice" in cards.first.inner_text()
     assert page.locator("#lora_trainer_preset input:checked").count() == 1
@@ -46,7 +47,7 @@ def test_the_page_as_it_looks_at_first(page: Page) -> None:
     )
     assert [one for one in inputs if one and inputs.count(one) > 1] == []
     assert not [one for one in ours if re.search("_(generate|interrupt|skip)$", one)], "they mean something to a WebUI"
-    labels = [text.strip() for text in page.locator("#lora_trainer_form [data-testid=block-info]").all_inner_texts()]
+    labels = [text.strip() for text in page.locator("#lora_trainer_pages [data-testid=block-info]").all_text_contents()]
     assert len(labels) > 50 and len(labels) == len(set(labels)), "every label is another"
 
 
@@ -75,8 +76,8 @@ def test_check_shows_what_is_there_and_what_is_wrong(page: Page, dataset: Path, 
         and "4 of 6 images without a" in text
     )
     assert page.locator("#lora_trainer_check_answer .lt-thumbs img").count() == 6
-    page.wait_for_function("document.querySelector('#lora_trainer_trigger :is(input, textarea)').value === 'zwx'")
-    assert value_of(page, "name") == "zwx"
+    filled(page, trigger="zwx")
+    filled(page, name="zwx")
     broken = tmp_path / "broken" / "3_x"
     broken.mkdir(parents=True)
     (broken / "good.png").write_bytes((pictures / "0.png").read_bytes())
@@ -90,11 +91,12 @@ def test_check_shows_what_is_there_and_what_is_wrong(page: Page, dataset: Path, 
 
 
 def test_photos_become_a_dataset(page: Page, served: Served, pictures: Path) -> None:
-    fill(page, "trigger", "qqball")
+    go(page, "images")
     page.click("#lora_trainer_photos > :is(.label-wrap, button)")
     page.set_input_files("#lora_trainer_files_in input[type=file]", [str(path) for path in sorted(pictures.iterdir())])
     page.wait_for_selector("#lora_trainer_files_in >> text=0.png")
     page.wait_for_timeout(2000)
+    fill(page, "photos_word", "qqball")
     fill(page, "repeats", "3")
     press(page, "copy")
     page.wait_for_selector("#lora_trainer_check_answer >> text=6 photos were copied")
@@ -127,16 +129,15 @@ def test_a_late_answer_overwrites_nothing(page: Page, served: Served, dataset: P
         time.sleep(1.5)
         route.continue_()
 
-    if not page.is_visible("#lora_trainer_reset"):
-        page.click("#lora_trainer_advanced > :is(.label-wrap, button)")
+    set_options(page)
     page.route(re.compile("/(run/predict|queue/join)"), late)
     press(page, "reset")
     page.click("#lora_trainer_reset_question [data-choice=reset]")
     fill(page, "dataset", str(dataset))
     press(page, "check")
     fill(page, "name", "mine")
-    page.wait_for_selector("#lora_trainer_check_answer .lt-check")
-    page.wait_for_function("document.querySelector('#lora_trainer_trigger :is(input, textarea)').value === 'zwx'")
+    page.wait_for_selector("#lora_trainer_check_answer .lt-check", state="attached")
+    filled(page, trigger="zwx")
     page.wait_for_timeout(1000)
     assert (value_of(page, "dataset"), value_of(page, "name")) == (str(dataset), "mine")
 
@@ -165,15 +166,8 @@ def test_from_a_folder_to_a_tested_lora(page: Page, served: Served, browser: Bro
     check(page, dataset)
     page.wait_for_function("document.querySelector('#lora_trainer_name :is(input, textarea)').value !== ''")
     fill(page, "name", "whole")
-    set_options(
-        page,
-        max_train_epochs=0,
-        max_train_steps=24,
-        train_batch_size=1,
-        sample_every_n_epochs=0,
-        sample_every_n_steps=12,
-        network_dim=4,
-    )
+    run = {"max_train_epochs": 0, "max_train_steps": 24, "train_batch_size": 1, "network_dim": 4}
+    set_options(page, **run, sample_every_n_epochs=0, sample_every_n_steps=12, save_every_n_epochs=1)
     page.wait_for_selector("#lora_trainer_plan >> text=24 in 2 epochs")
     press(page, "start")
     state(page, "training")
@@ -186,31 +180,35 @@ def test_from_a_folder_to_a_tested_lora(page: Page, served: Served, browser: Bro
         assert page.is_visible("#lora_trainer_resume") and not page.is_visible("#lora_trainer_pause")
     page.close()
     again = browser.page(served.url)
-    again.wait_for_selector(".lt-head:not([data-state=idle])")
+    again.wait_for_selector(".lt-head:not([data-state=idle])", state="attached")
+    go(again, "train")
     assert "whole" in again.inner_text("#lora_trainer_progress"), "a new browser finds the run"
-    assert value_of(again, "name") == "whole" and value_of(again, "dataset") == str(dataset)
+    filled(again, name="whole", dataset=str(dataset))
     if again.is_visible("#lora_trainer_resume"):
         press(again, "resume")
     again.wait_for_selector("#lora_trainer_samples td img")
     state(again, "done", "failed")
     assert again.locator(".lt-head[data-state=done]").count() == 1, again.inner_text("#lora_trainer_progress")
-    again.wait_for_selector("#lora_trainer_report .chip")
+    again.wait_for_selector("#lora_trainer_report .chip", state="attached")
+    assert again.locator("#lora_trainer_samples th").all_inner_texts()[0] == "before", "the baseline comes first"
+    assert again.locator("#lora_trainer_loss polyline.mean").count() == 1
+    assert again.get_attribute("#lora_trainer_page_result-button", "aria-label") == "Result, news"
+    again.click("#lora_trainer_progress .lt-go")
+    again.wait_for_selector("#lora_trainer_page_result")
     assert (served.loras / "whole.safetensors").is_file() and (served.loras / "whole.json").is_file()
     result = again.inner_text("#lora_trainer_report")
-    assert "whole.safetensors" in result and "<lora:whole:0.8> zwx" in result
+    assert "whole.safetensors" in result and "<lora:whole" in result
     report = json.loads((served.output / "whole" / "report.json").read_text())
     assert report["verdict"] in result.lower() and report["recommended"]["why"] in result
     assert again.locator("#lora_trainer_report .lt-picture").count() == len(report["images"])
-    assert again.locator("#lora_trainer_samples th").all_inner_texts()[0] == "before", "the baseline comes first"
-    broken = (
-        "[...document.querySelectorAll('#lora_trainer_live img')].filter(i => i.complete && !i.naturalWidth).length"
-    )
+    assert again.get_attribute("#lora_trainer_page_result-button", "aria-label") == "Result", "it has been looked at"
+    broken = "[...document.querySelectorAll('#lora_trainer img')].filter(i => i.complete && !i.naturalWidth).length"
     assert again.evaluate(broken) == 0
-    assert again.locator("#lora_trainer_loss polyline.mean").count() == 1
     again.locator("#lora_trainer_report .lt-picture").nth(4).click()
     assert "Seed: 1" in again.inner_text("#lora_trainer_large pre") and again.is_visible("#lora_trainer_large .lt-send")
     again.keyboard.press("Escape")
     assert again.locator("#lora_trainer_large").count() == 0
+    compare_and_use(again, served)
     again.set_viewport_size({"width": 420, "height": 900})
     assert again.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     assert again.errors == []
@@ -257,24 +255,18 @@ def test_settings_come_back_and_kohyas_are_read(page: Page, served: Served, data
         page.wait_for_timeout(200)
     page.reload()
     planned(page)
-    page.wait_for_function(
-        "document.querySelector('#lora_trainer_network_dim_option :is(input, textarea)').value === '7'"
-    )
+    filled(page, network_dim_option="7")
     kohya = {"LoRA_type": "Standard", "network_dim": 24, "learning_rate": "3e-05", "output_name": "from_kohya",
              "train_data_dir": str(dataset), "epoch": 3, "max_resolution": "64,64", "xformers": True}  # fmt: skip
     file = tmp_path / "kohya.json"
     file.write_text(json.dumps(kohya))
-    if not page.is_visible("#lora_trainer_reset"):
-        page.click("#lora_trainer_advanced > :is(.label-wrap, button)")
+    set_options(page)
     page.click("#lora_trainer_files > :is(.label-wrap, button)")
     fill(page, "json_path", str(file))
     press(page, "json_load")
     page.wait_for_selector("#lora_trainer_json_answer >> text=kohya's settings were loaded")
-    page.wait_for_function(
-        "document.querySelector('#lora_trainer_network_dim_option :is(input, textarea)').value === '24'"
-    )
-    assert value_of(page, "name") == "from_kohya" and value_of(page, "dataset") == str(dataset)
-    assert value_of(page, "learning_rate_option") == "3e-05"
+    filled(page, network_dim_option="24")
+    filled(page, name="from_kohya", dataset=str(dataset), learning_rate_option="3e-05")
     target = tmp_path / "out.json"
     fill(page, "json_path", str(target))
     press(page, "json_save_kohya")
@@ -284,13 +276,9 @@ def test_settings_come_back_and_kohyas_are_read(page: Page, served: Served, data
     page.click("#lora_trainer_reset_question [data-choice=reset]")
     presets = {preset.name: preset.config() for preset in presets_for(Glance("tiny-world", resolution=64))}
     first = presets[PRACTICE].network.network_dim
-    page.wait_for_function(
-        f"document.querySelector('#lora_trainer_network_dim_option :is(input, textarea)').value === '{first}'"
-    )
-    assert value_of(page, "name") == ""
+    filled(page, network_dim_option=str(first))
+    filled(page, name="")
     page.locator("#lora_trainer_preset label", has_text="Quick").click()
     quick = presets["quick"].network.network_dim
     assert quick != first
-    page.wait_for_function(
-        f"document.querySelector('#lora_trainer_network_dim_option :is(input, textarea)').value === '{quick}'"
-    )
+    filled(page, network_dim_option=str(quick))

@@ -7,11 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from lora_trainer.demo import TOKENIZER
-from tests.support.tiny_checkpoints import HEADS, WIDTH, Kind, config, make_modules, state_dict
+from tests.support.tiny_checkpoints import HEADS, WIDTH, Kind, Modules, config, make_modules, state_dict
 
 BASES = {
     "sdxl": "repositories/generative-models/configs/inference/sd_xl_base.yaml",
@@ -49,6 +52,27 @@ def make_checkpoint(kind: Kind, folder: Path, webui: Path, architectures: Path) 
         params["cond_stage_config"]["params"].update(arch=arch, version="none")
     unet["use_checkpoint"] = False
     path.with_suffix(".yaml").write_text(yaml.safe_dump(base), encoding="utf-8")
+    return path
+
+
+def make_true_size(folder: Path) -> Path:
+    """Write ``random-sd1.safetensors``: SD 1.5's shapes with random weights, two gigabytes."""
+    path = folder / "random-sd1.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(cross_attention_dim=768)
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        )  # fmt: skip
+        text = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+                hidden_act="quick_gelu", projection_dim=768, eos_token_id=49407,
+            )
+        )  # fmt: skip
+    weights = state_dict("sd1", Modules(unet, vae, (text,), None))
+    save_file({key: value for key, value in weights.items() if key not in FREE}, path)
     return path
 
 

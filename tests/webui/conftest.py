@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.webui.checkpoints import make_checkpoint
-from tests.webui.server import WebUI
+from tests.webui.checkpoints import make_checkpoint, make_true_size
+from tests.webui.server import WebUI, kind_of
 
 HERE = Path(__file__).parent
 
@@ -18,7 +18,9 @@ HERE = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("WEBUI_DIR"):
         return
-    reason = pytest.mark.skip(reason="needs a WebUI: set WEBUI_DIR to an AUTOMATIC1111 1.10.1 installation")
+    reason = pytest.mark.skip(
+        reason="needs a WebUI: set WEBUI_DIR to an installation of AUTOMATIC1111 1.10.1 or of one of the forks"
+    )
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(reason)
@@ -33,11 +35,18 @@ def webui_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded SD 1.x checkpoint, made ready for a WebUI."""
+def demo_checkpoint(webui_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded SD 1.x checkpoint, made ready for a WebUI; where that isn't loaded, one of SD 1.5's true size.
+
+    The variable ``WEBUI_CHECKPOINT`` names another one.
+    """
     from lora_trainer.demo.install import install
 
-    return install(tmp_path_factory.mktemp("demo"))
+    given = os.environ.get("WEBUI_CHECKPOINT")
+    if given:
+        return Path(given)
+    folder = tmp_path_factory.mktemp("demo")
+    return install(folder) if kind_of(webui_dir).tiny else make_true_size(folder)
 
 
 @pytest.fixture(scope="session")
@@ -47,10 +56,18 @@ def architectures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def more_checkpoints(webui_dir: Path, architectures: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Other families to train: those in the variable WEBUI_CHECKPOINTS (with their .yaml beside them), or tiny ones."""
+def more_checkpoints(
+    webui_dir: Path, demo_checkpoint: Path, architectures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[Path]:
+    """Other families to train: those in the variable WEBUI_CHECKPOINTS (with their .yaml beside them), or tiny ones.
+
+    Where tiny ones aren't loaded, the same weights under another name.
+    """
     given = [Path(name) for name in os.environ.get("WEBUI_CHECKPOINTS", "").split(os.pathsep) if name]
     folder = tmp_path_factory.mktemp("checkpoints")
+    if not given and not kind_of(webui_dir).tiny:
+        (folder / "other.safetensors").symlink_to(demo_checkpoint)
+        return [folder / "other.safetensors"]
     return given or [make_checkpoint(kind, folder, webui_dir, architectures) for kind in ("sdxl", "sd2v")]
 
 

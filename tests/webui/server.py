@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,37 @@ ROOT = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).parent / "probe"
 PATIENCE = float(os.environ.get("WEBUI_PATIENCE", "600"))  # seconds for a start or a run; a busy machine is slow
 RUNNING = ("preparing", "training", "paused", "testing")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What differs between WebUIs for whoever drives them.
+
+    Args:
+        arguments: for a processor alone, without checks.
+        tiny: whether it loads checkpoints of any width; the others know them by their shapes.
+        lazy: whether it loads the model at the first picture only.
+        version: what its settings file has to say, or it stops at the start.
+    """
+
+    name: str
+    arguments: str
+    tiny: bool = False
+    lazy: bool = True
+    version: str | None = None
+
+
+def kind_of(root: Path) -> Kind:
+    """Which WebUI is in a folder: AUTOMATIC1111's, or one of the forks with a backend of their own."""
+    if not (root / "modules_forge").is_dir():
+        arguments = "--use-cpu all --no-half --skip-torch-cuda-test --no-download-sd-model"
+        return Kind("a1111", arguments, tiny=True, lazy=False)
+    if (root / "ldm_patched").is_dir():
+        return Kind("reforge", "--always-cpu --skip-torch-cuda-test --skip-version-check --no-download-sd-model")
+    version = re.search(r'^VERSION_UID\b.* = "(\w+)"', (root / "modules" / "launch_utils.py").read_text("utf-8"), re.M)
+    if version:
+        return Kind("neo", "--cpu --skip-version-check", version=version[1])
+    return Kind("forge", "--always-cpu --skip-torch-cuda-test --skip-version-check")
 
 
 class WebUI:
@@ -38,6 +71,7 @@ class WebUI:
 
     def __init__(self, root: Path, data: Path, *arguments: str) -> None:
         self.root, self.data, self.arguments = root, data, arguments
+        self.kind = kind_of(root)
         self.port = free_port()
         self.log_file = data / "webui.log"
         self.auth: str | None = None
@@ -72,12 +106,15 @@ class WebUI:
         for checkpoint in checkpoints:
             for file in (checkpoint, checkpoint.with_suffix(".yaml")):
                 if file.is_file() and not (models / file.name).exists():
-                    shutil.copyfile(file, models / file.name)
+                    put = shutil.copyfile if self.kind.tiny else os.symlink  # two gigabytes each
+                    put(file, models / file.name)
         (self.data / "extensions" / "lora-trainer").symlink_to(ROOT)
         probe = shutil.copytree(PROBE, self.data / "extensions" / "probe")
-        if architectures is not None:
+        if architectures is not None and self.kind.tiny:
             shutil.copytree(architectures, probe / "architectures")
         options = {"show_progress_type": "Approx cheap", "sd_checkpoint_hash": "", "disable_all_extensions": "none"}
+        if self.kind.version:
+            options["VERSION_UID"] = self.kind.version
         if checkpoints:
             options["sd_model_checkpoint"] = checkpoints[0].name
         (self.data / "config.json").write_text(json.dumps(options))
@@ -89,17 +126,20 @@ class WebUI:
             "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": os.environ.get("WEBUI_THREADS", "1"),
         }  # fmt: skip
         environment.pop("PYTHONPATH", None)
-        given = os.environ.get("WEBUI_ARGS", "--use-cpu all --no-half").split()
+        given = os.environ.get("WEBUI_ARGS", self.kind.arguments).split()
         command = [
-            self.python, "launch.py", "--skip-prepare-environment", "--skip-torch-cuda-test", "--no-download-sd-model",
-            "--api", "--port", str(self.port), "--data-dir", str(self.data), *given, *self.arguments,
+            self.python, "launch.py", "--skip-prepare-environment", "--api", "--port", str(self.port), "--data-dir",
+            str(self.data), *given, *self.arguments,
         ]  # fmt: skip
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
-                command, cwd=self.root, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
+                command, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
         self.wait_for(lambda: "Startup time" in self.log(), "the page")
-        self.wait_for(lambda: "Model loaded in" in self.log(), "the model")
+        if self.kind.lazy:
+            self.picture("a picture loads the model")
+        self.wait_for(lambda: re.search(r"Model .*loaded in", self.log()), "the model")
         time.sleep(0.5)
 
     def stop(self) -> None:

@@ -16,10 +16,17 @@ def choose(webui: WebUI, name: str) -> None:
     webui.post("/sdapi/v1/options", {"sd_model_checkpoint": name})
 
 
+def load(webui: WebUI, name: str) -> None:
+    """Choose a checkpoint, and have it loaded where that is put off until the next picture."""
+    choose(webui, name)
+    if webui.kind.lazy:
+        webui.picture("a ball")
+
+
 def test_every_family_trains(webui: WebUI, dataset: Path, demo_checkpoint: Path, more_checkpoints: list[Path]) -> None:
     try:
         for checkpoint in more_checkpoints:
-            choose(webui, checkpoint.name)
+            load(webui, checkpoint.name)
             before, condition = webui.probe("checksum"), webui.probe("condition")
             assert condition["checkpoint"] == checkpoint.name
             picture = webui.picture("a ball")
@@ -40,7 +47,7 @@ def test_every_family_trains(webui: WebUI, dataset: Path, demo_checkpoint: Path,
             assert webui.picture("a ball").tobytes() == picture.tobytes()
             assert webui.picture(f"a ball <lora:family-{checkpoint.stem}:1>").tobytes() != picture.tobytes()
     finally:
-        choose(webui, demo_checkpoint.name)
+        load(webui, demo_checkpoint.name)
 
 
 def test_another_checkpoint_chosen_during_a_run(
@@ -63,7 +70,7 @@ def test_another_checkpoint_chosen_during_a_run(
         assert one == other
     finally:
         change.join()
-        choose(webui, demo_checkpoint.name)
+        load(webui, demo_checkpoint.name)
 
 
 def test_a_request_for_another_checkpoint_is_told_so(
@@ -80,6 +87,26 @@ def test_a_request_for_another_checkpoint_is_told_so(
     webui.post("/lora-trainer/stop")
     assert webui.finished()["state"] == "stopped"
     assert webui.probe("condition")["checkpoint"] == demo_checkpoint.name
+
+
+def test_the_webui_manages_its_memory_as_before(
+    webui: WebUI, dataset: Path, demo_checkpoint: Path, more_checkpoints: list[Path]
+) -> None:
+    """After a run: another checkpoint, unloading and loading again, and a LoRA merged and taken out."""
+    webui.train("managed", dataset, config={"learning_rate": 0.02})
+    prompts = ("a ball", "a ball <lora:managed:1>")
+    before = [webui.picture(prompt).tobytes() for prompt in prompts]
+    assert before[0] != before[1]
+    choose(webui, more_checkpoints[0].name)
+    try:
+        webui.picture("a ball")
+        assert webui.probe("condition")["checkpoint"] == more_checkpoints[0].name
+    finally:
+        choose(webui, demo_checkpoint.name)
+    assert [webui.picture(prompt).tobytes() for prompt in prompts] == before
+    webui.post("/sdapi/v1/unload-checkpoint")
+    webui.call("POST", "/sdapi/v1/reload-checkpoint", {})  # where there is none, a picture loads it
+    assert [webui.picture(prompt).tobytes() for prompt in reversed(prompts)] == before[::-1]
 
 
 def tensors(path: Path) -> bytes:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from modules import devices, sd_models, sd_vae, shared
-from torch import nn
 
 from lora_trainer.errors import UnsupportedModelError
 from lora_trainer.families import USUAL_IMAGE_SIZE, Family, family_of_flags, traits
 from lora_trainer.hosts.base import Glance, ModelInfo, TextEncoder
+from lora_trainer.hosts.webui.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
-
-SAMPLED = 64  # numbers of each weight in a fingerprint
 
 
 def current_model() -> Any:
@@ -125,6 +122,7 @@ def describe(model: Any) -> ModelInfo:
         naming="ldm",
         checkpoint=checkpoint_name(model),
         checkpoint_sha256=model.sd_checkpoint_info.sha256 or "",
+        checkpoint_path=str(model.sd_checkpoint_info.filename),
         vae=Path(vae_file).name if vae_file else "",
         vae_sha256=_vae_sha256(vae_file),
         vae_fingerprint=fingerprint([model.first_stage_model], f"{model.scale_factor}"),
@@ -150,16 +148,3 @@ def _resolution(model: Any, kind: Family, v_prediction: bool) -> int:
     native = traits(kind).native_resolution("v_prediction" if v_prediction else "epsilon")
     size = getattr(model, "image_size", USUAL_IMAGE_SIZE)  # of the latent, from the checkpoint's config
     return 8 * size if isinstance(size, int) and size != USUAL_IMAGE_SIZE else native
-
-
-def fingerprint(modules: list[nn.Module], settings: str) -> str:
-    """Tell weights apart by some numbers of each of them, spread evenly; a few milliseconds instead of seconds."""
-    digest = hashlib.sha256(settings.encode())
-    with torch.no_grad():
-        for module in modules:
-            for name, tensor in sorted(module.state_dict().items()):
-                flat = tensor.detach().flatten()
-                some = flat[:: max(1, flat.numel() // SAMPLED)][:SAMPLED]
-                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                digest.update(some.double().cpu().numpy().tobytes())
-    return digest.hexdigest()

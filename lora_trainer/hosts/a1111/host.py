@@ -11,13 +11,15 @@ from lora_trainer.families import traits
 from lora_trainer.hosts.a1111 import checkpoint, merged
 from lora_trainer.hosts.a1111.model import A1111Model
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo
-from lora_trainer.hosts.webui.host import WebUIHost
+from lora_trainer.hosts.webui.host import Pin, WebUIHost
+from lora_trainer.hosts.webui.pin import ReloadPin
 
 
 class A1111Host(WebUIHost):
     """AUTOMATIC1111's WebUI, from inside its process."""
 
     name = "a1111"
+    full_precision = "--no-half"
 
     def current_model(self) -> Any:
         """See :class:`WebUIHost`."""
@@ -35,9 +37,14 @@ class A1111Host(WebUIHost):
         """See :class:`WebUIHost`."""
         return traits(checkpoint.family(model)).clip_skip
 
-    def weights(self, model: Any) -> torch.nn.Parameter:
+    def number_format(self, model: Any) -> torch.dtype:
+        """See :class:`WebUIHost`: that of the weights."""
+        found: torch.dtype = next(model.model.parameters()).dtype
+        return found
+
+    def pin(self, model: Any) -> Pin:
         """See :class:`WebUIHost`."""
-        return next(model.model.parameters())
+        return ReloadPin(model)
 
     def open_model(self, model: Any, picture: Callable[[GenerateRequest], GeneratedImage]) -> A1111Model:
         """See :class:`WebUIHost`."""

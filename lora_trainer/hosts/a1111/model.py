@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from modules import devices, shared
 from torch import Tensor, nn
 
-from lora_trainer.errors import HostBusyError, UnsupportedModelError
+from lora_trainer.errors import HostBusyError
 from lora_trainer.hosts.a1111 import checkpoint, text, vae
 from lora_trainer.hosts.a1111.neutral import neutral
-from lora_trainer.hosts.base import Conditioning, GeneratedImage, GenerateRequest, SizeConditioning, TextEncoder
+from lora_trainer.hosts.base import (
+    PARTS,
+    Conditioning,
+    GeneratedImage,
+    GenerateRequest,
+    Part,
+    SizeConditioning,
+    TextEncoder,
+)
 
-Part = Literal["vae", "text_encoders"]
 RECOMPUTED = ("BasicTransformerBlock", "ResBlock")
 
 
@@ -30,8 +37,9 @@ class A1111Model:
     def __init__(self, model: Any, picture: Callable[[GenerateRequest], GeneratedImage]) -> None:
         self._model, self._picture = model, picture
         self._neutral: ExitStack | None = None
-        self._parked: set[Part] = set()
+        self._away: set[Part] = set()
         self.device = torch.device(devices.device)
+        self.apart = bool(model.lowvram)
         self.unet: nn.Module = model.model.diffusion_model
         self.text_encoders: Sequence[TextEncoder] = checkpoint.encoders(model)
         self.alphas_cumprod = model.alphas_cumprod_original.detach().float().cpu()
@@ -43,12 +51,12 @@ class A1111Model:
             raise
 
     def open(self) -> None:
-        """Take the model: what the WebUI did to it is undone, parts that were parked are sent away again."""
+        """Take the model: what the WebUI did to it is undone, parts that were away are sent away again."""
         self.check()
         stack = ExitStack()
         stack.enter_context(neutral(self._model, self.bring))
         self._neutral = stack
-        for part in self._parked:
+        for part in self._away:
             self._move(part, torch.device("cpu"))
 
     def close(self) -> None:
@@ -58,7 +66,7 @@ class A1111Model:
         stack, self._neutral = self._neutral, None
         with stack:
             if shared.sd_model is self._model:
-                for part in self._parked:
+                for part in self._away:
                     self._move(part, self.device)
 
     def check(self) -> None:
@@ -72,7 +80,7 @@ class A1111Model:
             raise HostBusyError(
                 "The checkpoint was replaced or unloaded during training; load it, then resume the run."
             )
-        if not self._model.lowvram and where != self.device.type:
+        if not self.apart and "unet" not in self._away and where != self.device.type:
             raise HostBusyError(
                 "The checkpoint was unloaded during training (by the API or Settings → Actions); load it, then "
                 "resume the run."
@@ -80,7 +88,7 @@ class A1111Model:
 
     def bring(self, module: nn.Module) -> None:
         """Under --medvram: put this part on the accelerator and what is there elsewhere, as the WebUI does."""
-        if self._model.lowvram:
+        if self.apart:
             for hook in list(module._forward_pre_hooks.values()):
                 hook(module, ())
 
@@ -91,12 +99,6 @@ class A1111Model:
 
     def encode_captions(self, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
-        if self._model.lowvram and torch.is_grad_enabled():
-            raise UnsupportedModelError(
-                "With --medvram, UNet and text encoder are never in memory together; switch network_train_unet_only "
-                "on, "
-                "or start the WebUI without --medvram."
-            )
         self._back("text_encoders")
         self.bring(self._model.cond_stage_model)  # SDXL's hook sits on the whole, which isn't called here
         return text.encode_captions(self._model, captions, max_token_length, clip_skip)
@@ -105,6 +107,7 @@ class A1111Model:
         self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning, sizes: Sequence[SizeConditioning]
     ) -> Tensor:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        self._back("unet")
         condition: dict[str, Any]  # a new one every time: the WebUI casts its entries in place
         if conditioning.pooled is not None:
             vector = torch.cat([conditioning.pooled, text.size_vector(self._model, sizes)], dim=1)
@@ -122,30 +125,34 @@ class A1111Model:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         return [module for module in self.unet.modules() if type(module).__name__ in RECOMPUTED]
 
-    def park(self, part: Part) -> None:
+    def keep(self, parts: Collection[Part]) -> None:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
-        if self._model.lowvram or self.device.type == "cpu":
+        if self.apart or self.device.type == "cpu":
             return  # the WebUI moves the parts itself, or there is nowhere to go
-        self._parked.add(part)
-        self._move(part, torch.device("cpu"))
+        for part in PARTS:
+            if part not in parts and part not in self._away:
+                self._away.add(part)
+                self._move(part, torch.device("cpu"))
         devices.torch_gc()
+        for part in parts:
+            self._back(part)
 
     def generate(self, request: GenerateRequest) -> GeneratedImage:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
-        parked = set(self._parked)
+        kept = [part for part in PARTS if part not in self._away]
         try:
-            for part in parked:
+            for part in PARTS:
                 self._back(part)
             return self._picture(request)
         finally:
-            for part in parked:
-                self.park(part)
+            self.keep(kept)
             self.bring(self._model.model)
 
     def _back(self, part: Part) -> None:
-        if part in self._parked:
-            self._parked.discard(part)
+        if part in self._away:
+            self._away.discard(part)
             self._move(part, self.device)
 
     def _move(self, part: Part, device: torch.device) -> None:
-        (self._model.first_stage_model if part == "vae" else self._model.cond_stage_model).to(device)
+        held = {"unet": "model", "vae": "first_stage_model", "text_encoders": "cond_stage_model"}[part]
+        getattr(self._model, held).to(device)

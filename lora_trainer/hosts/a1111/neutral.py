@@ -19,7 +19,8 @@ from lora_trainer.hosts.frozen import frozen
 
 log = logging.getLogger(__name__)
 
-FALLBACK_ATTENTION = "sdp - scaled dot product"
+FUSED_ATTENTION = ("xformers", "sdp", "sdp-no-mem")  # keep no table of every token by every token for the way back
+SDP = "sdp - scaled dot product"
 
 
 @contextmanager
@@ -120,17 +121,22 @@ def without_own_checkpointing(model: Any) -> Iterator[None]:
 
 @contextmanager
 def trainable_attention(model: Any) -> Iterator[None]:
-    """If the chosen attention gives no gradients (some xformers builds and cards), another one takes its place."""
-    if _gradient_flows(model):
+    """Torch's own fused attention, unless another fused one is chosen that gives gradients (some of xformers' don't).
+
+    A1111's choice for most cards, Doggettx, would double and more what a step keeps in memory.
+    """
+    before = sd_hijack.current_optimizer
+    fits = _gradient_flows(model)
+    fused = fits and getattr(before, "name", "") in FUSED_ATTENTION
+    known = any(one.title() == SDP for one in sd_hijack.optimizers)
+    if fused or (fits and not known):
         yield
         return
-    before = sd_hijack.current_optimizer
-    log.warning(
-        "The cross-attention method %s can't be trained with; using sdp instead.",
-        getattr(before, "name", "of the WebUI"),
-    )
+    if not fits:
+        name = getattr(before, "name", "of the WebUI")
+        log.warning("The cross-attention method %s can't be trained with; using sdp instead.", name)
     hijack = sd_hijack.model_hijack
-    hijack.apply_optimizations(FALLBACK_ATTENTION)
+    hijack.apply_optimizations(SDP)
     try:
         yield
     finally:

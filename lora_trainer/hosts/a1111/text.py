@@ -15,36 +15,7 @@ from torch import Tensor
 
 from lora_trainer.errors import ConfigError
 from lora_trainer.hosts.base import Conditioning, SizeConditioning
-
-ROW = 75  # tokens of a row between start and end
-
-
-def rows_of(encoder: Any, caption: str, count: int, backtrack: int) -> list[list[int]]:
-    """The tokens of a caption in ``count`` rows of 77; what doesn't fit is left out.
-
-    Args:
-        backtrack: so many tokens after a comma move to the next row, rather than be torn from the rest.
-    """
-    rest = list(encoder.tokenize([caption])[0])
-    rows = []
-    for _ in range(count):
-        part = rest[:ROW]
-        if len(rest) > ROW and encoder.comma_token in part and rest[ROW] != encoder.comma_token:
-            after = ROW - part[::-1].index(encoder.comma_token)
-            part = part[:after] if 0 < ROW - (after - 1) <= backtrack else part
-        rest = rest[len(part) :]
-        rows.append([encoder.id_start, *part, *[encoder.id_end] * (ROW - len(part)), encoder.id_end])
-    return rows
-
-
-def token_rows(encoder: Any, captions: Sequence[str], max_token_length: int) -> Tensor:
-    """[B, n, 77] tokens of captions; all get the same number of rows."""
-    count, backtrack = max(1, max_token_length // ROW), int(shared.opts.comma_padding_backtrack)
-    tokens = torch.asarray([rows_of(encoder, caption, count, backtrack) for caption in captions])
-    if encoder.id_pad != encoder.id_end:  # SD 2 and SDXL's second encoder fill up with something else
-        ends = tokens == encoder.id_end
-        tokens[ends.cumsum(dim=-1) > 1] = encoder.id_pad
-    return tokens
+from lora_trainer.hosts.webui.tokens import token_rows
 
 
 def encode_captions(model: Any, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:

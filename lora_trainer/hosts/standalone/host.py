@@ -199,6 +199,8 @@ class DiffusersHost(SoleUser):
             vae_fingerprint=fingerprint(parts.vae, settings=str(parts.vae.config.scaling_factor)),
             text_fingerprint=fingerprint(*parts.text_encoders, settings=layouts),
             resolution=found.resolution(parts.prediction_type),
+            checkpoint_path=str(self.checkpoint.absolute()),
+            vae_path=str(self._vae.absolute()) if self._vae else "",
         )
 
     @staticmethod

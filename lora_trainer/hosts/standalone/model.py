@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +12,12 @@ from torch import Tensor, nn
 from lora_trainer.errors import LoraTrainerError
 from lora_trainer.families import traits
 from lora_trainer.hosts.base import (
+    PARTS,
     Conditioning,
     GeneratedImage,
     GenerateRequest,
     ModelInfo,
+    Part,
     SizeConditioning,
     TextEncoder,
 )
@@ -27,7 +28,6 @@ from lora_trainer.hosts.standalone.prompt import LoraTag, infotext, split_prompt
 from lora_trainer.hosts.standalone.samplers import find_sampler
 from lora_trainer.noise_schedule import rescale_zero_terminal_snr
 
-Part = Literal["unet", "vae", "text_encoders"]
 AttachLoras = Callable[["DiffusersModel", Sequence[LoraTag]], AbstractContextManager[None]]
 
 
@@ -42,8 +42,10 @@ class PictureSettings:
 class DiffusersModel:
     """The model while it is used; implements :class:`lora_trainer.hosts.base.TakenModel`.
 
-    Parts are placed on the device when they are first needed, and stay until :meth:`park` or :meth:`put_back`.
+    Parts are placed on the device when they are first needed, and stay until :meth:`keep` or :meth:`put_back`.
     """
+
+    apart = False
 
     def __init__(
         self,
@@ -64,7 +66,7 @@ class DiffusersModel:
         self.dtype = torch.float32
         self.parts, self._pictures, self._attach_loras = parts, pictures, attach_loras
         self._placements = {name: [Placement(m) for m in modules] for name, modules in parts.modules.items()}
-        self._parked: set[str] = set()
+        self._away: set[Part] = set()
         self._vae_needs_fp32 = family.vae_overflows
 
     # Where the parts are
@@ -72,7 +74,7 @@ class DiffusersModel:
     def begin(self, dtype: torch.dtype) -> None:
         """Place UNet and text encoders on the device in ``dtype``."""
         self.dtype = dtype
-        self._parked.clear()
+        self._away.clear()
         self._need("unet")
         self._need("text_encoders")
 
@@ -81,19 +83,20 @@ class DiffusersModel:
         for placements in self._placements.values():
             for placement in placements:
                 placement.restore()
-        self._parked.clear()
+        self._away.clear()
 
-    def park(self, part: Literal["vae", "text_encoders"]) -> None:
-        """Free the device memory of a part; it comes back by itself if it is needed again."""
-        self._parked.add(part)
-        self._restore(part)
+    def keep(self, parts: Collection[Part]) -> None:
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        self._away = {part for part in PARTS if part not in parts}
+        for part in self._away:
+            self._restore(part)
 
     def _need(self, part: Part) -> None:
         dtype = self._vae_dtype if part == "vae" else self.dtype
         for placement in self._placements[part]:
             placement.place(self.device, dtype)
 
-    def _restore(self, part: str) -> None:
+    def _restore(self, part: Part) -> None:
         for placement in self._placements[part]:
             placement.restore()
         if self.device.type == "cuda":
@@ -177,7 +180,7 @@ class DiffusersModel:
             task = Task(request, *split_prompt(request.prompt))
             groups.setdefault(task.key, []).append((index, task))
         made: dict[int, GeneratedImage] = {}
-        with torch.no_grad(), self._parked_again():
+        with torch.no_grad(), self._away_again():
             for group in groups.values():
                 with self._attach_loras(self, group[0][1].tags):
                     for start in range(0, len(group), batch_size):
@@ -233,10 +236,10 @@ class DiffusersModel:
         return infotext(request, sampler.label, schedule, info.checkpoint, info.checkpoint_sha256, skip, vae)
 
     @contextmanager
-    def _parked_again(self) -> Iterator[None]:
-        """Park afterwards what was parked before."""
+    def _away_again(self) -> Iterator[None]:
+        """Only what was kept before is kept afterwards."""
         try:
             yield
         finally:
-            for part in self._parked:
+            for part in self._away:
                 self._restore(part)

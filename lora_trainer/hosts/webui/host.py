@@ -19,8 +19,8 @@ from lora_trainer.dtypes import precision_of
 from lora_trainer.errors import ConfigError, HostBusyError
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, Progress, TakenModel
 from lora_trainer.hosts.webui import loras
+from lora_trainer.hosts.webui.options import setting
 from lora_trainer.hosts.webui.pictures import make_picture, sampler_name
-from lora_trainer.hosts.webui.pin import Pin
 from lora_trainer.hosts.webui.queue import Shift
 
 if TYPE_CHECKING:
@@ -48,10 +48,21 @@ class LentModel(TakenModel, Protocol):
         """
 
 
+class Pin(Protocol):
+    """Keeps the WebUI from changing the model while a job holds it."""
+
+    def remove(self) -> None:
+        """Let changes through again, and make one that was put off; call it with the queue held."""
+
+    def other_chosen(self) -> bool:
+        """Whether another checkpoint is chosen by now: generations then wait for it, until the job ends."""
+
+
 class WebUIHost(ABC):
     """A WebUI, from inside its process. Everything but :meth:`defaults` and :meth:`glance` needs :meth:`working`."""
 
     name: str
+    full_precision: str  # how to have the weights in fp32
 
     def __init__(self) -> None:
         self._shift: Shift | None = None
@@ -82,8 +93,16 @@ class WebUIHost(ABC):
         """Whether the WebUI's clip skip changes what this model reads."""
 
     @abstractmethod
-    def weights(self, model: Any) -> torch.nn.Parameter:
-        """One of the UNet's weights, for its number format."""
+    def number_format(self, model: Any) -> torch.dtype:
+        """The one in which the UNet computes."""
+
+    @abstractmethod
+    def pin(self, model: Any) -> Pin:
+        """Keep the model from being changed, from now until it is removed."""
+
+    def loaded_model(self) -> Any | None:
+        """The model in memory, if it has been loaded already; loads nothing."""
+        return sd_models.model_data.sd_model
 
     @abstractmethod
     def open_model(self, model: Any, picture: Callable[[GenerateRequest], GeneratedImage]) -> LentModel:
@@ -102,10 +121,10 @@ class WebUIHost(ABC):
 
     def defaults(self) -> dict[str, Any]:
         """The precision that the loaded weights and the card allow, and the clip skip that is set."""
-        model = sd_models.model_data.sd_model
+        model = self.loaded_model()
         values: dict[str, Any] = {"mixed_precision": self._precision(model)}
         if model is None or self.reads_clip_skip(model):
-            values["clip_skip"] = int(shared.opts.data.get("CLIP_stop_at_last_layers", 1))
+            values["clip_skip"] = int(setting("CLIP_stop_at_last_layers", 1))
         return values
 
     def checkpoint_dir(self) -> Path | None:
@@ -118,7 +137,7 @@ class WebUIHost(ABC):
 
     def glance(self) -> Glance | None:
         """The model in memory, if it has been loaded already."""
-        model = sd_models.model_data.sd_model
+        model = self.loaded_model()
         return self.glance_at(model) if model is not None else None
 
     @contextmanager
@@ -139,7 +158,7 @@ class WebUIHost(ABC):
             shift.begin()
             try:
                 self._model = self.current_model()
-                self._pin = Pin(self._model)
+                self._pin = self.pin(self._model)
                 yield
             finally:
                 try:
@@ -172,9 +191,10 @@ class WebUIHost(ABC):
             ConfigError: if it can't be trained in this precision.
         """
         model = self._held()
-        if mixed_precision == "no" and self.weights(model).dtype != torch.float32:
+        if mixed_precision == "no" and self.number_format(model) != torch.float32:
             raise ConfigError(
-                "The WebUI holds the weights in fp16: choose mixed_precision fp16 or bf16, or start it with --no-half."
+                "The WebUI holds the weights in fp16: choose mixed_precision fp16 or bf16, or start it with "
+                f"{self.full_precision}."
             )
         taken = self.open_model(model, self._live_picture)
         self._taken = taken
@@ -267,4 +287,4 @@ class WebUIHost(ABC):
         """That of the loaded weights: with another one the backward pass would keep a cast copy of each of them."""
         if model is None:
             return "fp16" if torch.device(shared.device).type == "cuda" else "no"
-        return precision_of(self.weights(model).dtype)
+        return precision_of(self.number_format(model))

@@ -20,7 +20,7 @@ from lora_trainer.errors import FileError, quoted
 def extension() -> Any | None:
     """The Lora extension's module, or None if it is disabled."""
     found = sys.modules.get("networks")
-    return found if hasattr(found, "network_apply_weights") else None
+    return found if hasattr(found, "available_networks") else None
 
 
 def forget(changed: Sequence[Path]) -> bool:
@@ -29,9 +29,13 @@ def forget(changed: Sequence[Path]) -> bool:
     if networks is None:
         return False
     stale = {path.resolve() for path in changed}
-    for name, network in list(networks.networks_in_memory.items()):
+    in_memory = getattr(networks, "networks_in_memory", {})
+    for name, network in list(in_memory.items()):
         if Path(network.network_on_disk.filename).resolve() in stale:
-            networks.networks_in_memory.pop(name, None)
+            in_memory.pop(name, None)
+    forget_files = getattr(getattr(networks, "load_lora_state_dict", None), "cache_clear", None)
+    if changed and forget_files is not None:  # some forks keep what they have read, by name
+        forget_files()
     networks.list_available_networks()
     if changed:
         forget_conditioning()
@@ -40,10 +44,12 @@ def forget(changed: Sequence[Path]) -> bool:
 
 def forget_conditioning() -> None:
     """Drop the WebUI's cached prompts; their key holds the network's name, not its content."""
-    processing.StableDiffusionProcessing.cached_c = [None, None]
-    processing.StableDiffusionProcessing.cached_uc = [None, None]
-    processing.StableDiffusionProcessingTxt2Img.cached_hr_c = [None, None]
-    processing.StableDiffusionProcessingTxt2Img.cached_hr_uc = [None, None]
+    for holder, names in (
+        (processing.StableDiffusionProcessing, ("cached_c", "cached_uc")),
+        (processing.StableDiffusionProcessingTxt2Img, ("cached_hr_c", "cached_hr_uc")),
+    ):
+        for name in names:
+            setattr(holder, name, [None] * len(getattr(holder, name)))
 
 
 def refuse_unknown(prompt: str) -> None:
@@ -63,13 +69,17 @@ def refuse_unknown(prompt: str) -> None:
             )
 
 
+def known(path: Path) -> Any | None:
+    """The extension's entry for a LoRA file; None if it has none, or another file has the name."""
+    networks = extension()
+    found = None if networks is None else networks.available_networks.get(path.stem)
+    return found if found is not None and Path(found.filename).resolve() == path.resolve() else None
+
+
 def applied_modules(path: Path) -> int | None:
     """How many modules of a LoRA file the WebUI's loader matches with the loaded model."""
-    networks = extension()
-    if networks is None:
-        return None
-    known = networks.available_networks.get(path.stem)
-    if known is None or Path(known.filename).resolve() != path.resolve():
+    networks, entry = extension(), known(path)
+    if networks is None or entry is None:
         return None
     with torch.random.fork_rng(devices=[]):  # its modules are initialised at random before they get their weights
-        return len(networks.load_network(path.stem, known).modules)
+        return len(networks.load_network(path.stem, entry).modules)

@@ -59,8 +59,8 @@ def make_picture(model: Any, request: GenerateRequest, extra_networks: bool) -> 
         disable_extra_networks=not extra_networks, override_settings=_overrides(),
     )  # fmt: skip
     p.scripts = scripts.ScriptRunner()  # none of other extensions; without any runner infotexts lose their <lora:…>
-    p.cached_c, p.cached_uc = [None, None], [None, None]  # conditioning depends on weights that are being trained
-    p.cached_hr_c, p.cached_hr_uc = [None, None], [None, None]
+    for name in ("cached_c", "cached_uc", "cached_hr_c", "cached_hr_uc"):
+        setattr(p, name, [None] * len(getattr(p, name)))  # conditioning depends on weights that are being trained
     with closing(p), _unnoticed():
         result = processing.process_images(p)
     if not result.images:

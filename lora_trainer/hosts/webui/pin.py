@@ -20,7 +20,7 @@ from lora_trainer.errors import HostBusyError
 log = logging.getLogger(__name__)
 
 
-class Pin:
+class ReloadPin:
     """Keeps ``sd_models.reload_model_weights`` and ``sd_vae.reload_vae_weights`` from changing the model."""
 
     def __init__(self, model: Any) -> None:

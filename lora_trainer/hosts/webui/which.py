@@ -14,12 +14,6 @@ from lora_trainer.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from lora_trainer.hosts.webui.host import WebUIHost
 
-FORKS = (  # a package that tells it, and its name; the first that is there counts
-    ("ldm_patched", "reForge or an early Forge"),
-    ("modules_forge", "Forge, Forge Neo or a relative of them"),
-    ("modules.sd_hijack", ""),  # AUTOMATIC1111's own
-)
-
 
 def webui_host() -> WebUIHost:
     """The host for this process.
@@ -27,15 +21,22 @@ def webui_host() -> WebUIHost:
     Raises:
         UnsupportedModelError: in a WebUI whose models can't be trained in memory; names it.
     """
-    found = next((name for package, name in FORKS if _there(package)), "an unknown WebUI")
-    if found:
-        raise UnsupportedModelError(
-            f"This WebUI is {found}, whose models can't be trained in memory yet; use AUTOMATIC1111's WebUI, or "
-            "python -m lora_trainer train on the command line."
-        )
+    if _there("modules_forge") and (_there("backend.nn.unet") or _there("ldm_patched.modules.model_patcher")):
+        from lora_trainer.hosts.forge.host import ForgeHost
+
+        return ForgeHost()
+    if _there("modules_forge") or _there("ldm_patched") or not _there("modules.sd_hijack"):
+        raise UnsupportedModelError(_refusal("an unknown WebUI"))
     from lora_trainer.hosts.a1111.host import A1111Host
 
     return A1111Host()
+
+
+def _refusal(name: str) -> str:
+    return (
+        f"This WebUI is {name}, whose models can't be trained in memory; use AUTOMATIC1111's WebUI or Forge Neo, or "
+        "python -m lora_trainer train on the command line."
+    )
 
 
 def _there(package: str) -> bool:

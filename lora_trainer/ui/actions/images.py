@@ -37,15 +37,17 @@ def check(desk: Desk, page: Page) -> Answer:
 
 def copy(desk: Desk, page: Page, files: Sequence[str]) -> Answer:
     """Make a dataset folder of photos: of those that were dropped, else of those in the folder."""
+    word = str(page.values.get("photos_word") or "").strip() or page.trigger
     try:
         sources = _arrived(files) or [existing(page.dataset)]
-        made = copy_photos(sources, desk.job.output / DATASETS, page.trigger, page.values.get("repeats"))
+        made = copy_photos(sources, desk.job.output / DATASETS, word, page.values.get("repeats"))
     except LoraTrainerError as error:
         return Answer({"check_answer": views.problem(str(error))})
-    answer = check(desk, desk.page({"dataset": str(made.folder)}))
-    answer.values["dataset"] = str(made.folder)
+    filled = {"dataset": str(made.folder), "trigger": word}
+    answer = check(desk, desk.page(filled))
+    answer.values |= filled
     told = f"{made.pictures} photos were copied to {made.folder}; {made.described} had a caption"
-    rest = f", the others got “{page.trigger}” as theirs" if made.described < made.pictures else ""
+    rest = f", the others got “{word}” as theirs" if made.described < made.pictures else ""
     left = [f"Not copied: {file.name} {unopened(file)}" for file in made.left]
     answer.html["check_answer"] = (
         views.note(told + rest + ". Your originals are untouched.")

@@ -13,14 +13,14 @@ def start(desk: Desk, page: Page, *choices: str) -> Answer:
     desk.remember()
     try:
         if not page.dataset:
-            raise DatasetError("Which images? Give their folder in step 1.")
+            raise DatasetError("Which images? Choose them on the page Images.")
         if not page.name:
             raise ConfigError("The LoRA has no name: give one in step 4.")
         desk.job.start(
             {
                 "name": page.name, "dataset": page.dataset, "config": page.config().to_dict(),
                 "resume": "resume" in choices, "overwrite": "overwrite" in choices,
-                "test": bool(page.values.get("test")), "trigger": page.trigger,
+                "test": bool(page.values.get("test")), "test_plan": _asked(page), "trigger": page.trigger,
             }
         )  # fmt: skip
     except NameTakenError as error:
@@ -30,12 +30,18 @@ def start(desk: Desk, page: Page, *choices: str) -> Answer:
     return Answer({"message": ""})
 
 
+def _asked(page: Page) -> dict[str, str]:
+    """What the page says of the test."""
+    given = {"subject": page.values.get("subject"), "prompts": page.values.get("test_prompts")}
+    return {name: text.strip() for name, text in given.items() if isinstance(text, str) and text.strip()}
+
+
 def test(desk: Desk, page: Page) -> Answer:
     """Test the LoRA of that name."""
     try:
         if not page.name:
             raise ConfigError("Which LoRA? Give its name in step 4.")
-        desk.job.test({"lora": page.name, "trigger": page.trigger})
+        desk.job.test({"lora": page.name, "trigger": page.trigger, **_asked(page)})
     except LoraTrainerError as error:
         return Answer({"message": views.problem(str(error))})
     return Answer({"message": ""})

@@ -11,7 +11,7 @@ from lora_trainer.ui.binding import FILLS_PANEL, PLAN, Form, paths
 PHOTOS = (
     '<p class="lt-help">Drop them here, or enter their folder above. They are copied into a new '
     "<code>repeats_trigger</code> folder; the originals stay as they are. A photo without a caption gets the trigger "
-    "word from step 2. Better captions make a better LoRA: edit the .txt files in that folder.</p>"
+    "word as its caption. Better captions make a better LoRA: edit the .txt files in that folder.</p>"
 )
 
 
@@ -41,6 +41,14 @@ def _show_photos(form: Form) -> None:
         elem_id="lora_trainer_files_in",
     )  # fmt: skip
     form.add("files_in", files)
+    word = gr.Textbox(
+        max_lines=1,
+        label="Trigger word of the photos",
+        placeholder="zwx_anna",
+        info="Calls your subject in a prompt, and names the folder. Choose one that means nothing yet.",
+        elem_id="lora_trainer_photos_word",
+    )
+    form.add("photos_word", word)
     with gr.Row(elem_classes=["lt-inline"]):
         repeats = gr.Textbox(
             max_lines=1,
@@ -55,15 +63,15 @@ def _show_photos(form: Form) -> None:
 
 
 def ask(form: Form) -> None:
-    """Check looks at the folder; a folder of photos is made with the trigger word."""
+    """Check looks at the folder; a folder of photos is made with its trigger word."""
     shown = ("check_answer", *PLAN)
     for event in (form.parts["check"].click, form.parts["dataset"].submit):
         form.on(event, images.check, reads=("dataset", "trigger", "name"), changes=shown)
     form.on(
         form.parts["copy"].click,
         lambda desk, page, files: images.copy(desk, page, paths(files)),
-        reads=("dataset", "trigger", "name", "repeats"),
-        changes=("dataset", *shown),
+        reads=("dataset", "trigger", "name", "photos_word", "repeats"),
+        changes=("dataset", "trigger", *shown),
         extra=("files_in",),
     )
-    form.follow("images", ("dataset", "repeats"))
+    form.follow("images", ("dataset", "photos_word", "repeats"))

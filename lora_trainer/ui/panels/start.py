@@ -6,13 +6,15 @@ from functools import partial
 
 import gradio as gr
 
+from lora_trainer.subjects import SUBJECTS
 from lora_trainer.ui import views
 from lora_trainer.ui.actions import start
 from lora_trainer.ui.binding import ALL_OPTIONS, ALL_VALUES, Form
 from lora_trainer.ui.desk import Desk
 from lora_trainer.ui.forms import CHOICES, Answer, Page
 
-FOLLOWED = ("name", "test")
+FOLLOWED = ("name", "test", "subject", "test_prompts")
+KINDS = [("anything", ""), *((name, name) for name in SUBJECTS if name != "practice")]
 
 
 def show(form: Form) -> None:
@@ -28,7 +30,17 @@ def show(form: Form) -> None:
             value=True, label="Test it afterwards", elem_id="lora_trainer_test_after",
             info="Images at several strengths and in other contexts, with a report.",
         )  # fmt: skip
-        for part, component in zip(FOLLOWED, (name, test_after), strict=True):
+        with gr.Accordion("Test prompts", open=False, elem_id="lora_trainer_test_settings"):
+            subject = gr.Dropdown(
+                choices=KINDS, value="", label="Kind of subject", elem_id="lora_trainer_subject",
+                info="What the test asks for: other places, styles, poses and light that suit it.",
+            )  # fmt: skip
+            prompts = gr.Textbox(
+                lines=4, label="Your own test prompts", elem_id="lora_trainer_test_prompts",
+                placeholder="{lora} {trigger} in a forest\n{lora} {trigger}, cyberpunk style --n blurry",
+                info="One per line, instead of those of the kind. {lora} is the LoRA, {trigger} the trigger word.",
+            )  # fmt: skip
+        for part, component in zip(FOLLOWED, (name, test_after, subject, prompts), strict=True):
             form.add(part, component)
         with gr.Row(elem_id="lora_trainer_start_row"):
             form.add("start", gr.Button("Train", variant="primary", size="lg", elem_id="lora_trainer_start"))
@@ -43,7 +55,7 @@ def ask(form: Form) -> None:
     for choice in ("resume", "overwrite", "resume+overwrite"):  # of the question that Train may be answered with
         button = gr.Button(CHOICES[choice], elem_id=f"lora_trainer_choice_{choice.replace('+', '_')}")
         form.on(button.click, partial(_begin, choice), reads=everything)
-    form.on(form.parts["only_test"].click, start.test, reads=("name", "trigger"))
+    form.on(form.parts["only_test"].click, start.test, reads=("name", "trigger", "subject", "test_prompts"))
     form.follow("start", FOLLOWED)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from support.options.run import LOSS, Case, Check, Outcome
 
+from lora_trainer.measures.denoising import DRIFT_CAP
+from lora_trainer.training.events import Finished, Learned
+
 SAMPLED = {"sample_every_n_steps": 1}
 KEPT = {"max_train_epochs": 4, "save_every_n_epochs": 1}
 
@@ -34,7 +37,7 @@ def much_less_is_kept(base: Outcome, changed: Outcome) -> None:
 
 
 def encoded_at_every_use(base: Outcome, changed: Outcome) -> None:
-    assert changed.model.batches_encoded == [2, 2] and changed.model.parked == []
+    assert changed.model.batches_encoded == [2, 2] and changed.model.kept[-1] == ["unet", "vae"]
 
 
 def encoded_together(base: Outcome, changed: Outcome) -> None:
@@ -43,7 +46,7 @@ def encoded_together(base: Outcome, changed: Outcome) -> None:
 
 def encoded_once(base: Outcome, changed: Outcome) -> None:
     assert changed.model.captions_encoded == sorted(set(base.model.captions_encoded))
-    assert changed.model.parked == ["vae", "text_encoders"]
+    assert changed.model.kept[-1] == ["unet"]
 
 
 def kept_in(what: str) -> Check:
@@ -66,6 +69,15 @@ def sampler_is_ddim(base: Outcome, changed: Outcome) -> None:
     assert {request.sampler for request in changed.model.generated} == {"ddim"}
 
 
+def damage_stops_it(base: Outcome, changed: Outcome) -> None:
+    """After the second save that is over the cap; what was trained is saved, and why it stopped is told."""
+    drifts = [event.drift[0] for event in base.events if isinstance(event, Learned)]
+    second = next(n for n in range(1, len(drifts)) if min(drifts[n - 1 : n + 1]) > DRIFT_CAP)
+    assert len(changed.log) == second + 1 < len(base.log)
+    end = changed.events[-1]
+    assert isinstance(end, Finished) and end.stopped and "trigger had moved" in " ".join(end.notices)
+
+
 SAVED = {"files", "states"}
 CASES: dict[str, Case] = {
     "mixed_precision": Case("bf16", {"context", "memory"} | LOSS),
@@ -84,6 +96,11 @@ CASES: dict[str, Case] = {
         2, {"files"}, {"max_train_steps": 6, "save_every_n_steps": 1},
         files_are("-step00000003", "-step00000004", "-step00000005", ""), idle=[{}]),
     "save_state_every_n_minutes": Case(1e-9, {"states"}),
+    "measure_at_saves": Case(True, {"learned", "texts", "encoding"}, {"save_every_n_epochs": 1}, idle=[{}]),
+    "stop_on_damage": Case(
+        True, {"steps", "files", "states", "learned", "weights", "timesteps", "batches", "rates", "texts", "encoding"},
+        {"save_every_n_steps": 1, "max_train_steps": 6, "measure_at_saves": True, "learning_rate": 500.0},
+        damage_stops_it, idle=[{"save_every_n_steps": 1}, {"save_every_n_steps": 1, "measure_at_saves": True}]),
     "training_comment": Case("By hand", set(), check=metadata_has("ss_training_comment", "By hand")),
     "metadata_title": Case("Zork", set(), check=metadata_has("modelspec.title", "Zork")),
     "metadata_author": Case("Someone", set(), check=metadata_has("modelspec.author", "Someone")),

@@ -136,8 +136,9 @@ CASES: dict[str, Case] = {
     "up_lr_weight": Case(",".join(["0.5"] * 12), GROUPS, check=rates_by_block("up", 0.5)),
     "block_lr_zero_threshold": Case(
         0.6, {"modules", "alphas", "gradient", "memory"} | GROUPS, {"mid_lr_weight": "0.5"}, idle=[{}]),
+    # The base model's losses need its own encoding of the captions only where the text encoder is trained.
     "network_train_unet_only": Case(
-        True, {"modules", "alphas", "gradient", "memory"} | GROUPS, BOTH, only("lora_unet_")),
+        True, {"modules", "alphas", "gradient", "memory", "encoding", "texts"} | GROUPS, BOTH, only("lora_unet_")),
     "network_train_text_encoder_only": Case(
         True, {"modules", "alphas", "gradient", "memory"} | GROUPS, BOTH, only("lora_te_")),
     "network_weights": Case("{world}/rank4.safetensors", LOSS, check=goes_on_from_the_file),

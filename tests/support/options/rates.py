@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from support.options.run import BASE, INPUT, UPDATE, Case, Check, Outcome
+
+from lora_trainer.errors import TrainingDivergedError
 
 RATE = BASE["learning_rate"]
 CLIP = 0.01  # far below every gradient, so that each has this norm
@@ -92,6 +95,18 @@ LENGTH = {"steps", "batches", "timesteps", "texts", "encoding"} | RATES
 GROUPED = {"steps", "loss", "gradient"} | RATES
 WARM = {"lr_scheduler": "constant_with_warmup", **FOUR}
 
+
+def stops_at_once(base: Outcome, changed: Outcome) -> None:
+    """At a rate at which nothing can be learned, the run ends after it was halved as often as allowed, or at once."""
+
+    def told(**options: Any) -> str:
+        with pytest.raises(TrainingDivergedError) as error:
+            base.world.run(learning_rate=1e25, **options)
+        return str(error.value)
+
+    assert "was halved 4 times" in told() and "halved" not in told(on_divergence="stop")
+
+
 OPTIMIZER: dict[str, Case] = {
     "optimizer_type": Case("Lion", UPDATE, check=every_weight_moves_alike),
     "optimizer_args": Case({"weight_decay": 0.5}, UPDATE, check=weights_shrink),
@@ -106,6 +121,7 @@ OPTIMIZER: dict[str, Case] = {
         4, {"groups"} | RATES, BOTH,
         rates_are(**{"text_encoder": 0.5, "text_encoder plus": 2, "unet": 0.5}), idle=[{}]),
     "max_grad_norm": Case(CLIP, UPDATE, check=clipped),
+    "on_divergence": Case("stop", set(), check=stops_at_once),
     "gradient_accumulation_steps": Case(
         2, GROUPED, {"train_batch_size": 1, "max_train_epochs": 1, "lr_scheduler": "constant"},
         one_step_of_both_batches),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from lora_trainer.errors import ConfigError, DatasetError, FileError, HostBusyError, NameTakenError
-from lora_trainer.training.events import Finished, Saved, StepDone
+from lora_trainer.training.events import Before, Finished, Saved, Started, StepDone
 from lora_trainer.ui.job import Job, shared_job
 from lora_trainer.ui.status import MOST_POINTS, Record
 from tests.support.office import OfficeHost, until
@@ -63,6 +64,26 @@ def test_a_test_follows_and_the_card_gets_its_picture(job: Job, values: dict[str
     assert all("<lora:zork:" in row["prompt"] for row in status["tests"])
     assert (tmp_path / "loras" / "zork.png").is_file()
     assert (tmp_path / "out" / "zork" / "report.json").is_file()
+
+
+def test_the_test_that_follows_asks_what_was_given(job: Job, values: dict[str, Any], tmp_path: Path) -> None:
+    plan = {"subject": "person", "prompts": "{lora} {trigger} on mars", "strengths": [1.0], "seeds": [3]}
+    job.start({**values, "test": True, "test_plan": plan})
+    job.wait(60)
+    report = json.loads((tmp_path / "out" / "zork" / "report.json").read_text())
+    assert report["prompts"]["integration"] == ["<lora:zork:0.8> zork on mars"]
+    assert (report["subject"], report["seeds"]) == ("person", [3])
+
+
+@pytest.mark.parametrize(
+    "plan", [{"subject": "cat"}, {"prompts": {"a": 1}}, {"lora": "zork"}, {"strengths": "much"}, 3]
+)
+def test_a_test_that_cannot_be_made_keeps_the_training_from_beginning(
+    job: Job, values: dict[str, Any], tmp_path: Path, plan: Any
+) -> None:
+    with pytest.raises(ConfigError):
+        job.start({**values, "test": True, "test_plan": plan})
+    assert job.status()["state"] == "idle" and not (tmp_path / "out" / "zork").exists()
 
 
 def test_a_test_alone_takes_its_values(job: Job, values: dict[str, Any], tmp_path: Path) -> None:
@@ -151,6 +172,50 @@ def test_a_long_curve_is_thinned(tmp_path: Path) -> None:
     assert "after step 3 of 9" in record.to_dict()["message"]
 
 
+def test_the_curve_keeps_what_was_compared_with_the_base_model(tmp_path: Path) -> None:
+    record, steps = Record(job="j", name="zork", output=tmp_path), 10 * MOST_POINTS
+    for step in range(1, steps):
+        baseline = 0.75 if step % 50 == 1 else None
+        record.take(StepDone(step, steps, 1, 0.5, 0.5, {}, 1.0, 0.1, baseline))
+    points = record.to_dict()["losses"]
+    compared = [step for step, _, baseline in points if baseline == 0.75]
+    assert compared == list(range(1, steps, 50)) and len(points) <= MOST_POINTS
+    before = Before(losses=((1, 0.5), (2, 0.4)), baselines=((2, 0.6),))
+    record.take(Started(2, steps, 1, 5, 9, 99, before=before))
+    assert record.to_dict()["losses"] == [(1, 0.5, None), (2, 0.4, 0.6)]
+
+
+def test_plan_and_memory_are_told(tmp_path: Path) -> None:
+    record = Record(job="j", name="zork", output=tmp_path)
+    assert record.to_dict()["plan"] is None and record.to_dict()["memory"] is None
+
+    @dataclass(frozen=True)
+    class PhaseNeed:
+        name: str
+        expected_gb: float
+        minutes: float | None
+        measured_gb: float | None
+
+    @dataclass(frozen=True)
+    class Planned:
+        text: str
+        phases: tuple[PhaseNeed, ...]
+        limit_gb: float | None
+
+    @dataclass(frozen=True)
+    class MemoryUse:
+        now_gb: float
+        peak_gb: float
+        limit_gb: float | None
+
+    record.take(Planned("It fits.", (PhaseNeed("training", 2.5, 4.0, None),), 8.0))  # type: ignore[arg-type]
+    record.take(MemoryUse(1.5, 2.0, 8.0))  # type: ignore[arg-type]
+    status = json.loads(json.dumps(record.to_dict()))
+    phase = {"name": "training", "expected_gb": 2.5, "minutes": 4.0, "measured_gb": None}
+    assert status["plan"] == {"text": "It fits.", "limit_gb": 8.0, "phases": [phase]}
+    assert status["memory"] == {"now_gb": 1.5, "peak_gb": 2.0, "limit_gb": 8.0}
+
+
 def test_a_continued_run_shows_its_curve_and_its_files(
     job: Job, host: OfficeHost, values: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -169,7 +234,7 @@ def test_a_continued_run_shows_its_curve_and_its_files(
     job.wait(60)
     status = job.status()
     assert status["state"] == "done", status
-    assert [step for step, _ in status["losses"]] == list(range(1, 13))
+    assert [step for step, *_ in status["losses"]] == list(range(1, 13))
     assert status["losses"][: len(before["losses"])] == before["losses"]
     names = [Path(path).name for path in status["outputs"]]
     assert names == [*(f"zork-step{step:08d}.safetensors" for step in range(2, 12, 2)), "zork.safetensors"]

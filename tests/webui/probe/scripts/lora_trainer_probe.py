@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from fastapi import Request
-from modules import devices, lowvram, script_callbacks, scripts, sd_hijack, sd_models, sd_unet, shared
+from modules import script_callbacks, scripts, sd_models, shared
 
 opened: list[str] = []
 
@@ -34,7 +36,9 @@ if not hasattr(sys, "_lora_trainer_probe"):  # "Reload UI" executes this file ag
     sys._lora_trainer_probe = opened
     sys.addaudithook(_audit)
     safetensors.torch.load_file = _noting(safetensors.torch.load_file)
-    sd_models.read_state_dict = _noting(sd_models.read_state_dict)
+    safetensors.safe_open = _noting(safetensors.safe_open)
+    if hasattr(sd_models, "read_state_dict"):
+        sd_models.read_state_dict = _noting(sd_models.read_state_dict)
 opened = sys._lora_trainer_probe
 
 
@@ -44,13 +48,14 @@ if ARCHITECTURES.is_dir():  # of the tiny checkpoints; the model is loaded after
 
     open_clip.add_model_config(ARCHITECTURES)
 
+FORGE = importlib.util.find_spec("modules_forge") is not None
+inside: Any = importlib.import_module("probe_forge" if FORGE else "probe_a1111")
+
 
 def checksum() -> dict[str, str]:
     """SHA-256 over every weight and buffer of each part of the model, with devices and formats."""
-    model = shared.sd_model
-    parts = {"unet": model.model, "vae": model.first_stage_model, "text": model.cond_stage_model}
     sums = {}
-    for name, part in parts.items():
+    for name, part in inside.parts().items():
         digest = hashlib.sha256()
         for key, tensor in sorted(part.state_dict().items()):
             digest.update(f"{key} {tensor.dtype} {tensor.device} {tuple(tensor.shape)}".encode())
@@ -61,32 +66,27 @@ def checksum() -> dict[str, str]:
 
 def condition() -> dict[str, Any]:
     """Everything that a trainer may have left changed."""
-    model = shared.sd_model
-    roots = (model.model, model.first_stage_model, model.cond_stage_model)
+    model, roots = shared.sd_model, list(inside.parts().values())
     modules = [module for root in roots for module in root.modules()]
+    weights = [weight for root in roots for weight in root.parameters()]
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in modules)
     return {
-        "requires_grad": sum(p.requires_grad for root in roots for p in root.parameters()),
-        "gradients": sum(p.grad is not None for root in roots for p in root.parameters()),
+        "requires_grad": sum(weight.requires_grad for weight in weights),
+        "gradients": sum(not weight.is_inference() and weight.grad is not None for weight in weights),
+        "inference": sum(weight.is_inference() for weight in weights),
+        "objects": hashlib.sha256(str(sorted(map(id, weights))).encode()).hexdigest(),
         "training": sum(module.training for module in modules),
         "hooks": hooks,
         "own_forwards": sum("forward" in vars(module) for module in modules),
-        "parallel": shared.parallel_processing_allowed,
-        "hypernetworks": [repr(one) for one in shared.loaded_hypernetworks],
-        "circular": sd_hijack.model_hijack.circular_enabled,
+        "parallel": getattr(shared, "parallel_processing_allowed", None),
         "padding": sorted({str(getattr(module, "padding_mode", "")) for module in modules}),
-        "attention": str(getattr(sd_hijack.current_optimizer, "name", None)),
-        "unet_option": str(sd_unet.current_unet_option),
-        "merged_tokens": getattr(model, "applied_token_merged_ratio", 0),
-        "reload": sd_models.reload_model_weights.__module__,
         "restart": "request_restart" in vars(shared.state),
         "state": {key: getattr(shared.state, key) for key in ("skipped", "interrupted", "job", "job_count")},
         "rng": hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest(),
         "history": shared.cmd_opts.no_prompt_history,
         "checkpoint": model.sd_checkpoint_info.name,
         "options": {key: shared.opts.data.get(key) for key in ("sd_model_checkpoint", "sd_vae", "sd_lora", "sd_unet")},
-        "dtype_vae": str(devices.dtype_vae),
-        "on_gpu": str(lowvram.module_in_gpu),
+        **inside.condition(),
     }
 
 
@@ -107,82 +107,46 @@ def fail_at(step: int) -> None:
     loop.training_step = breaking
 
 
-def captions(texts: list[str], length: int, clip_skip: int) -> dict[str, Any]:
-    """The same texts through our encoding and through the WebUI's prompt encoder."""
+def gradients() -> dict[str, float]:
+    """How far gradients with recomputation are from those without: all together, and in the worst weight."""
     from modules.call_queue import queue_lock
 
-    from lora_trainer.hosts.a1111 import text
-
-    model = shared.sd_model
-    with queue_lock, torch.no_grad(), devices.autocast():
-        ours = text.encode_captions(model, texts, length, clip_skip)
-        before = shared.opts.data.get("CLIP_stop_at_last_layers", 1)
-        shared.opts.data["CLIP_stop_at_last_layers"] = clip_skip
-        try:
-            theirs = model.get_learned_conditioning(texts)
-        finally:
-            shared.opts.data["CLIP_stop_at_last_layers"] = before
-    if isinstance(theirs, dict):
-        pooled = ours.pooled - theirs["vector"][:, : ours.pooled.shape[1]]
-        theirs, extra = theirs["crossattn"], float(pooled.abs().max())
-    else:
-        extra = 0.0
-    same = theirs.shape == ours.context.shape
-    difference = float((theirs - ours.context).abs().max()) if same else None
-    return {"ours": list(ours.context.shape), "theirs": list(theirs.shape), "difference": difference, "pooled": extra}
-
-
-def prediction() -> float:
-    """How far our call of the UNet is from the one that sampling makes."""
-    from modules.call_queue import queue_lock
-    from modules.prompt_parser import SdConditioning
-
-    from lora_trainer.hosts.a1111.model import A1111Model
+    from lora_trainer.config import RunConfig
     from lora_trainer.hosts.base import SizeConditioning
+    from lora_trainer.network.network import LoraNetwork
+    from lora_trainer.training.checkpointing import checkpoint_blocks
 
-    model = shared.sd_model
+    def once(recompute: bool) -> list[torch.Tensor]:
+        config = RunConfig().replace(network_dim=2)
+        network = LoraNetwork.create(held.unet, held.text_encoders, held.info, config, 5)
+        weights = [weight for group in network.parameter_groups(config) for weight in group["params"]]
+        with torch.no_grad():
+            for number, weight in enumerate(weights):
+                weight.add_(0.01 * (number % 3))
+        network.begin_step(1, samples=[0])
+        with network, checkpoint_blocks(held.blocks() if recompute else []):
+            x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3)).to(held.device)
+            captions = held.encode_captions(["a red ball"], 75, 1)
+            sizes = [SizeConditioning((64, 64), (0, 0), (64, 64))]
+            held.predict(x, torch.tensor([500]).to(held.device), captions, sizes).square().mean().backward()
+        return [weight.grad for weight in weights]
+
     with queue_lock:
-        taken = A1111Model(model, lambda request: None)
+        held = inside.taken()
         try:
-            generator = torch.Generator().manual_seed(3)
-            x = torch.randn(2, 4, 8, 8, generator=generator)
-            steps = torch.tensor([5, 700])
-            with torch.no_grad(), devices.autocast():
-                ours = taken.predict(
-                    x,
-                    steps,
-                    taken.encode_captions(["a red ball", "blue"], 75, 1),
-                    [SizeConditioning((64, 96), (0, 0), (64, 96))] * 2,
-                )
-                theirs = model.get_learned_conditioning(SdConditioning(["a red ball", "blue"], width=96, height=64))
-                condition = theirs if isinstance(theirs, dict) else {"c_crossattn": [theirs]}
-                wanted = model.apply_model(x.to(devices.device), steps.to(devices.device), condition)
+            plain, recomputed = once(False), once(True)
         finally:
-            taken.close()
-    return float((ours - wanted.float()).abs().max())
-
-
-def latents() -> float:
-    """How far our moments are from the WebUI's own encoding of an image (mean; its sample minus its noise)."""
-    from modules.call_queue import queue_lock
-
-    from lora_trainer.hosts.a1111 import vae
-
-    model = shared.sd_model
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    with queue_lock, torch.no_grad():
-        mean, std = vae.latent_moments(model, image, lambda module: None)
-        torch.manual_seed(0)
-        sample = model.get_first_stage_encoding(model.encode_first_stage(image.to(devices.device, devices.dtype_vae)))
-        torch.manual_seed(0)
-        noise = torch.randn(mean.shape)
-    return float((mean + std * noise - sample).abs().max())
+            held.close()
+    apart = [(one - other).norm() for one, other in zip(plain, recomputed, strict=True)]
+    whole = torch.stack(apart).norm() / torch.stack([one.norm() for one in plain]).norm()
+    worst = max(float(gap / one.norm().clamp_min(1e-30)) for gap, one in zip(apart, plain, strict=True))
+    return {"overall": float(whole), "worst": worst, "weights": len(plain)}
 
 
 def disturb(what: str, value: Any) -> None:
     """Bring the WebUI into a state that training has to neutralise."""
     if what == "tiling":
-        sd_hijack.model_hijack.apply_circular(value)
+        inside.tile(value)
     elif what == "hypernetwork":
         shared.loaded_hypernetworks[:] = [value] if value else []
     elif what == "option":
@@ -190,30 +154,7 @@ def disturb(what: str, value: Any) -> None:
     elif what == "reload_ui":
         shared.state.request_restart()
     elif what == "attention":
-        from modules import sd_hijack_optimizations
-
-        class Dead(sd_hijack_optimizations.SdOptimizationSdp):
-            name, label, cmd_opt, priority = "dead", "no gradients", None, 0
-
-            def apply(self) -> None:
-                super().apply()
-                import ldm.modules.attention
-                import sgm.modules.attention
-
-                for holder in (ldm.modules.attention.CrossAttention, sgm.modules.attention.CrossAttention):
-                    forward = holder.forward
-
-                    def detached(self: Any, *a: Any, _forward: Any = forward, **k: Any) -> Any:
-                        return _forward(self, *a, **k).detach()
-
-                    holder.forward = detached
-
-        if value:
-            sd_hijack.optimizers.append(Dead())
-            sd_hijack.model_hijack.apply_optimizations("dead - no gradients")
-        else:
-            sd_hijack.optimizers[:] = [one for one in sd_hijack.optimizers if one.name != "dead"]
-            sd_hijack.model_hijack.apply_optimizations()
+        inside.spoil_attention(value)
     else:
         raise ValueError(what)
 
@@ -226,8 +167,8 @@ def on_app(_demo: Any, app: Any) -> None:
 
         what, values = request.path_params["what"], await request.json()
         table = {
-            "checksum": checksum, "condition": condition, "fail_at": fail_at, "captions": captions,
-            "prediction": prediction, "latents": latents, "disturb": disturb,
+            "checksum": checksum, "condition": condition, "fail_at": fail_at, "captions": inside.captions,
+            "prediction": inside.prediction, "gradients": gradients, "latents": inside.latents, "disturb": disturb,
             "opened": lambda: [opened.copy(), opened.clear()][0],
             "packages": packages,
         }  # fmt: skip

@@ -1,0 +1,74 @@
+"""Out of memory in a step: it is computed once more with less, and so are all that follow.
+
+Nothing of a step is applied before all its gradients are there, and its noise is a function of the seed; so the run is
+the one that it would have been, had it begun with less.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from lora_trainer.dataset.batches import Batch
+from lora_trainer.errors import LoraTrainerError, memory_problem
+from lora_trainer.training.watch.facts import Finding
+
+if TYPE_CHECKING:
+    from lora_trainer.training.session import Session
+    from lora_trainer.training.step import StepLoss
+
+
+def fitted(
+    run: Session, group: Sequence[Batch], compute: Callable[[Session, Sequence[Batch]], StepLoss]
+) -> StepLoss | Finding:
+    """A step's gradients; or, where memory ran out, what was done about it: the step is to be computed once more.
+
+    Raises:
+        LoraTrainerError: where nothing is left to do.
+        Exception: whatever else ``compute`` raises; out of memory, too, where several processes would have to agree.
+    """
+    try:
+        return compute(run, group)
+    except Exception as error:
+        if not memory_problem(error) or run.processes.world > 1:
+            raise
+        found = _with_less(run, max(map(len, group)))
+        if found is None:
+            side = "x".join(map(str, run.config.dataset.resolution))
+            raise LoraTrainerError(
+                f"There isn't enough memory for a step at {side} pixels, even with gradient checkpointing and one "
+                "image at a time: use a smaller resolution or network_dim, train the UNet only, or close what else "
+                "uses the memory."
+            ) from error
+    # The error is gone by now, and with it what its frames held of the step.
+    run.update.drop_gradients()
+    release(run.device)
+    return found
+
+
+def release(device: torch.device) -> None:
+    """Give back what is no longer used."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _with_less(run: Session, largest: int) -> Finding | None:
+    """Take the next measure: recomputation first, which changes no bit, then fewer images at once."""
+    at = f"There wasn't enough memory for step {run.position.step + 1}."
+    if not run.recomputed and (blocks := run.model.blocks()):
+        run.recomputed = blocks
+        return Finding(
+            "memory", at, "From here on it goes on with gradient checkpointing: somewhat slower, the same result."
+        )
+    together = min(run.at_once or largest, largest)
+    if together == 1:
+        return None
+    run.at_once = together // 2
+    run.watch.new_pace()
+    return Finding(
+        "memory", at, f"From here on {run.at_once} of a batch's images are computed at once: slower, the same result."
+    )

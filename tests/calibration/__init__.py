@@ -1,0 +1,1 @@
+"""The calibration of the verdict: LoRAs of known truth, a judge that reads pixels, and the table."""
