@@ -14,9 +14,9 @@ from torch.nn.functional import interpolate
 from lora_trainer.config import RunConfig
 from lora_trainer.errors import LoraTrainerError, TrainingDivergedError, memory_problem
 from lora_trainer.hosts.base import Conditioning, SizeConditioning, TakenModel
+from lora_trainer.memory import release
 from lora_trainer.training.events import Event, Notice, Preparing
 from lora_trainer.training.processes import Processes
-from lora_trainer.training.shortage import release
 from lora_trainer.training.store import TensorStore
 
 if TYPE_CHECKING:

@@ -6,14 +6,12 @@ the one that it would have been, had it begun with less.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from lora_trainer.dataset.batches import Batch
 from lora_trainer.errors import LoraTrainerError, memory_problem
+from lora_trainer.memory import release
 from lora_trainer.training.watch.facts import Finding
 
 if TYPE_CHECKING:
@@ -47,13 +45,6 @@ def fitted(
     run.update.drop_gradients()
     release(run.device)
     return found
-
-
-def release(device: torch.device) -> None:
-    """Give back what is no longer used."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _with_less(run: Session, largest: int) -> Finding | None:

@@ -70,11 +70,11 @@ def test_whatever_ends_a_run_saves_what_was_trained(tmp_path: Path) -> None:
     def failing(pixels: torch.Tensor) -> Any:
         calls.append(1)
         if len(calls) == 4:
-            raise RuntimeError("CUDA out of memory")
+            raise OSError("the drive was pulled out")
         return encode(pixels)
 
     host.model.encode_images = failing  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(OSError, match="pulled out"):
         run(tmp_path, host=host, cache_latents=False)
     assert (tmp_path / "loras/zork.safetensors").is_file() and not host.taken
     _, events = run(tmp_path, resume=True, cache_latents=False)

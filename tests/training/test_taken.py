@@ -130,7 +130,7 @@ def test_results_of_another_run_are_asked_about(tmp_path: Path, result: str) -> 
 
 def test_a_run_that_failed_before_it_had_anything_can_simply_be_tried_again(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
-        run(tmp_path, fails_at=1, error=RuntimeError("out of memory"))
+        run(tmp_path, fails_at=1, error=RuntimeError("shapes differ"))
     _, events = run(tmp_path)
     assert of(events, Finished)[0].step == 20
 
