@@ -95,8 +95,8 @@ def test_room_for_one_image_only(tmp_path: Path, whole: dict[str, Tensor]) -> No
     assert [told.text.count("at once") for told in of(events, Watched)] == [0, 1]
     assert set(model.batches) == {1} and model.calls == len(model.batches) + 2, "nothing is tried again in vain"
     found = tensors(tmp_path / LORA)
-    for key, value in whole.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-5)
+    for key, value in whole.items():  # sums in another order: single entries, which Adam scales, differ by more
+        assert torch.linalg.norm(found[key] - value) < 1e-3 * torch.linalg.norm(value)
 
 
 def test_where_nothing_helps_it_ends_with_what_would(tmp_path: Path) -> None:
