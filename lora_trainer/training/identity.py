@@ -77,8 +77,8 @@ def check_identity(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         return [OLDER]
     if changes := _changed_images(before["images"], now["images"]):
         raise ConfigError(f"Can't resume: since then {', and '.join(changes)}. Put that back, {AGAIN}.")
-    for part, was in before["model"].items():
-        found = now["model"].get(part)
+    for part, found in now["model"].items():
+        was = before["model"].get(part)
         if was and found and was != found:
             name = f"{part} ({shortened(str(was), 60)} then, {found} now)" if part == "checkpoint" else part
             raise ConfigError(
@@ -86,11 +86,11 @@ def check_identity(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             )
     if before["processes"] != now["processes"]:
         raise ConfigError(
-            f"Can't resume: the number of processes was {before['processes']}, now {now['processes']}. Start as many, "
-            f"{AGAIN}."
+            f"Can't resume: the number of processes was {quoted(before['processes'])}, now {now['processes']}. "
+            f"Start as many, {AGAIN}."
         )
-    here = {name: (was, now["made on"].get(name)) for name, was in before["made on"].items()}
-    other = [f"{name} {was}, now {found}" for name, (was, found) in here.items() if was != found]
+    here = [(name, before["made on"].get(name, found), found) for name, found in now["made on"].items()]
+    other = [f"{name} {shortened(str(was), 60)}, now {found}" for name, was, found in here if was != found]
     if other:
         return [f"The run was started with {'; '.join(other)}: it goes on, but not to the very same last digits."]
     return []
@@ -107,7 +107,8 @@ def _check_config(before: dict[str, Any], now: dict[str, Any]) -> None:
         old, new = before.get(name, usual), now.get(name, usual)
         if old != new:
             raise ConfigError(
-                f"Can't resume: {name} was {quoted(old)}, now {quoted(new)}. Set it back, or start without resuming."
+                f"Can't resume: {shortened(name, 60)} was {quoted(old)}, now {quoted(new)}. "
+                "Set it back, or start without resuming."
             )
 
 
