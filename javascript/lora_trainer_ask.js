@@ -5,12 +5,14 @@
     "use strict";
 
     const PATIENCE = 30000; // ms for an answer
+    const FRESH = 4000; // ms for which the report of a test at work is as good as a new one
 
     let underWay = null; // the question about the status: a server that hangs must not gather them
     let guarded = false; // whether addresses of pictures need our key, too
     let curveWidth = 760;
     let curveOf = ""; // the job, step and width of the curve that is at hand
-    let reportOf = "";
+    let reportOf = ""; // the job and report, or the job and number of its test images, of the report that is at hand
+    let reportAt = 0;
     tab.lastAsked = 0;
 
     /** An address of the routes as this page reaches it, also behind a sub-path. */
@@ -69,10 +71,13 @@
         curveOf = wanted;
     }
 
-    /** The report, where there is a new one. */
+    /** The report, where there is a new one; that of a test at work grows. */
     async function askReport(found) {
-        const wanted = found.report && found.state !== "testing" ? [found.job, found.report].join() : "";
-        if (wanted === reportOf) return;
+        const ended = found.report && found.state !== "testing" ? [found.job, found.report].join() : "";
+        const grows = found.tests.length && tab.RUNNING.includes(found.state);
+        const wanted = grows ? [found.job, found.tests.length].join() : ended;
+        if (wanted === reportOf || (grows && Date.now() - reportAt < FRESH)) return;
+        reportAt = Date.now();
         const url = "/lora-trainer/shown/" + encodeURIComponent(found.name);
         tab.report = wanted ? (await tab.ask(url).catch(() => ({html: ""}))).html : null;
         reportOf = wanted;

@@ -5,11 +5,15 @@
 
     const STRENGTH = "0.8"; // to begin with, where nothing was tested
 
-    tab.hasResult = () => Boolean(tab.status) && !tab.running() && Boolean(tab.status.outputs.length || tab.report);
+    tab.hasResult = () => Boolean(tab.status) && Boolean(tab.report || (!tab.running() && tab.status.outputs.length));
 
     tab.resultHtml = function () {
         const s = tab.status;
         if (!tab.hasResult()) return "";
+        if (tab.running()) {
+            return `<div class="lt-panel lt-result"><div class="lt-title"><h3>${tab.escaped(s.name)}: the test so far</h3></div>
+                <div class="lt-report lt-growing">${tab.report}</div></div>`;
+        }
         const file = s.outputs[s.outputs.length - 1];
         const where = file ? `<p class="lt-path"><code>${tab.escaped(file)}</code></p>` : "";
         const others = s.outputs.slice(0, -1).map((path) => `<li><code>${tab.escaped(path)}</code></li>`).join("");

@@ -4,7 +4,7 @@
     "use strict";
 
     const FRESH = 4000; // ms for which a list is as good as a new one
-    const LABELS = {continue: "Continue", test: "Test", forget: "Don't offer again", delete: "Delete …"};
+    const LABELS = {continue: "Continue", continue_test: "Continue the test", test: "Test", forget: "Don't offer again", delete: "Delete …"};
 
     let runs = null; // as they were last heard
     let asked = 0;
@@ -52,7 +52,7 @@
                 ${button("all", "Delete with the LoRA")} ${button("cancel", "Cancel")}`;
         }
         const report = run.report ? `<a class="lt-go" data-href="${tab.escaped(run.report)}" target="_blank" rel="noopener">Report</a>` : "";
-        const possible = run.actions.filter((act) => LABELS[act] && !(tab.running() && ["continue", "test"].includes(act)));
+        const possible = run.actions.filter((act) => LABELS[act] && !(tab.running() && ["continue", "continue_test", "test"].includes(act)));
         return possible.map((act) => button(act, LABELS[act])).join(" ") + " " + report;
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -210,6 +211,15 @@ def given_path(text: str, what: str) -> Path:
         reason = getattr(error, "strerror", None) or "no file can have that name"
         raise FileError(f"{what} {quoted(text)} can't be opened ({reason}); check the path.") from None
     return path
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as model sites and AUTOMATIC1111 give it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ from lora_trainer.evaluation.prompts import read_prompts_file
 from lora_trainer.evaluation.publish import publish
 from lora_trainer.evaluation.sweep import test_lora
 from lora_trainer.evaluation.trained import read_run
+from lora_trainer.evaluation.unfinished import asked_before
 from lora_trainer.safetensors_file import whole_number
 from lora_trainer.training.events import CancelToken, Notice
 
@@ -31,7 +32,8 @@ def run_test(args: argparse.Namespace) -> int:
     from lora_trainer.hosts.standalone.host import DiffusersHost
 
     metadata = read_metadata(args.lora)
-    plan = read_plan(args.lora, given_values(args))
+    folder = (args.output or Path("output")) / args.lora.stem
+    plan = read_plan(args.lora, asked_before(folder) if args.resume else given_values(args))
     token = CancelToken()
     with stop_on_signals(token) as came:
         host = DiffusersHost(
@@ -42,7 +44,7 @@ def run_test(args: argparse.Namespace) -> int:
             clip_skip=whole_number(metadata.get("ss_clip_skip", ""), 12) or 1,
             zero_terminal_snr=True if metadata.get("ss_zero_terminal_snr") == "True" else None,
         )
-        test_and_tell(host, args.lora, (args.output or Path("output")) / args.lora.stem, token, plan)
+        test_and_tell(host, args.lora, folder, token, plan, resume=args.resume)
     return status_after(came)
 
 
@@ -88,13 +90,13 @@ def verdict_lines(report: Path) -> list[str]:
 
 
 def test_and_tell(
-    host: Host, lora: Path, folder: Path, token: CancelToken, plan: TestPlan | None = None
+    host: Host, lora: Path, folder: Path, token: CancelToken, plan: TestPlan | None = None, *, resume: bool = False
 ) -> TestFinished:
     """Test with progress on the terminal; says where the pages are."""
     from lora_trainer.cli import RunFailedError
 
     try:
-        return _test_and_tell(host, lora, folder, token, plan or read_plan(lora, {}))
+        return _test_and_tell(host, lora, folder, token, plan or read_plan(lora, {}), resume)
     except BrokenPipeError as error:
         leave_stdout()
         raise RunFailedError(f"The output was closed, so the test of {lora.name} was stopped.") from error
@@ -102,16 +104,18 @@ def test_and_tell(
 
 def _left(planned: TestPlanned | None, event: Measuring | TestedImage, started: float) -> str:
     """How long the rest of the test will take."""
-    share = planned.share(event) if planned else 0.0
-    return f"{duration((time.monotonic() - started) / share * (1 - share))} left" if share > 0 else ""
+    seconds = planned.left(planned.share(event), time.monotonic() - started) if planned else None
+    return "" if seconds is None else f"{duration(seconds)} left"
 
 
-def _test_and_tell(host: Host, lora: Path, folder: Path, token: CancelToken, plan: TestPlan) -> TestFinished:
+def _test_and_tell(
+    host: Host, lora: Path, folder: Path, token: CancelToken, plan: TestPlan, resume: bool
+) -> TestFinished:
     progress, started = ProgressBar(), time.monotonic()
     finished: TestFinished | None = None
     planned: TestPlanned | None = None
     pictures: list[TestedImage] = []
-    for event in test_lora(host, lora, plan, folder, token):
+    for event in test_lora(host, lora, plan, folder, token, resume=resume):
         if isinstance(event, TestPlanned):
             planned = event
             say(event.sentence)

@@ -67,6 +67,9 @@ def _test(commands: Any, common: Any) -> None:
     command.add_argument(
         "--subject", metavar="KIND", help="person, character, object, style or concept: what the test asks for"
     )
+    command.add_argument(
+        "--resume", action="store_true", help="go on with a test that was stopped, with the settings it was begun with"
+    )
     command.add_argument("--no-epochs", action="store_true", help="don't test the saved epochs")
     command.add_argument("--no-measures", action="store_true", help="make the images only, without a verdict")
     command.add_argument(

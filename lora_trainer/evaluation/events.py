@@ -21,11 +21,15 @@ class TestPlanned:
     images: int
     work: int  # all of it, measuring too, as if it made nothing but images
     seconds: float | None  # by how long the training took; None if that isn't known
+    before: float = 0.0  # the share that a test which is continued has done
 
     @property
     def sentence(self) -> str:
         """For the person who waits."""
-        time = "" if self.seconds is None else f", about {_rounded(self.seconds)}"
+        left = None if self.seconds is None else self.seconds * (1 - self.before)
+        time = "" if left is None else f", about {_rounded(left)}"
+        if self.before:
+            return f"The test goes on where it was, with {self.before:.0%} of its work done{time and time + ' left'}."
         return f"The test makes {counted(self.images, 'image')} and measures: as much work as {self.work} images{time}."
 
     def share(self, event: Measuring | TestedImage) -> float:
@@ -33,6 +37,12 @@ class TestPlanned:
         part = event.done / max(event.total, 1)
         measuring = 1 - self.images / max(self.work, 1)
         return part * measuring if isinstance(event, Measuring) else measuring + part * (1 - measuring)
+
+    def left(self, share: float, spent: float) -> float | None:
+        """Seconds that the test still takes, by those that it took so far; None if nothing is known yet."""
+        if share > self.before:
+            return spent / (share - self.before) * (1 - share)
+        return None if self.seconds is None else self.seconds * (1 - share)
 
 
 @dataclass(frozen=True)

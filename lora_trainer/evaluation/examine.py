@@ -49,7 +49,7 @@ def examine(
     host: Host, main: Path, others: Sequence[Path], plan: TestPlan, run: Mapping[str, Any], found: Findings,
     token: CancelToken | None = None, depth: Depth = DEPTHS[0],
 ) -> Iterator[Measuring | Notice]:  # fmt: skip
-    """Measure; ``found`` is filled on the way, so that a stop or a failure loses nothing.
+    """Measure what ``found`` doesn't have yet; it is filled on the way, so that a stop or a failure loses nothing.
 
     Args:
         main: the LoRA; ``others`` are the files saved on the way to it.
@@ -89,8 +89,9 @@ def _examine(
     for path, strength in todo:
         if token.cancelled:
             return
-        found.cells[path.name, strength] = bench.cell(path, strength)
-        yield Measuring(len(found.cells), total, path, strength)
+        if (path.name, strength) not in found.cells:
+            found.cells[path.name, strength] = bench.cell(path, strength)
+            yield Measuring(len(found.cells), total, path, strength)
     best = ranked_files(list(found.cells.values()))[: depth.fine]
     for path in [path for path in usable if path.name in best or path == main]:
         for strength in strengths:
@@ -120,6 +121,8 @@ def _look(
         for strength in sorted({best.strength, 1.0} & {cell.strength for cell in found.of(path.name)}):
             if token.cancelled:
                 return
+            if (path.name, strength) in found.looks:
+                continue
             with probe.at(path, strength):
                 pictures = sample(probe, material.asked, shape, "asked")
                 short = sample(probe, trigger, shape, "short")

@@ -45,6 +45,7 @@ class TestPlan:
     measures: bool = True
     subject: Subject = SUBJECTS["concept"]
     request: GenerateRequest = field(default_factory=lambda: GenerateRequest("", width=0, height=0))
+    asked: Mapping[str, Any] = field(default_factory=dict)  # the values that it was read from
 
     def completed(self, side: int) -> TestPlan:
         """The plan with nothing left open; ``side`` in pixels is the model's native size."""
@@ -129,7 +130,7 @@ def plan_of(values: Mapping[str, Any], name: str, trigger: str, size: tuple[int,
         request = replace(request, steps=_number("steps", values["steps"], 1, 150))
     if values.get("sampler"):
         request = replace(request, sampler=_text(values, "sampler"))
-    plan = TestPlan(trigger=trigger, request=request)
+    plan = TestPlan(trigger=trigger, request=request, asked=dict(values))
     if values.get("strengths") is not None:
         plan = replace(plan, strengths=parse_strengths(_listed(values, "strengths", ",")))
     if values.get("prompts"):

@@ -18,6 +18,7 @@ from lora_trainer.evaluation.prompts import strength_text
 from lora_trainer.evaluation.sheets import write_grids
 from lora_trainer.evaluation.trained import read_log, read_run
 from lora_trainer.files import write_json, write_text
+from lora_trainer.training.folder import REPORTS
 
 if TYPE_CHECKING:
     from lora_trainer.evaluation.lora_file import SavedPoint
@@ -49,11 +50,28 @@ class Result:
 
 def write_report(result: Result, made: Sequence[TestedImage], stopped: bool) -> TestFinished:
     """Judge, and write grids, JSON and page into the run's folder."""
+    output = result.output
+    grids = write_grids(result.lora, result.plan, made, output)
+    report = _report(result, made, stopped, grids)
+    page = output / "report.html"
+    write_json(output / "report.json", report)
+    write_text(page, render_page(report, output, read_log(output / "log.jsonl"), read_run(output / "run.json")))
+    return TestFinished(result.lora, output / "report.json", page, tuple(grids), len(made), stopped)
+
+
+def write_so_far(result: Result, made: Sequence[TestedImage]) -> None:
+    """``report.json`` while the test goes on, for the tab; an earlier test's page and grids are of other pictures."""
+    for name in REPORTS:
+        if name != "report.json":
+            (result.output / name).unlink(missing_ok=True)
+    write_json(result.output / "report.json", _report(result, made, True, []))
+
+
+def _report(result: Result, made: Sequence[TestedImage], stopped: bool, grids: Sequence[Path]) -> dict[str, Any]:
     output, plan, lora = result.output, result.plan, result.lora
-    grids = write_grids(lora, plan, made, output)
     judgement = judge(result.found, result.files)
     assert plan.strength_prompt is not None
-    report: dict[str, Any] = {
+    return {
         "version": VERSION,
         "program": __version__,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -87,10 +105,6 @@ def write_report(result: Result, made: Sequence[TestedImage], stopped: bool) -> 
         "grids": [grid.name for grid in grids],
         "images": [_image_row(image, lora, output) for image in made],
     }
-    page = output / "report.html"
-    write_json(output / "report.json", report)
-    write_text(page, render_page(report, output, read_log(output / "log.jsonl"), read_run(output / "run.json")))
-    return TestFinished(lora, output / "report.json", page, tuple(grids), len(made), stopped)
 
 
 def _figures(judgement: Judgement, file: str, strength: float) -> dict[str, Any]:

@@ -5,6 +5,8 @@ All pictures are made as a user makes them, outside training and through ``<lora
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -17,26 +19,32 @@ from lora_trainer.evaluation.events import TestedImage, TestEvent, TestPlanned
 from lora_trainer.evaluation.examine import Findings, examine
 from lora_trainer.evaluation.lora_file import SavedPoint, read_metadata, saved_points
 from lora_trainer.evaluation.plan import Shot, TestPlan, plan_shots
-from lora_trainer.evaluation.report import Result, write_report
+from lora_trainer.evaluation.report import Result, write_report, write_so_far
 from lora_trainer.evaluation.trained import read_log, read_run
+from lora_trainer.evaluation.unfinished import Unfinished, about
 from lora_trainer.files import replaced
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Host
 from lora_trainer.lora_folder import check_inside, find_lora
 from lora_trainer.training.events import CancelToken, Notice
 
+FRESH = 3.0  # seconds for which the report of a test at work is as good as a new one
+
 
 def test_lora(
-    host: Host, lora: str | Path, plan: TestPlan, output: Path, token: CancelToken | None = None
-) -> Iterator[TestEvent]:
+    host: Host, lora: str | Path, plan: TestPlan, output: Path, token: CancelToken | None = None, *,
+    resume: bool = False,
+) -> Iterator[TestEvent]:  # fmt: skip
     """Measure, render the plan, then write grids, ``report.json`` and ``report.html`` into the run's folder ``output``.
 
     Args:
         lora: name of a LoRA in ``host.lora_dir``, or the path of a file there.
         token: a cancelled test stops after the pictures at work and reports what there is.
+        resume: go on with the test of that folder that didn't come to its end.
 
     Raises:
         FileError: if the LoRA or the output folder can't be used.
-        ConfigError: if a picture can't be made with these settings; told before the first one.
+        ConfigError: if a picture can't be made with these settings, told before the first one; or if something has
+            changed since the test that is to be continued.
         LoraTrainerError: if one fails all the same; grids and pages of those made before are written first.
     """
     path = find_lora(lora, host.lora_dir) if isinstance(lora, str) else check_inside(lora, host.lora_dir)
@@ -53,21 +61,39 @@ def test_lora(
     depth = choose(plan, len(points) + 1, run)
     work = cost(plan, len(points) + 1, depth)
     plan = plan if plan.seeds_chosen else replace(plan, seeds=plan.seeds[: depth.seeds])
-    yield TestPlanned(work.images, work.as_images, seconds(work, run, read_log(output / "log.jsonl")))
-    if plan.measures:
-        yield from examine(host, path, [point.path for point in points], plan, run, found, token, depth)
+    files = [point.path for point in points]
+    before, same = Unfinished(output), about([*files, path], info, plan, depth)
+    if resume:
+        before.load(same, found)
+    else:
+        before.begin(same, plan.asked)
+    planned = TestPlanned(work.images, work.as_images, seconds(work, run, read_log(output / "log.jsonl")))
+    yield replace(planned, before=before.share(planned))
+    if plan.measures and not before.measured:
+        for event in examine(host, path, files, plan, run, found, token, depth):
+            before.keep(found)
+            yield event
+        if found.cells and not token.cancelled:
+            before.keep_all(found)
     shots = plan_shots(path, plan, _shown(points, found, depth.fine if found.cells else DEPTHS[0].fine))
     result = Result(path, info, plan, points, output, found)
     try:
-        for image in _render(host, shots, plan, output, token):
+        shown = -math.inf
+        for image in _render(host, shots, plan, output, token, before):
             made.append(image)
+            if time.monotonic() - shown > FRESH:
+                write_so_far(result, made)
+                shown = time.monotonic()
             yield image
     except Exception:
         if made:
             page = write_report(result, made, stopped=True).page
             yield Notice(f"The test failed after {len(made)} of {len(shots)} images; {page} shows those.")
         raise
-    yield write_report(result, made, stopped=len(made) < len(shots))
+    stopped = len(made) < len(shots)
+    if not stopped:
+        before.end()
+    yield write_report(result, made, stopped)
 
 
 def _shown(points: Sequence[SavedPoint], found: Findings, most: int) -> list[SavedPoint]:
@@ -81,19 +107,26 @@ def _shown(points: Sequence[SavedPoint], found: Findings, most: int) -> list[Sav
 
 
 def _render(
-    host: Host, shots: Sequence[Shot], plan: TestPlan, output: Path, token: CancelToken
+    host: Host, shots: Sequence[Shot], plan: TestPlan, output: Path, token: CancelToken, before: Unfinished
 ) -> Iterator[TestedImage]:
-    """Make and save the pictures, those that differ in the seed only together."""
+    """Make and save the pictures that aren't there yet, those that differ in the seed only together."""
     done = 0
     for group in alike(shots):
         if token.cancelled:
             return
-        made = generate_all(host, [shot.request(plan.request) for shot in group])
-        for shot, generated in zip(group, made, strict=True):
-            target = output / "images" / f"{shot.stem}.png"
-            save_picture(generated, target)
-            done, prompt = done + 1, generated.request.prompt
-            yield TestedImage(done, len(shots), shot, generated.image, generated.infotext, prompt, target)
+        there = {shot.stem: before.picture(shot.stem) for shot in group}
+        made = generate_all(host, [shot.request(plan.request) for shot in group if there[shot.stem] is None])
+        for shot in group:
+            target, done = output / "images" / f"{shot.stem}.png", done + 1
+            if (ready := there[shot.stem]) is not None:
+                image, prompt, infotext = ready
+            else:
+                generated = next(made)
+                save_picture(generated, target)
+                image, prompt, infotext = generated.image, generated.request.prompt, generated.infotext
+            tested = TestedImage(done, len(shots), shot, image, infotext, prompt, target)
+            before.keep_picture(tested)
+            yield tested
 
 
 test_lora.__test__ = False  # type: ignore[attr-defined]  # it isn't one of pytest's

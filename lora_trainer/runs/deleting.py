@@ -21,7 +21,7 @@ from lora_trainer.training.folder import REPORTS, SAMPLE, RunFolder
 from lora_trainer.training.taken import session_of
 
 OWN = {  # folder below the run's -> the names that the trainer gives there
-    "": "|".join([r"run\.json", r"(log|learned)\.jsonl", r"events\.out\.tfevents\..+", *map(re.escape, REPORTS)]),
+    "": "|".join([r"run\.json", r"(log|learned|test)\.jsonl", r"events\.out\.tfevents\..+", *map(re.escape, REPORTS)]),
     "state": r".+\.pt",
     "samples": SAMPLE,
     "images": r".+_seed\d+\.png",

@@ -33,13 +33,15 @@ class RunEntry:
     offered: bool = False  # nobody asked for its end, nor to forget it
     lora: Path | None = None
     report: Path | None = None  # the page
+    half_tested: bool = False  # its test didn't come to its end, and can be continued
     warnings: tuple[str, ...] = ()
 
     @property
     def actions(self) -> tuple[str, ...]:
-        """What can be done with it now: continue, test, report, settings, use, delete, forget."""
+        """What can be done with it now: continue, continue_test, test, report, settings, use, delete, forget."""
         possible = {
             "continue": self.resumable,
+            "continue_test": self.half_tested and self.lora is not None and self.state != "running",
             "test": self.lora is not None and self.state != "running",
             "report": self.report is not None,
             "settings": bool(self.dataset),

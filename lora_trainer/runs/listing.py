@@ -115,6 +115,7 @@ def _told(folder: RunFolder, left: Left, lora: Path | None, running: bool) -> Ru
         offered=resumable and state == "interrupted" and facts.get("forgotten") is not True,
         lora=lora,
         report=page if page.is_file() else None,
+        half_tested=folder.test.is_file(),
         warnings=left.warnings,
     )
 

@@ -47,6 +47,7 @@ class RunFolder:
         self.log = self.path / "log.jsonl"
         self.learned = self.path / "learned.jsonl"
         self.run = self.path / "run.json"
+        self.test = self.path / "test.jsonl"  # of a test that didn't come to its end
         self.lock = self.path / ".lock"
 
     def locks(self, lora_dir: Path) -> tuple[Path, Path]:

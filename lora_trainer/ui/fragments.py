@@ -8,28 +8,41 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lora_trainer.errors import FileError
+from lora_trainer.errors import FileError, counted
 from lora_trainer.evaluation.curve import loss_curve
 from lora_trainer.evaluation.learned import learned_chart
 from lora_trainer.evaluation.prompts import strength_text
 from lora_trainer.evaluation.sections import Look, Row, sections
+from lora_trainer.evaluation.unfinished import NAME
 from lora_trainer.files import read_object
 from lora_trainer.ui.status import ROUTE, Record
 
 NARROWEST, WIDEST = 240, 2000  # pixels of a curve
 
 
-def report_fragment(path: Path, name: str) -> str:
+def report_fragment(path: Path, name: str, grows: bool = False) -> str:
     """The sections of ``report.json`` as HTML; ``data-src`` and ``data-href`` hold addresses for the page's script.
+
+    Args:
+        grows: the test is still at work.
 
     Raises:
         FileError: if it isn't a report.
     """
     report = read_object(path)
     try:
-        return "".join(sections(report, _look(name)))
+        return ("" if grows else _half(path, report, name)) + "".join(sections(report, _look(name)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileError(f"The report of {name} can't be read: test the LoRA again.") from error
+
+
+def _half(path: Path, report: dict[str, Any], name: str) -> str:
+    """What is said of a test that didn't come to its end."""
+    if not report.get("stopped") or not (path.parent / NAME).is_file():
+        return ""
+    button = f'<button type="button" class="lt-go" data-run="{escape(name)}" data-act="continue_test">'
+    said = f"The test was stopped after {counted(len(report['images']), 'image')}."
+    return f'<div class="lt-note lt-warn lt-half"><div>{said}</div>{button}Continue the test</button></div>'
 
 
 def _look(name: str) -> Look:

@@ -113,7 +113,8 @@ class Job:
             return self._launch(request.name, lambda: self._train_and_test(request, test, wanted))
 
     def test(self, values: Mapping[str, Any]) -> str:
-        """Begin to test a LoRA: ``values`` has its name as ``lora`` and, as wished, trigger, strengths, prompts, ….
+        """Begin to test a LoRA: ``values`` has its name as ``lora`` and, as wished, trigger, strengths, prompts, …;
+        or ``resume``, to go on with a test of it that didn't come to its end, as that was asked for.
 
         Raises:
             HostBusyError: if a job is at work.
@@ -121,14 +122,16 @@ class Job:
         """
         load()
         from lora_trainer.evaluation.plan import read_plan
+        from lora_trainer.evaluation.unfinished import asked_before
         from lora_trainer.lora_folder import find_lora
 
         with self._starting:
             self._refuse_second()
             refuse_unknown(values, TEST_KEYS, "test")
             lora = find_lora(text_of(values, "lora", "the LoRA's name"), self.host.lora_dir)
-            plan = read_plan(lora, values)
-            return self._launch(lora.stem, lambda: self._test(lora, plan)).job
+            resume = flag_of(values, "resume") is True
+            plan = read_plan(lora, asked_before(self.output / lora.stem) if resume else values)
+            return self._launch(lora.stem, lambda: self._test(lora, plan, resume)).job
 
     def stop(self) -> bool:
         """Ask for the end; the training saves first. Whether there was something to stop."""
@@ -248,14 +251,15 @@ class Job:
         if lost is not None:
             raise lost
 
-    def _test(self, lora: Path, plan: TestPlan) -> None:
+    def _test(self, lora: Path, plan: TestPlan, resume: bool = False) -> None:
         from lora_trainer.evaluation.events import TestedImage, TestFinished
         from lora_trainer.evaluation.sweep import test_lora
         from lora_trainer.ui.result import publish_result
 
         self.record.enter("testing", f"Testing {lora.name}")
         pictures: list[TestedImage] = []
-        for event in test_lora(self.host, lora, plan, self.record.output / lora.stem, self._token):
+        folder = self.record.output / lora.stem
+        for event in test_lora(self.host, lora, plan, folder, self._token, resume=resume):
             self.record.take(event)
             if isinstance(event, TestedImage):
                 pictures.append(event)

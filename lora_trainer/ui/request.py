@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 TRAIN_KEYS = ("name", "dataset", "config", "resume", "overwrite", "test", "test_plan", "trigger")
 TEST_KEYS = (
-    "lora", "trigger", "subject", "strengths", "prompts", "seeds", "steps", "width", "height", "sampler", "epochs",
-    "measures",
+    "lora", "resume", "trigger", "subject", "strengths", "prompts", "seeds", "steps", "width", "height", "sampler",
+    "epochs", "measures",
 )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_plan_of(values: Mapping[str, Any], name: str, trigger: str) -> dict[str
     given = values.get("test_plan") or {}
     if not isinstance(given, dict):
         raise ConfigError("test_plan must be an object, with what a request to test may have.")
-    refuse_unknown(given, TEST_KEYS[1:], "test_plan")
+    refuse_unknown(given, TEST_KEYS[2:], "test_plan")
     plan_of(given, name, trigger)
     return {"trigger": trigger, **given}
 

@@ -173,7 +173,8 @@ class _Routes:
 
         name = request.path_params["name"]
         path = run_file(self.job.output, name, "report.json")
-        return Json({"html": await aside(report_fragment, path, name)})
+        grows = self.job.running and self.job.record.name == name
+        return Json({"html": await aside(report_fragment, path, name, grows)})
 
     async def report(self, request: Request) -> Response:
         """The report of a run."""

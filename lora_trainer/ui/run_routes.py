@@ -18,7 +18,7 @@ from lora_trainer.ui.job import Job
 from lora_trainer.ui.request import flag_of, refuse_unknown, text_of
 from lora_trainer.ui.status import file_url
 
-RUN_ACTIONS = ("continue", "test", "use", "delete", "forget")
+RUN_ACTIONS = ("continue", "continue_test", "test", "use", "delete", "forget")
 QUEUE_ACTIONS = ("add", "edit", "remove", "move", "hold", "start")
 
 
@@ -67,6 +67,8 @@ class _RunRoutes:
         entry = self.list().entry(text_of(values, "name", "the name of a run"))
         if action == "continue":
             return {"job": self.job.start({"name": entry.name, "resume": True})}
+        if action == "continue_test":
+            return {"job": self.job.test({"lora": entry.name, "resume": True})}
         if action == "test":
             return {"job": self.job.test({"lora": entry.name, "trigger": entry.trigger})}
         if self.job.running and self.job.record.name == entry.name:

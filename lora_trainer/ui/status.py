@@ -148,8 +148,7 @@ class Record:
 
     def _eta(self) -> float | None:
         if self.state == "testing" and self._test is not None:
-            spent = time.monotonic() - self._test_began
-            return spent / self._share * (1 - self._share) if self._share > 0 else self._test.seconds
+            return self._test.left(self._share, time.monotonic() - self._test_began)
         pace = self._pace()
         if pace is None or self.state not in ("training", "paused", "testing"):
             return None
@@ -235,7 +234,7 @@ class Record:
         self.notices += [text for text in event.notices if text not in self.notices]
 
     def _test_planned(self, event: TestPlanned) -> None:
-        self._test, self._test_began, self._share = event, time.monotonic(), 0.0
+        self._test, self._test_began, self._share = event, time.monotonic(), event.before
         self.state, self.what, self.done, self.total = "testing", "measurement", 0, 0
         self.message = event.sentence
 

@@ -105,8 +105,21 @@ def test_a_run_from_the_list_to_its_end(
     assert act(web, "continue", name="zork")["job"].startswith("task(")
     job.wait(60)
     assert job.status()["state"] == "done" and job.status()["step"] == 4
+    first = threading.Event()
+    host.act = lambda progress: first.set() if progress.text.startswith("Test image 2") else None
     assert act(web, "test", name="zork")["job"]
+    assert first.wait(60)
+    web.post("/lora-trainer/stop", json={})
     job.wait(60)
+    made = len(job.status()["tests"])
+    (row,) = web.get("/lora-trainer/runs").json()["runs"]
+    assert "continue_test" in row["actions"] and row["half_tested"]
+    assert 'data-act="continue_test">Continue the test' in web.get("/lora-trainer/shown/zork").json()["html"]
+    assert act(web, "continue_test", name="zork")["job"]
+    job.wait(60)
+    assert job.status()["state"] == "done" and len(job.status()["tests"]) > made
+    assert "continue_test" not in web.get("/lora-trainer/shown/zork").json()["html"]
+    assert "no unfinished test of zork" in act(web, "continue_test", 404, name="zork")["error"]
     (row,) = web.get("/lora-trainer/runs").json()["runs"]
     assert row["state"] == "done" and row["verdict"] and web.get(row["report"]).status_code == 200
     assert set(row["actions"]) == {"test", "report", "settings", "use", "delete"}
@@ -202,7 +215,7 @@ def test_a_busy_start_offers_the_queue(web: TestClient, job: Job, host: OfficeHo
 @pytest.mark.parametrize(
     ("path", "body", "code", "words"),
     [
-        ("runs", {"action": "dance", "name": "x"}, 400, "one of continue, test, use, delete, forget"),
+        ("runs", {"action": "dance", "name": "x"}, 400, "one of continue, continue_test, test, use, delete, forget"),
         ("runs", {"action": "delete"}, 400, "name is missing"), ("runs", {}, 400, "action can't be None"),
         ("runs", {"action": "delete", "name": "../x"}, 404, "no run named"),
         ("runs", {"action": "delete", "name": "x", "force": True}, 400, "force"),

@@ -12,13 +12,14 @@ import torch
 from lora_trainer.dtypes import DTYPES, MIXED_PRECISIONS
 from lora_trainer.errors import ConfigError, HostBusyError, LoraTrainerError, quoted
 from lora_trainer.families import PredictionType
+from lora_trainer.files import file_sha256
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, SoleUser
 from lora_trainer.hosts.frozen import frozen
 from lora_trainer.hosts.standalone.detect import Detected, detect
 from lora_trainer.hosts.standalone.generation import check
 from lora_trainer.hosts.standalone.loras import LoraShelf
 from lora_trainer.hosts.standalone.model import DiffusersModel, PictureSettings
-from lora_trainer.hosts.standalone.parts import Parts, build_parts, file_sha256, fingerprint
+from lora_trainer.hosts.standalone.parts import Parts, build_parts, fingerprint
 from lora_trainer.hosts.standalone.prompt import split_prompt
 from lora_trainer.lora_folder import find_lora
 from lora_trainer.noise_schedule import linear_in_root
