@@ -93,6 +93,30 @@ def press(page: Page, button: str) -> None:
     page.click(f"#lora_trainer_{button}")
 
 
+def stop_and_continue_the_test(page: Page, name: str) -> None:
+    """The result is looked at while the test makes it, the test is stopped and continued."""
+    go(page, "train")
+    fill(page, "name", name)
+    press(page, "test")
+    state(page, "testing")
+    go(page, "result")
+    page.wait_for_selector("#lora_trainer_report .lt-growing .lt-picture img")
+    assert f"{name}: the test so far" in page.inner_text("#lora_trainer_report")
+    assert page.locator("#lora_trainer_report [data-act=continue_test]").count() == 0, "it is at work"
+    go(page, "train")
+    press(page, "stop")
+    state(page, "stopped")
+    go(page, "result")
+    page.wait_for_selector("#lora_trainer_report .lt-half >> text=The test was stopped after")
+    few = page.locator("#lora_trainer_report .lt-picture").count()
+    page.click("#lora_trainer_report [data-act=continue_test]")
+    state(page, "done")
+    go(page, "result")
+    page.wait_for_selector("#lora_trainer_report .lt-half", state="detached")
+    page.wait_for_selector("#lora_trainer_report >> text=Open the full report")
+    assert page.locator("#lora_trainer_report .lt-picture").count() > few > 0
+
+
 def compare_and_use(page: Page, served: Served) -> None:
     """Two saves of the run side by side, blind; then the earlier one becomes the LoRA."""
     assert page.locator("#lora_trainer_loss .chart .line").count() == 2, "what was learned and what was kept"

@@ -14,7 +14,16 @@ import pytest
 from lora_trainer.fitting import PRACTICE, presets_for
 from lora_trainer.hosts.base import Glance
 from tests.support.browser import Browser, Page, chromium, fill, filled, go, value_of
-from tests.support.tab_page import Served, check, compare_and_use, planned, press, set_options, state
+from tests.support.tab_page import (
+    Served,
+    check,
+    compare_and_use,
+    planned,
+    press,
+    set_options,
+    state,
+    stop_and_continue_the_test,
+)
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
 
@@ -209,6 +218,7 @@ def test_from_a_folder_to_a_tested_lora(page: Page, served: Served, browser: Bro
     again.keyboard.press("Escape")
     assert again.locator("#lora_trainer_large").count() == 0
     compare_and_use(again, served)
+    stop_and_continue_the_test(again, "whole")
     again.set_viewport_size({"width": 420, "height": 900})
     assert again.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     assert again.errors == []
