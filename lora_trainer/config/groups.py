@@ -45,6 +45,13 @@ class DatasetConfig(Group):
     random_crop: bool = option(False, "Crop at a random place instead of the centre; needs cache_latents off.")
     alpha_mask: bool = option(False, "Masked loss: the transparent parts of an image don't count towards the loss.")
     prior_loss_weight: float = option(1.0, "Weight of the regularisation images in the loss.", minimum=0.0)
+    validation_split: float = option(
+        0.0,
+        "Held-out images: this share isn't trained on, and what is learned of it is drawn beside the rest; from 12 "
+        "images on, 0 for none.",
+        minimum=0.0, maximum=0.5,
+    )  # fmt: skip
+    validation_seed: int = option(0, "Which images are held out; with the same number, always the same.", minimum=0)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 from lora_trainer.config import CaptionConfig, DatasetConfig
@@ -15,7 +17,9 @@ from lora_trainer.dataset.items import Dataset, Folder, ImageItem, Skipped
 from lora_trainer.dataset.layout import Listing, find_folders, leftovers
 from lora_trainer.dataset.remarks import caption_remarks
 from lora_trainer.dataset.texts import Caption, caption_endings, find_caption, read_lines
-from lora_trainer.errors import DatasetError, shown
+from lora_trainer.errors import DatasetError, counted, shown
+
+FEWEST_TO_SPLIT = 12  # images
 
 OnImage = Callable[[int, int], None]  # images read so far, images in all
 
@@ -55,11 +59,11 @@ def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progres
         raise DatasetError(_nothing(directory, skipped[False]))
     if config.reg_data_dir and not reg:
         raise DatasetError(_nothing(reg_directory, skipped[True]))
+    train, held_out = _hold_out(train, config, notices)
     reg = _match_regularisation(reg, sum(item.repeats for item in train), notices)
     folders = tuple(folder for folder, _ in found)
-    return Dataset(
-        directory, config, (*train, *reg), folders, (*skipped[False], *skipped[True]), tuple(map(shown, notices))
-    )
+    unused = (*skipped[False], *skipped[True])
+    return Dataset(directory, config, (*train, *reg), folders, tuple(held_out), unused, tuple(map(shown, notices)))
 
 
 def _read_all(
@@ -112,6 +116,28 @@ def _read_caption(image: Path, folder: Folder, listing: Listing, endings: tuple[
     except OSError as error:
         raise DatasetError(f"The caption {path} can't be read ({error.strerror}); check its permissions.") from error
     return Caption(lines, "file", ending, known) if lines else Caption(instead, "empty", ending)
+
+
+def _hold_out(
+    train: list[ImageItem], config: DatasetConfig, notices: list[str]
+) -> tuple[list[ImageItem], list[ImageItem]]:
+    """The images to train on, and those that are held out: of each folder the share that sd-scripts takes, and with the
+    same seed the same images."""
+    if not config.validation_split:
+        return train, []
+    if len(train) < FEWEST_TO_SPLIT:
+        notices.append(
+            f"None of the {counted(len(train), 'image')} is held out: with fewer than {FEWEST_TO_SPLIT}, each one is "
+            "needed for training."
+        )
+        return train, []
+    held: set[Path] = set()
+    for folder in dict.fromkeys(item.folder for item in train):
+        paths = sorted(str(item.path) for item in train if item.folder == folder)
+        random.Random(config.validation_seed).shuffle(paths)
+        held.update(map(Path, paths[ceil(len(paths) * (1 - config.validation_split)) :]))
+    notices.append(f"{counted(len(held), 'image')} of {len(train)} held out: not trained on, only measured.")
+    return [item for item in train if item.path not in held], [item for item in train if item.path in held]
 
 
 def _match_regularisation(reg: list[ImageItem], wanted: int, notices: list[str]) -> list[ImageItem]:

@@ -96,6 +96,7 @@ class Dataset:
     config: DatasetConfig
     items: tuple[ImageItem, ...]
     folders: tuple[Folder, ...]  # training, then regularisation
+    held_out: tuple[ImageItem, ...] = ()  # never trained on: see validation_split
     skipped: tuple[Skipped, ...] = ()
     notices: tuple[str, ...] = field(default=())
 
@@ -109,12 +110,21 @@ class Dataset:
         """Uses of regularisation images in one epoch."""
         return sum(item.repeats for item in self.items if item.is_reg)
 
-    def of_one_size(self, most: int) -> list[int]:
-        """Indices of up to so many training images of the most frequent size, evenly spread over the dataset."""
-        own = [index for index, item in enumerate(self.items) if not item.is_reg]
+    @property
+    def pictures(self) -> tuple[ImageItem, ...]:
+        """All images: those that are trained on, then those that are held out."""
+        return (*self.items, *self.held_out)
+
+    def of_one_size(self, most: int, held_out: bool = False) -> list[int]:
+        """Indices in :attr:`pictures` of up to so many training images of the most frequent size, evenly spread over
+        the dataset; or of held-out images."""
+        first = len(self.items) if held_out else 0
+        among = self.held_out if held_out else self.items
+        own = [index for index, item in enumerate(among, first) if not item.is_reg]
         if not own:
             return []
-        size, _ = Counter(self.items[index].bucket for index in own).most_common(1)[0]
-        same = [index for index in own if self.items[index].bucket == size]
+        pictures = self.pictures
+        size, _ = Counter(pictures[index].bucket for index in own).most_common(1)[0]
+        same = [index for index in own if pictures[index].bucket == size]
         most = min(most, len(same))
         return [same[round(i * (len(same) - 1) / max(most - 1, 1))] for i in range(most)]

@@ -154,10 +154,10 @@ def _course(verdicts: Mapping[str, str], main: str) -> list[str]:
     named = [(file, verdict) for file, verdict in verdicts.items() if verdict != UNKNOWN]
     if len(named) < 2:
         return []
-    changes = [named[0], *(now for before, now in pairwise(named) if before[1] != now[1])]
-    return [
-        "From the first saved file on: " + "; ".join(f"{verdict} from {file} on" for file, verdict in changes) + "."
-    ]
+    changes = [f"{verdict} from {file} on" for (_, before), (file, verdict) in pairwise(named) if before != verdict]
+    if not changes:
+        return [f"All {len(named)} saved files are {named[0][1]}."]
+    return [f"The first saved file is {named[0][1]}; {'; '.join(changes)}."]
 
 
 def _advice(

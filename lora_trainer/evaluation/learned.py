@@ -20,6 +20,8 @@ def learned_chart(points: Sequence[Learned], width: int = 900, until: int = 0) -
     series = [
         Series("learned: expected share of images that show it", "accuracy",
                [_point(p.step, p.gain, accuracy) for p in points if p.gain]),
+        Series("the same, by images that are held out", "artifacts",
+               [_point(p.step, p.held_out, accuracy) for p in points if p.held_out]),
         Series("kept: expected share of what it knew", "flexibility",
                [_point(p.step, p.drift, integrity) for p in points]),
     ]  # fmt: skip

@@ -39,7 +39,8 @@ ARGUMENT_OPTIONS = (
     "alpha_mask", "caption_prefix", "caption_separator", "caption_suffix", "caption_tag_dropout_rate",
     "enable_wildcard", "keep_tokens_separator", "lr_decay_steps", "lr_scheduler_min_lr_ratio",
     "lr_scheduler_timescale", "network_train_text_encoder_only", "network_train_unet_only", "sample_at_first",
-    "secondary_separator", "token_warmup_min", "token_warmup_step", "zero_terminal_snr",
+    "secondary_separator", "token_warmup_min", "token_warmup_step", "validation_seed",
+    "validation_split", "zero_terminal_snr",
 )  # fmt: skip
 
 # zeros that the form drops on the way to its trainer, which then uses its default

@@ -64,7 +64,7 @@ NOT_OFFERED = (
     "dataset_class", "dataset_repeats", "debug_dataset", "deepspeed", "face_crop_aug_range",
     "in_json", "initial_epoch", "initial_step", "max_validation_steps", "no_metadata", "output_config",
     "resize_interpolation", "save_n_epoch_ratio", "skip_until_initial_step", "validate_every_n_epochs",
-    "validate_every_n_steps", "validation_seed", "validation_split",
+    "validate_every_n_steps",
 )  # fmt: skip
 
 NO_EFFECT: dict[str, tuple[str, ...]] = {

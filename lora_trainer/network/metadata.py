@@ -29,7 +29,7 @@ _PER_NETWORK = (
 _PLUS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
 _NOT_OFFERED = {  # sd-scripts' values for what this program doesn't have
     **dict.fromkeys(("full_fp16", "lowram", "fp8_base", "fp8_base_unet"), False),
-    **dict.fromkeys(("face_crop_aug_range", "resize_interpolation", "validation_seed", "max_validation_steps")),
+    **dict.fromkeys(("face_crop_aug_range", "resize_interpolation", "max_validation_steps")),
     **dict.fromkeys(("validate_every_n_epochs", "validate_every_n_steps")),
 }
 
@@ -41,6 +41,7 @@ class DatasetFacts:
     Attributes:
         images: images x repeats of an epoch, without regularisation images.
         reg_images: the same of the regularisation images.
+        held_out: the same of the images that aren't trained on.
         batches_per_epoch: of all processes.
         folders: ``{folder name: {"n_repeats": n, "img_count": n}}``.
         reg_folders: the same of the regularisation folders.
@@ -57,6 +58,7 @@ class DatasetFacts:
     tag_frequency: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     buckets: tuple[tuple[tuple[int, int], int], ...] = ()
     mean_aspect_error: float = 0.0
+    held_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ def _option_keys(config: RunConfig) -> dict[str, Any]:
         "huber_c": loss.huber_c,
         "scale_weight_norms": network.scale_weight_norms or None,
         "prior_loss_weight": config.dataset.prior_loss_weight,
-        "validation_split": 0.0,
+        "validation_split": config.dataset.validation_split,
+        "validation_seed": config.dataset.validation_seed if config.dataset.validation_split else None,
         **_NOT_OFFERED,
     }
 
@@ -210,7 +213,7 @@ def _dataset_keys(config: RunConfig, dataset: DatasetFacts, progress: Reached) -
     }
     keys: dict[str, Any] = {
         "num_train_images": dataset.images,
-        "num_validation_images": 0,
+        "num_validation_images": dataset.held_out,
         "num_reg_images": dataset.reg_images,
         "num_batches_per_epoch": dataset.batches_per_epoch,
         "batch_size_per_device": options.train_batch_size,

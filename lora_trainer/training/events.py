@@ -27,6 +27,7 @@ class Learned:
     """What a save has learned and damaged: each the value and the bounds of its 95 % interval.
 
     ``gain``: ln(base model's error ÷ the LoRA's) on training images; None where there are too few of one size.
+    ``held_out``: the same on images that aren't trained on; None where there are none.
     ``drift``: relative change of predictions without the trigger.
     """
 
@@ -34,6 +35,7 @@ class Learned:
     epoch: int
     gain: tuple[float, float, float] | None
     drift: tuple[float, float, float]
+    held_out: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Feed:
             self.model.keep(["vae"])
             flips = (False, True) if self.config.dataset.flip_aug else (False,)
             wanted = {self._latent_key(item, flip): self._later(item, flip)
-                      for item in range(len(self.dataset.items)) for flip in flips}  # fmt: skip
+                      for item in range(len(self.dataset.pictures)) for flip in flips}  # fmt: skip
             yield from self.latents.fill(wanted, self.config.memory.vae_batch_size, self.processes)
 
     def fill_captions(self) -> Iterator[Event]:
@@ -101,7 +101,7 @@ class Feed:
 
     def text(self, sample: Sample, epoch: int, step: int) -> str:
         """The caption of one use: a function of the seed and which use it is."""
-        lines = self.dataset.items[sample.item].captions
+        lines = self.dataset.pictures[sample.item].captions
         rng = python_rng(self.seed, "caption", sample.uid)
         return render(lines, self.config.caption, rng, epoch, step, self.steps)
 
@@ -132,20 +132,20 @@ class Feed:
         return torch.stack(masks).to(self.model.device) if masks else None
 
     def _latent_key(self, item: int, flip: bool) -> str:
-        image = self.dataset.items[item]
+        image = self.dataset.pictures[item]
         return self.latents.key(image.content_sha256, image.placement, flip, self.dataset.config.alpha_mask)
 
     def _later(self, item: int, flip: bool) -> LoadLater:
-        return LoadLater(self.dataset.items[item].bucket, lambda: self._load(item, flip, 0))
+        return LoadLater(self.dataset.pictures[item].bucket, lambda: self._load(item, flip, 0))
 
     def _load(self, item: int, flip: bool, uid: int) -> LoadedImage:
         self._compare(item)
         crop, color = python_rng(self.seed, "crop", uid), python_rng(self.seed, "color", uid)
-        return load_pixels(self.dataset.items[item], self.dataset.config, flip, crop, color)
+        return load_pixels(self.dataset.pictures[item], self.dataset.config, flip, crop, color)
 
     def _compare(self, item: int) -> None:
         """Note an image whose file has changed since it was last read."""
-        path = self.dataset.items[item].path
+        path = self.dataset.pictures[item].path
         try:
             found = path.stat()
         except OSError:

@@ -206,8 +206,8 @@ def read_learned(path: Path) -> Iterator[Learned]:
     """What was measured at the saves."""
     for values in read_lines(path):
         with suppress(TypeError, ValueError, KeyError, OverflowError):
-            gain = None if values["gain"] is None else _three(values["gain"])
-            yield Learned(int(values["step"]), int(values["epoch"]), gain, _three(values["drift"]))
+            gain, held_out = (_three(found) if (found := values.get(name)) else None for name in ("gain", "held_out"))
+            yield Learned(int(values["step"]), int(values["epoch"]), gain, _three(values["drift"]), held_out)
 
 
 def _three(values: list[Any]) -> tuple[float, float, float]:

@@ -44,7 +44,7 @@ def identity(
 ) -> dict[str, Any]:
     """What a state says about the run that it belongs to; plain JSON values."""
     images = {}
-    for item in dataset.items:
+    for item in dataset.pictures:
         name = shown(
             f"{'reg/' * item.is_reg}{item.folder.path.name}/{item.path.relative_to(item.folder.path).as_posix()}"
         )

@@ -38,6 +38,7 @@ def metadata_of(
         tag_frequency={f.name: f.tags for f in facts.folders if not f.is_reg},
         buckets=facts.buckets,
         mean_aspect_error=facts.mean_aspect_error,
+        held_out=sum(item.repeats for item in dataset.held_out),
     )
 
     def metadata(stem: str, at: Position) -> dict[str, str]:

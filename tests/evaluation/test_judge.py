@@ -76,7 +76,10 @@ def test_the_run_is_told_from_its_first_file_to_its_last() -> None:
     made = found(cell(LOW, SAFE, file="1"), cell(HIGH, SAFE, file="2"), cell(HIGH, HARMFUL, file="3"))
     judged = judge(made, ["1", "2", "3"])
     assert judged.verdict == OVER
-    assert "undertrained from 1 on; good from 2 on; overtrained from 3 on." in judged.evidence[-1]
+    assert judged.evidence[-1] == "The first saved file is undertrained; good from 2 on; overtrained from 3 on."
+    assert judge(found(cell(LOW, SAFE, file="1"), cell(LOW, SAFE, file="2")), ["1", "2"]).evidence[-1] == (
+        "All 2 saved files are undertrained."
+    )
     assert judged.advice[0] == "Use 2 instead, which is good."
     assert (judged.recommended.file, judged.recommended.strength) == ("2", 1.0)
 

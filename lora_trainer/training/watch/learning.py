@@ -39,11 +39,12 @@ class Learning:
     def __init__(self, model: TakenModel, feed: Feed, folder: RunFolder, config: RunConfig, on: bool) -> None:
         self.model, self.feed, self.folder, self.config, self.on = model, feed, folder, config, on
         self.probe = Probe(model, config.caption.clip_skip, config.caption.max_token_length)
-        self.items = feed.dataset.of_one_size(IMAGES)
+        self.items, self.held_out = (feed.dataset.of_one_size(IMAGES, held_out) for held_out in (False, True))
         self.known_texts = usual_subject(model.info.resolution).class_prompts()[:KNOWN]
         self.images: Rows | None = None
+        self.others: Rows | None = None  # the held-out images
         self.known: Rows | None = None
-        self.base: list[Tensor] = []
+        self.base: dict[str, Tensor] = {}
         self.over = 0  # saves in a row that were over the cap
 
     @property
@@ -61,6 +62,11 @@ class Learning:
             yield Preparing("measuring the base model", 0, 1)
             yield from self._trying(self._begin)
             yield Preparing("measuring the base model", 1, 1)
+        elif self.held_out:
+            yield Notice(
+                "Images are held out, but nothing is measured of them: there is no save on the way, or "
+                "measure_at_saves is off."
+            )
 
     def measure(self, network: LoraNetwork, step: int, epoch: int) -> Iterator[Event]:
         """What the LoRA does now."""
@@ -79,30 +85,33 @@ class Learning:
         yield from found
 
     def _encode(self) -> list[Event]:
-        self.probe.encode(["", *self.known_texts, *map(self.feed.caption, self.items)])
+        self.probe.encode(["", *self.known_texts, *map(self.feed.caption, (*self.items, *self.held_out))])
         return []
 
     def _begin(self) -> list[Event]:
         side = self.model.info.resolution // 8
         known = sample(self.probe, self.known_texts, (4, side, side), "known")
         self.known = Rows.of(Pictures(known, self.known_texts, "known"), DRIFT_TIMESTEPS)
-        if len(self.items) > 1:
-            latents = torch.stack([self.feed.latent(item) for item in self.items])
-            self.images = Rows.of(
-                Pictures(latents, tuple(map(self.feed.caption, self.items)), "images"), GAIN_TIMESTEPS
-            )
+        self.images = self._rows(self.items, "images") if len(self.items) > 1 else None
+        self.others = self._rows(self.held_out, "held out") if self.held_out else None
         self.base = self._ask()
         return []
+
+    def _rows(self, items: list[int], name: str) -> Rows:
+        latents = torch.stack([self.feed.latent(item) for item in items])
+        return Rows.of(Pictures(latents, tuple(map(self.feed.caption, items)), name), GAIN_TIMESTEPS)
 
     def _measure(self, network: LoraNetwork, step: int, epoch: int) -> list[Event]:
         assert self.known is not None
         with self.probe.using(network, step):
             now = self._ask()
-        moved = drift(self.base[0], now[0]).view(self.known.shape).mean(1)
+        moved = drift(self.base["known"], now["known"]).view(self.known.shape).mean(1)
         found = bootstrap(moved.numpy(), lambda part: float(part.mean()))
-        gain = log_ratio(self.base[1], now[1]) if self.images else None
         self.over = self.over + 1 if found.value > DRIFT_CAP else 0
-        learned = Learned(step, epoch, _three(gain) if gain else None, _three(found))
+        gain, held_out = (
+            _three(log_ratio(self.base[name], now[name])) if name in now else None for name in ("images", "held out")
+        )
+        learned = Learned(step, epoch, gain, _three(found), held_out)
         self.folder.append_learned(learned)
         if not self.damaged:
             return [learned]
@@ -112,9 +121,11 @@ class Learning:
         )
         return [learned, reason]
 
-    def _ask(self) -> list[Tensor]:
+    def _ask(self) -> dict[str, Tensor]:
         assert self.known is not None
-        return [self.known.outputs(self.probe), *([self.images.errors(self.probe)] if self.images else [])]
+        rows = {"images": self.images, "held out": self.others}
+        errors = {name: one.errors(self.probe) for name, one in rows.items() if one is not None}
+        return {"known": self.known.outputs(self.probe), **errors}
 
 
 def worthwhile(save: SaveConfig, steps: int, epochs: int) -> bool:

@@ -49,6 +49,12 @@ def one_image_a_batch(base: Outcome, changed: Outcome) -> None:
     assert [len(call.timesteps) for call in changed.model.calls] == [1] * 4 and len(changed.log) == 4
 
 
+def nothing_held_out(base: Outcome, changed: Outcome) -> None:
+    assert "None of the 2 images is held out" in changed.facts()["notices"][-1] and "held" not in str(
+        base.facts()["notices"]
+    )
+
+
 def mirrored(base: Outcome, changed: Outcome) -> None:
     """Every image is encoded both ways, and what is used is one of the two."""
     assert len(changed.model.batches_encoded) == 2 * len(base.model.batches_encoded)
@@ -85,4 +91,7 @@ CASES: dict[str, Case] = {
     "random_crop": Case(True, INPUT, {"enable_bucket": False, **LIVE}, sizes_are(64, 64)),
     "alpha_mask": Case(True, LOSS, check=loss_where_opaque),
     "prior_loss_weight": Case(0.25, LOSS, REG, weighted_prior, idle=[{}]),
+    # Two images are too few: what they do with more is in tests/training/test_held_out.py.
+    "validation_split": Case(0.5, set(), check=nothing_held_out),
+    "validation_seed": Case(3, set(), {"validation_split": 0.5}),
 }

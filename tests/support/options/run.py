@@ -133,6 +133,10 @@ class Outcome:
         with safe_open(self.folder / "loras/zork.safetensors", "pt") as file:
             return dict(file.metadata())
 
+    def facts(self) -> dict[str, Any]:
+        """run.json."""
+        return dict(json.loads((self.folder / "out/zork/run.json").read_text()))
+
     def aspects(self) -> dict[str, Any]:
         """What is compared, by name; see :data:`ASPECTS`."""
         calls, log, weights = self.model.calls, self.log, self.weights()
