@@ -83,7 +83,18 @@
             <h3>${TITLES[s.state]}</h3><b class="lt-name">${tab.escaped(s.name)}</b><span class="lt-percent">${figure}</span></div>
             <div class="lt-bar lt-${s.state}" role="progressbar" aria-label="${TITLES[s.state]}"
             aria-valuenow="${Math.round(share)}" aria-valuemin="0" aria-valuemax="100"><div style="width:${share.toFixed(1)}%"></div></div>${message}${lost}
-            <div class="lt-tiles">${tiles}</div>${tab.hasResult() ? tab.goButton("result", "See the result") : ""}`;
+            <div class="lt-tiles">${tiles}</div>${running ? meterHtml(s.memory) : ""}${tab.hasResult() ? tab.goButton("result", "See the result") : ""}`;
+    }
+
+    /** The memory in use, and the most that it was. */
+    function meterHtml(memory) {
+        if (!memory || !memory.limit_gb) return "";
+        const share = (value) => Math.min(100, 100 * value / memory.limit_gb).toFixed(1);
+        const [now, peak, limit] = [memory.now_gb, memory.peak_gb, memory.limit_gb].map((value) => value.toFixed(1));
+        const said = `Memory: ${now} of ${limit} GB, at most ${peak}`;
+        return `<div class="lt-meter"><small>${said}</small><div role="meter" aria-label="${said}" aria-valuemin="0"
+            aria-valuemax="${limit}" aria-valuenow="${now}"><div class="lt-now" style="width:${share(memory.now_gb)}%"></div>
+            <div class="lt-peak" style="left:${share(memory.peak_gb)}%"></div></div></div>`;
     }
 
     function noticesHtml() {

@@ -23,6 +23,15 @@ class Preparing:
 
 
 @dataclass(frozen=True)
+class MemoryUse:
+    """GiB of memory in use: of the whole card, or of this process where the model is on the processor."""
+
+    now_gb: float
+    peak_gb: float  # since the run began
+    limit_gb: float  # that there are
+
+
+@dataclass(frozen=True)
 class Learned:
     """What a save has learned and damaged: each the value and the bounds of its 95 % interval.
 
@@ -129,7 +138,7 @@ class Finished:
     notices: tuple[str, ...] = ()
 
 
-Event = Preparing | Started | StepDone | Saved | Learned | Sampled | Notice | Watched | Finished
+Event = Preparing | Started | StepDone | Saved | Learned | MemoryUse | Sampled | Notice | Watched | Finished
 
 
 @dataclass

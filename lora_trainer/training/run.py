@@ -34,6 +34,7 @@ from lora_trainer.training.session import Session
 from lora_trainer.training.state import load_state
 from lora_trainer.training.step import Update, make_update
 from lora_trainer.training.taken import check_taken
+from lora_trainer.training.watch.meter import Meter
 from lora_trainer.training.watch.weights import broken_weights
 
 FORBIDDEN_IN_NAMES = IMPOSSIBLE + ","  # the prompt syntax <lora:NAME:w> ends a name there
@@ -105,9 +106,11 @@ def _train(
         if processes.is_main:
             yield from (Notice(text) for text in session.news)
         written: list[Path] = []
+        meter = Meter(model.device)
         with recorded(session, token):
             for event in _encoded(session):
                 yield event
+                yield from meter.read()
                 if token.cancelled and processes.world == 1:  # several must agree, which they do before the first step
                     break
             model.keep(session.feed.parts)
@@ -120,6 +123,7 @@ def _train(
                         host.refresh_loras([event.path])
                     if processes.is_main:
                         yield event
+                        yield from meter.read()
     host.refresh_loras(written)
 
 

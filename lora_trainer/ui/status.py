@@ -12,7 +12,17 @@ from urllib.parse import quote
 
 from lora_trainer.errors import LoraTrainerError, counted
 from lora_trainer.hosts.base import Progress
-from lora_trainer.training.events import Finished, Learned, Notice, Preparing, Sampled, Saved, Started, StepDone
+from lora_trainer.training.events import (
+    Finished,
+    Learned,
+    MemoryUse,
+    Notice,
+    Preparing,
+    Sampled,
+    Saved,
+    Started,
+    StepDone,
+)
 
 if TYPE_CHECKING:
     from lora_trainer.evaluation.events import TestEvent, TestPlanned
@@ -208,7 +218,7 @@ class Record:
         phases = [asdict(phase) for phase in event.phases]
         self.plan = {"text": event.text, "limit_gb": event.limit_gb, "phases": phases}
 
-    def _memory_use(self, event: Any) -> None:
+    def _memory_use(self, event: MemoryUse) -> None:
         self.memory = asdict(event)
 
     def _saved(self, event: Saved) -> None:

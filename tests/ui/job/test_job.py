@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lora_trainer.errors import ConfigError, DatasetError, FileError, HostBusyError, NameTakenError
-from lora_trainer.training.events import Before, Finished, Saved, Started, StepDone
+from lora_trainer.training.events import Before, Finished, MemoryUse, Saved, Started, StepDone
 from lora_trainer.ui.job import Job, shared_job
 from lora_trainer.ui.status import MOST_POINTS, Record
 from tests.support.office import OfficeHost, until
@@ -202,14 +202,8 @@ def test_plan_and_memory_are_told(tmp_path: Path) -> None:
         phases: tuple[PhaseNeed, ...]
         limit_gb: float | None
 
-    @dataclass(frozen=True)
-    class MemoryUse:
-        now_gb: float
-        peak_gb: float
-        limit_gb: float | None
-
     record.take(Planned("It fits.", (PhaseNeed("training", 2.5, 4.0, None),), 8.0))  # type: ignore[arg-type]
-    record.take(MemoryUse(1.5, 2.0, 8.0))  # type: ignore[arg-type]
+    record.take(MemoryUse(1.5, 2.0, 8.0))
     status = json.loads(json.dumps(record.to_dict()))
     phase = {"name": "training", "expected_gb": 2.5, "minutes": 4.0, "measured_gb": None}
     assert status["plan"] == {"text": "It fits.", "limit_gb": 8.0, "phases": [phase]}
