@@ -88,13 +88,13 @@ def test_from_a_folder_to_txt2img(page: Page, webui: WebUI, browser: Browser, da
     again.wait_for_selector(".lt-head:not([data-state=idle]) >> text=page")
     state(again, "done", "failed", timeout=1_200_000)
     assert webui.status()["state"] == "done", webui.status()["message"]
+    assert again.locator("#lora_trainer_samples td img").count() == 3
+    assert again.locator("#lora_trainer_samples th").all_text_contents() == ["before", "step 6", "step 12"]
     if not webui.kind.tiny:
         webui.post("/lora-trainer/test", {"lora": "page", "steps": 1, "strengths": "0,1", "seeds": "1", **SHORT})
         assert webui.finished()["state"] == "done"
     go(again, "result")
     again.wait_for_selector("#lora_trainer_report .chip")
-    assert again.locator("#lora_trainer_samples td img").count() == 3
-    assert again.locator("#lora_trainer_samples th").all_text_contents() == ["before", "step 6", "step 12"]
     assert "page.safetensors" in again.inner_text("#lora_trainer_report")
 
     for key in ("Control+Enter", "Alt+Enter", "Escape"):  # Generate, Skip and Interrupt in other tabs
