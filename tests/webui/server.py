@@ -131,6 +131,8 @@ class WebUI:
             self.python, "launch.py", "--skip-prepare-environment", "--api", "--port", str(self.port), "--data-dir",
             str(self.data), *given, *self.arguments,
         ]  # fmt: skip
+        if self.kind.name != "a1111":  # with --data-dir, the forks refuse a browser their own scripts
+            command += ["--gradio-allowed-path", str(self.root)]
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
                 command, cwd=self.root, env=environment, stdin=subprocess.DEVNULL, stdout=log,
