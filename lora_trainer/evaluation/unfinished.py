@@ -22,6 +22,7 @@ from lora_trainer.evaluation.measuring import Cell
 from lora_trainer.files import file_sha256, read_lines
 from lora_trainer.measures.interval import Estimate
 from lora_trainer.measures.weights import Health
+from lora_trainer.training.folder import UNFINISHED_TEST
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from lora_trainer.evaluation.plan import TestPlan
     from lora_trainer.hosts.base import ModelInfo
 
-NAME = "test.jsonl"
 PARTS = {"files": "the LoRA or one of its saved files", "model": "the base model", "plan": "what it tests",
          "version": "the extension's version"}  # fmt: skip
 
@@ -41,7 +41,7 @@ def asked_before(folder: Path) -> dict[str, Any]:
     Raises:
         FileError: if there is none.
     """
-    first = next(read_lines(folder / NAME), {})
+    first = next(read_lines(folder / UNFINISHED_TEST), {})
     if not isinstance(first.get("asked"), dict):
         raise FileError(f"There is no unfinished test of {folder.name} to be continued; begin a new one.")
     return dict(first["asked"])
@@ -62,7 +62,7 @@ class Unfinished:
     """The file of one test."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / NAME
+        self.folder, self.path = folder, folder / UNFINISHED_TEST
         self._first: dict[str, Any] = {}  # line, until it is written
         self.measured = False  # whether nothing is left but pictures
         self._pictures: dict[str, tuple[str, str]] = {}  # prompt and infotext by stem

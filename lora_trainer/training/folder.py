@@ -32,6 +32,7 @@ REPORTS = ("report.json", "report.html", "strength.png", "integration.png", "epo
 SHARED_NAMES = (  # in the output folder, beside the runs
     "cache", "datasets", "settings", "queue.json", "last-settings.json", "votes.jsonl",
 )  # fmt: skip
+UNFINISHED_TEST = "test.jsonl"
 SAMPLE = r"step\d{6}_\d{2}\.png"
 
 
@@ -47,7 +48,7 @@ class RunFolder:
         self.log = self.path / "log.jsonl"
         self.learned = self.path / "learned.jsonl"
         self.run = self.path / "run.json"
-        self.test = self.path / "test.jsonl"  # of a test that didn't come to its end
+        self.test = self.path / UNFINISHED_TEST  # of a test that didn't come to its end
         self.lock = self.path / ".lock"
 
     def locks(self, lora_dir: Path) -> tuple[Path, Path]:

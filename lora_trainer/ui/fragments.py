@@ -13,8 +13,8 @@ from lora_trainer.evaluation.curve import loss_curve
 from lora_trainer.evaluation.learned import learned_chart
 from lora_trainer.evaluation.prompts import strength_text
 from lora_trainer.evaluation.sections import Look, Row, sections
-from lora_trainer.evaluation.unfinished import NAME
 from lora_trainer.files import read_object
+from lora_trainer.training.folder import UNFINISHED_TEST
 from lora_trainer.ui.status import ROUTE, Record
 
 NARROWEST, WIDEST = 240, 2000  # pixels of a curve
@@ -38,7 +38,7 @@ def report_fragment(path: Path, name: str, grows: bool = False) -> str:
 
 def _half(path: Path, report: dict[str, Any], name: str) -> str:
     """What is said of a test that didn't come to its end."""
-    if not report.get("stopped") or not (path.parent / NAME).is_file():
+    if not report.get("stopped") or not (path.parent / UNFINISHED_TEST).is_file():
         return ""
     button = f'<button type="button" class="lt-go" data-run="{escape(name)}" data-act="continue_test">'
     said = f"The test was stopped after {counted(len(report['images']), 'image')}."

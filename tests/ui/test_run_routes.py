@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,9 @@ from fastapi.testclient import TestClient
 from lora_trainer.ui.access import Access
 from lora_trainer.ui.job import Job
 from lora_trainer.ui.routes import add_routes
-from tests.support.office import SMALL, OfficeHost
-from tests.support.tiny_host import make_dataset
+from tests.support.office import OfficeHost
 
 ADDRESS = "http://127.0.0.1:7860"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> OfficeHost:
-    return OfficeHost(tmp_path / "loras")
-
-
-@pytest.fixture
-def job(host: OfficeHost, tmp_path: Path) -> Iterator[Job]:
-    found = Job(lambda: host, lambda: tmp_path / "out")
-    yield found
-    found.close()
 
 
 def client(job: Job, access: Access | None = None) -> TestClient:
@@ -41,11 +27,6 @@ def client(job: Job, access: Access | None = None) -> TestClient:
 @pytest.fixture
 def web(job: Job) -> TestClient:
     return client(job)
-
-
-@pytest.fixture
-def values(tmp_path: Path) -> dict[str, Any]:
-    return {"name": "zork", "dataset": str(make_dataset(tmp_path / "data")), "config": dict(SMALL)}
 
 
 def act(web: TestClient, action: str, code: int = 200, **values: Any) -> dict[str, Any]:
@@ -105,12 +86,10 @@ def test_a_run_from_the_list_to_its_end(
     assert act(web, "continue", name="zork")["job"].startswith("task(")
     job.wait(60)
     assert job.status()["state"] == "done" and job.status()["step"] == 4
-    first = threading.Event()
-    host.act = lambda progress: first.set() if progress.text.startswith("Test image 2") else None
+    host.act = lambda progress: job.stop() if progress.text.startswith("Test image 2") else None
     assert act(web, "test", name="zork")["job"]
-    assert first.wait(60)
-    web.post("/lora-trainer/stop", json={})
     job.wait(60)
+    host.act = lambda progress: None
     made = len(job.status()["tests"])
     (row,) = web.get("/lora-trainer/runs").json()["runs"]
     assert "continue_test" in row["actions"] and row["half_tested"]

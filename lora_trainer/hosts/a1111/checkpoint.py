@@ -10,9 +10,10 @@ import torch
 from modules import devices, sd_models, sd_vae, shared
 
 from lora_trainer.errors import UnsupportedModelError
-from lora_trainer.families import USUAL_IMAGE_SIZE, Family, family_of_flags, traits
+from lora_trainer.families import USUAL_IMAGE_SIZE, Family, traits
 from lora_trainer.hosts.base import Glance, ModelInfo, TextEncoder
 from lora_trainer.hosts.webui.fingerprint import fingerprint
+from lora_trainer.hosts.webui.identity import checkpoint_name, family
 
 log = logging.getLogger(__name__)
 
@@ -78,17 +79,6 @@ def _reason(model: Any) -> str:
 
 def _input_channels(model: Any) -> int:
     return int(model.model.diffusion_model.input_blocks[0][0].weight.shape[1])
-
-
-def checkpoint_name(model: Any) -> str:
-    """The checkpoint's file name."""
-    found = getattr(model, "sd_checkpoint_info", None)
-    return Path(found.filename).name if found is not None else "The loaded model"
-
-
-def family(model: Any) -> Family:
-    """Which of the three architectures it is."""
-    return family_of_flags(bool(getattr(model, "is_sdxl", False)), bool(getattr(model, "is_sd2", False)))
 
 
 def encoders(model: Any) -> list[TextEncoder]:

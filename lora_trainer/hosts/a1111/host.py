@@ -12,6 +12,7 @@ from lora_trainer.hosts.a1111 import checkpoint, merged
 from lora_trainer.hosts.a1111.model import A1111Model
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo
 from lora_trainer.hosts.webui.host import Pin, WebUIHost
+from lora_trainer.hosts.webui.identity import family
 from lora_trainer.hosts.webui.pin import ReloadPin
 
 
@@ -35,7 +36,7 @@ class A1111Host(WebUIHost):
 
     def reads_clip_skip(self, model: Any) -> bool:
         """See :class:`WebUIHost`."""
-        return traits(checkpoint.family(model)).clip_skip
+        return traits(family(model)).clip_skip
 
     def number_format(self, model: Any) -> torch.dtype:
         """See :class:`WebUIHost`: that of the weights."""

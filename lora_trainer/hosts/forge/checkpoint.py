@@ -12,12 +12,13 @@ from modules import hashes, sd_models, sd_vae, shared
 from torch import nn
 
 from lora_trainer.errors import UnsupportedModelError
-from lora_trainer.families import Family, PredictionType, family_of_flags, traits
+from lora_trainer.families import PredictionType, traits
 from lora_trainer.hosts.base import Glance, ModelInfo, TextEncoder
 from lora_trainer.hosts.forge import text
 from lora_trainer.hosts.forge.backend import alphas_cumprod, diffusion, prediction_type, scaled
 from lora_trainer.hosts.forge.tensors import ordinary_tensors
 from lora_trainer.hosts.webui.fingerprint import fingerprint
+from lora_trainer.hosts.webui.identity import checkpoint_name, family
 
 log = logging.getLogger(__name__)
 
@@ -101,17 +102,6 @@ def _stored_otherwise(modules: list[nn.Module]) -> Iterator[str]:
                 yield f"a quantised format ({type(weight.data).__name__})"
             elif weight.dtype not in TRAINABLE:
                 yield str(weight.dtype).removeprefix("torch.")
-
-
-def checkpoint_name(model: Any) -> str:
-    """The checkpoint's file name."""
-    found = getattr(model, "sd_checkpoint_info", None)
-    return Path(found.filename).name if found is not None else "The loaded model"
-
-
-def family(model: Any) -> Family:
-    """Which of the three architectures it is."""
-    return family_of_flags(bool(getattr(model, "is_sdxl", False)), bool(getattr(model, "is_sd2", False)))
 
 
 def encoders(model: Any) -> list[TextEncoder]:

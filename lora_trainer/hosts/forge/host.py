@@ -15,6 +15,7 @@ from lora_trainer.hosts.forge import checkpoint, loras, memory
 from lora_trainer.hosts.forge.backend import computation_dtype, ends_in_noise
 from lora_trainer.hosts.forge.model import ForgeModel
 from lora_trainer.hosts.webui.host import Pin, WebUIHost
+from lora_trainer.hosts.webui.identity import family
 
 
 class ForgeHost(WebUIHost):
@@ -58,7 +59,7 @@ class ForgeHost(WebUIHost):
 
     def reads_clip_skip(self, model: Any) -> bool:
         """See :class:`WebUIHost`."""
-        return traits(checkpoint.family(model)).clip_skip
+        return traits(family(model)).clip_skip
 
     def number_format(self, model: Any) -> torch.dtype:
         """See :class:`WebUIHost`: weights may be stored in a smaller one."""

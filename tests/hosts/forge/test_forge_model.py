@@ -17,12 +17,10 @@ from tests.support.fake_forge import Forge, Loaded, Patcher, as_inference
 
 pytest.importorskip("ldm", reason="needs the package stable-diffusion-sdkit, which make test installs")
 
-from lora_trainer.config import RunConfig
 from lora_trainer.errors import ConfigError, HostBusyError
 from lora_trainer.hosts.base import GenerateRequest, Progress
-from lora_trainer.network.network import LoraNetwork
-from lora_trainer.training.checkpointing import checkpoint_blocks
 from lora_trainer.training.events import CancelToken
+from tests.support.gradients import gradients
 
 
 def condition(forge: Forge) -> dict[str, Any]:
@@ -56,21 +54,6 @@ def test_the_very_tensors_are_put_back(forge: Forge, host: Any, how: str) -> Non
         assert how == "exception"
     assert condition(forge) == before
     assert all(torch.equal(one, other) for one, other in zip(forge.model.parameters(), values, strict=True))
-
-
-def gradients(taken: Any, recompute: bool) -> list[torch.Tensor]:
-    config = RunConfig().replace(network_dim=2)
-    network = LoraNetwork.create(taken.unet, taken.text_encoders, taken.info, config, 5)
-    parameters = [p for group in network.parameter_groups(config) for p in group["params"]]
-    with torch.no_grad():
-        for index, parameter in enumerate(parameters):
-            parameter.add_(0.01 * (index % 3))
-    network.begin_step(1, samples=[0, 1])
-    with network, checkpoint_blocks(taken.blocks() if recompute else []):
-        conditioning = taken.encode_captions(["zork, big", "a (red:1.5) [x]"], 75, 1)
-        out = taken.predict(torch.ones(2, 4, 8, 8), torch.tensor([3, 900]), conditioning, [])
-        out.square().mean().backward()
-    return [p.grad for p in parameters]
 
 
 def test_recomputation_gives_the_same_gradients(taken: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,32 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.fake_webui import WebUI, installed
+from tests.support.fake_webui import WebUI
 
 pytest.importorskip("ldm", reason="needs the package stable-diffusion-sdkit, which make test installs")
 
 from lora_trainer.errors import ConfigError, FileError, UnsupportedModelError
 from lora_trainer.hosts.base import GenerateRequest
 from lora_trainer.training.events import CancelToken
-
-
-@pytest.fixture
-def webui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebUI]:
-    with installed(tmp_path, monkeypatch) as found:
-        yield found
-
-
-@pytest.fixture
-def host(webui: WebUI) -> Any:
-    from lora_trainer.hosts.a1111.host import A1111Host
-
-    return A1111Host()
-
-
-@pytest.fixture
-def taken(host: Any) -> Iterator[Any]:
-    with host.working("task(x)", CancelToken()), host.take("no") as model:
-        yield model
 
 
 def state_of(webui: WebUI) -> dict[str, Any]:

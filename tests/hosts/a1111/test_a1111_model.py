@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from tests.support.fake_webui import Model, WebUI, installed
+from tests.support.fake_webui import Model, WebUI
 
 pytest.importorskip("ldm", reason="needs the package stable-diffusion-sdkit, which make test installs")
 
-from lora_trainer.config import RunConfig
 from lora_trainer.errors import ConfigError, HostBusyError
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest
-from lora_trainer.network.network import LoraNetwork
-from lora_trainer.training.checkpointing import checkpoint_blocks
 from lora_trainer.training.events import CancelToken
-
-
-@pytest.fixture
-def webui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebUI]:
-    with installed(tmp_path, monkeypatch) as found:
-        yield found
-
-
-@pytest.fixture
-def host(webui: WebUI) -> Any:
-    from lora_trainer.hosts.a1111.host import A1111Host
-
-    return A1111Host()
-
-
-@pytest.fixture
-def taken(host: Any) -> Iterator[Any]:
-    with host.working("task(x)", CancelToken()), host.take("no") as model:
-        yield model
+from tests.support.gradients import gradients
 
 
 def captured(taken: Any) -> Any:
@@ -128,24 +105,10 @@ def test_a_vae_that_overflows_is_used_in_fp32(webui: WebUI, taken: Any) -> None:
 
 
 def test_gradients_with_and_without_recomputation(webui: WebUI, taken: Any) -> None:
-    config = RunConfig().replace(network_dim=2)
     assert len(taken.blocks()) == sum(
         type(m).__name__ in ("BasicTransformerBlock", "ResBlock") for m in taken.unet.modules()
     )
-
-    def gradients(recompute: bool) -> list[torch.Tensor]:
-        network = LoraNetwork.create(taken.unet, taken.text_encoders, taken.info, config, 5)
-        parameters = [p for group in network.parameter_groups(config) for p in group["params"]]
-        with torch.no_grad():
-            for index, parameter in enumerate(parameters):
-                parameter.add_(0.01 * (index % 3))
-        network.begin_step(1, samples=[0, 1])
-        with network, checkpoint_blocks(taken.blocks() if recompute else []):
-            out = taken.predict(torch.ones(2, 4, 8, 8), torch.tensor([3, 900]), captured(taken), [])
-            out.square().mean().backward()
-        return [p.grad for p in parameters]
-
-    plain, recomputed = gradients(False), gradients(True)
+    plain, recomputed = gradients(taken, False), gradients(taken, True)
     assert all(g is not None for g in plain)
     for one, other in zip(plain, recomputed, strict=True):
         assert torch.allclose(one, other, atol=1e-6)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.fake_webui import Model, WebUI, installed
+from tests.support.fake_webui import Model, WebUI
 from tests.support.tiny_host import make_dataset
 
 pytest.importorskip("ldm", reason="needs the package stable-diffusion-sdkit, which make test installs")
@@ -24,19 +24,6 @@ from lora_trainer.errors import HostBusyError
 from lora_trainer.hosts.base import GenerateRequest, Progress
 from lora_trainer.training.events import CancelToken
 from lora_trainer.ui.job import Job
-
-
-@pytest.fixture
-def webui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebUI]:
-    with installed(tmp_path, monkeypatch) as found:
-        yield found
-
-
-@pytest.fixture
-def host(webui: WebUI) -> Any:
-    from lora_trainer.hosts.a1111.host import A1111Host
-
-    return A1111Host()
 
 
 def weights(webui: WebUI) -> str:
