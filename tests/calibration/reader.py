@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from tests.demo import world_reader
 from tests.demo.world_reader import BACKGROUNDS, COLOURS, NONE, POSITIONS, lab, largest_part, name_colour, normalise
@@ -63,13 +63,7 @@ def templates() -> dict[str, np.ndarray]:
     result = {
         ("hourglass" if name == world_reader.CONCEPT else name): t for name, t in world_reader.templates().items()
     }
-    for name, parts in outlines().items():
-        canvas = Image.new("L", (512, 512))
-        pen = ImageDraw.Draw(canvas)
-        for outline, fill in zip(parts, (255, 0), strict=False):
-            pen.polygon([(256 + 150 * x, 256 + 150 * y) for x, y in outline], fill=fill)
-        result[name] = normalise(np.asarray(canvas.resize((128, 128), Image.Resampling.BOX), dtype=np.float64) / 255)
-    return result
+    return result | {name: world_reader.drawn(parts, 150) for name, parts in outlines().items()}
 
 
 def read(picture: Image.Image) -> Seen:

@@ -6,6 +6,7 @@ shapes are polygons of its own, compared by the overlap of size- and place-norma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -116,14 +117,16 @@ def normalise(cover: np.ndarray) -> np.ndarray:
 @cache
 def templates() -> dict[str, np.ndarray]:
     """Normalised coverage of every shape."""
-    result = {}
-    for name, outlines in polygons().items():
-        canvas = Image.new("L", (512, 512))
-        pen = ImageDraw.Draw(canvas)
-        for outline, fill in zip(outlines, (255, 0), strict=False):
-            pen.polygon([(256 + 170 * x, 256 + 170 * y) for x, y in outline], fill=fill)
-        result[name] = normalise(np.asarray(canvas.resize((128, 128), Image.Resampling.BOX), dtype=np.float64) / 255)
-    return result
+    return {name: drawn(outlines, 170) for name, outlines in polygons().items()}
+
+
+def drawn(outlines: Sequence[Sequence[tuple[float, float]]], radius: float) -> np.ndarray:
+    """Normalised coverage of a shape of one outline, or of one with a hole."""
+    canvas = Image.new("L", (512, 512))
+    pen = ImageDraw.Draw(canvas)
+    for outline, fill in zip(outlines, (255, 0), strict=False):
+        pen.polygon([(256 + radius * x, 256 + radius * y) for x, y in outline], fill=fill)
+    return normalise(np.asarray(canvas.resize((128, 128), Image.Resampling.BOX), dtype=np.float64) / 255)
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray:
