@@ -20,7 +20,7 @@ from tests.calibration.runs import SAVES
 EDGE = "edge"  # between two labels: no verdict would be wrong
 CLEAR = (judging.UNDER, judging.GOOD, judging.OVER, judging.UNSTABLE)
 
-Rule = Callable[[Sequence[Row]], Row]
+Rule = Callable[[Sequence[Row]], "Row | None"]  # None where a run lacks what the rule goes by
 
 
 @dataclass
@@ -57,7 +57,7 @@ def count(rows: Sequence[Row]) -> Count:
             counted.verdicts[true[name, int(file)], verdict.files[file]] += 1
         at = (int(verdict.recommended.file), verdict.recommended.strength)
         chosen = {"recommended": next(row for row in mine if (row.step, row.strength) == at)}
-        chosen |= {rule: choose(mine) for rule, choose in RULES.items()}
+        chosen |= {rule: row for rule, choose in RULES.items() if (row := choose(mine)) is not None}
         best = max(row.truth.quality for row in mine)
         for rule, row in chosen.items():
             counted.regrets.setdefault(rule, {})[name] = best - row.truth.quality
@@ -92,9 +92,9 @@ def _under_the_cap(rows: Sequence[Row]) -> Row:
 
 
 def _most(name: str) -> Rule:
-    def choose(rows: Sequence[Row]) -> Row:
+    def choose(rows: Sequence[Row]) -> Row | None:
         known = [row for row in rows if row.value(name) == row.value(name)]  # not NaN
-        return max(known, key=lambda row: row.value(name))
+        return max(known, key=lambda row: row.value(name), default=None)
 
     return choose
 
