@@ -118,6 +118,8 @@ class WebUI:
         if checkpoints:
             options["sd_model_checkpoint"] = checkpoints[0].name
         (self.data / "config.json").write_text(json.dumps(options))
+        if self.kind.name == "neo":  # at its very first start, before it has this file, nothing can be sent to a prompt
+            (self.data / "ui-config.json").write_text(json.dumps({"txt2img/Prompt/value": ""}))
 
     def start(self) -> None:
         """Start, and wait for page and model: an earlier request can kill A1111."""
