@@ -83,7 +83,18 @@
             <h3>${TITLES[s.state]}</h3><b class="lt-name">${tab.escaped(s.name)}</b><span class="lt-percent">${figure}</span></div>
             <div class="lt-bar lt-${s.state}" role="progressbar" aria-label="${TITLES[s.state]}"
             aria-valuenow="${Math.round(share)}" aria-valuemin="0" aria-valuemax="100"><div style="width:${share.toFixed(1)}%"></div></div>${message}${lost}
-            <div class="lt-tiles">${tiles}</div>${running ? meterHtml(s.memory) : ""}${tab.hasResult() ? tab.goButton("result", "See the result") : ""}`;
+            <div class="lt-tiles">${tiles}</div>${running ? planHtml(s.plan) + meterHtml(s.memory) : ""}${tab.hasResult() ? tab.goButton("result", "See the result") : ""}`;
+    }
+
+    /** What each phase of the run is expected to need, and what was done so that it fits. */
+    function planHtml(plan) {
+        if (!plan) return "";
+        const size = (gb) => gb >= 0.5 ? gb.toFixed(1) + " GB" : Math.round(1024 * gb) + " MB";
+        const phases = plan.phases.map((phase) => {
+            const time = phase.minutes >= 0.5 ? ", about " + tab.duration(60 * phase.minutes) : "";
+            return `${phase.name} ${size(phase.gb)}${time}`;
+        });
+        return `<p class="lt-quiet lt-memory-plan">${tab.escaped(plan.text)} Expected: ${tab.escaped(phases.join(" · "))}.</p>`;
     }
 
     /** The memory in use, and the most that it was. */

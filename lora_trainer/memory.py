@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -34,3 +36,45 @@ def in_use(device: torch.device) -> tuple[int, int] | None:
     import psutil
 
     return psutil.Process().memory_info().rss, psutil.virtual_memory().total
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that this process can still take: what nobody uses, and what PyTorch keeps in reserve. None where that
+    can't be told."""
+    import torch
+
+    if device.type == "cuda":
+        reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reserve
+    if device.type == "cpu" and find_spec("psutil") is not None:
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    found = in_use(device)
+    return None if found is None else found[1] - found[0]
+
+
+@contextmanager
+def no_more_than(device: torch.device, limit: int | None) -> Iterator[None]:
+    """While it lasts, PyTorch takes at most ``limit`` bytes more than now; beyond that it says "out of memory".
+
+    Some drivers would rather move memory to the machine's own, where every step takes a hundred times as long.
+    On anything but CUDA, and without a limit, nothing happens.
+    """
+    import torch
+
+    if device.type != "cuda" or limit is None:
+        yield
+        return
+    whole = torch.cuda.mem_get_info(device)[1]
+    share = min((torch.cuda.memory_allocated(device) + limit) / whole, 1.0)
+    torch.cuda.set_per_process_memory_fraction(share, device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+def size_text(size: float) -> str:
+    """Bytes as people say them of a card: 8 GB are 2³³."""
+    return f"{size / 2**30:.1f} GB" if size >= 2**29 else f"{size / 2**20:.0f} MB"

@@ -28,6 +28,7 @@ from lora_trainer.training.events import (
     Finished,
     Learned,
     Notice,
+    Planned,
     Preparing,
     Sampled,
     Saved,
@@ -104,6 +105,8 @@ class Reader:
         elif isinstance(event, Sampled):
             self.sample = event.image if event.step else None
             self.progress.note(f"Sample {event.path}")
+        elif isinstance(event, Planned):
+            self.progress.note(event.text)
         elif isinstance(event, Notice):
             self.notices.append(event.text)
             self.progress.note(f"Note: {event.text}")

@@ -242,7 +242,14 @@ class MemoryConfig(Group):
     mixed_precision: str = option(
         "no", "Precision of the model's calculations; the LoRA's weights stay in fp32.", choices=("no", "fp16", "bf16")
     )
-    gradient_checkpointing: bool = option(False, "Gradient checkpointing: much less memory, about a third more time.")
+    gradient_checkpointing: bool = option(
+        False,
+        "Gradient checkpointing in all blocks: much less memory, about a third more time. Off: in as many as it takes "
+        "to fit.",
+    )
+    memory_limit_gb: float = option(
+        0.0, "GB that the run may take, model and all; 0 for what is free on the GPU.", minimum=0.0
+    )
     cache_latents: bool = option(True, "Encode every image once, before training.")
     cache_latents_to_disk: bool = option(False, "Keep encoded images in the run's folder for next time.")
     cache_text_encoder_outputs: bool = option(

@@ -142,6 +142,9 @@ class TakenModel(Protocol):
     ) -> Tensor:
         """The UNet's output, float32 [B, 4, h, w]. ``timesteps`` [B] int64; ``sizes`` is used by SDXL only."""
 
+    def modules(self, part: Part) -> list[nn.Module]:
+        """What a part consists of, wherever it is at the moment."""
+
     def blocks(self) -> list[nn.Module]:
         """The UNet's blocks to recompute under gradient checkpointing, in forward order."""
 

@@ -15,6 +15,9 @@ from torch.utils.checkpoint import checkpoint
 OWN_SWITCHES = ("checkpoint", "use_checkpoint", "gradient_checkpointing")
 
 
+Around = Callable[[nn.Module, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
 @contextmanager
 def checkpoint_blocks(blocks: Sequence[nn.Module]) -> Iterator[None]:
     """Recompute each block in the backward pass while the context lasts; keep only what enters and leaves it.
@@ -23,22 +26,33 @@ def checkpoint_blocks(blocks: Sequence[nn.Module]) -> Iterator[None]:
     gradients (previews) blocks run as they are. The autocast state of the forward pass holds in the recomputation; the
     global random state isn't kept, since frozen blocks draw nothing and LoRA dropout has generators of its own.
     """
-    with ExitStack() as restore:
-        for block in blocks:
-            restore.callback(_switch_off_own(block))
-            restore.callback(_replace_forward(block))
+    with around_blocks(blocks, _recomputed):
         yield
 
 
-def _replace_forward(block: nn.Module) -> Callable[[], None]:
-    """Put a recomputing ``forward`` on the instance; returns what puts the former state back."""
+@contextmanager
+def around_blocks(blocks: Sequence[nn.Module], around: Around) -> Iterator[None]:
+    """Call ``around(block, forward, args, kwargs)`` in place of each block's forward, its own checkpointing off."""
+    with ExitStack() as restore:
+        for block in blocks:
+            restore.callback(_switch_off_own(block))
+            restore.callback(_replace_forward(block, around))
+        yield
+
+
+def _recomputed(block: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+
+
+def _replace_forward(block: nn.Module, around: Around) -> Callable[[], None]:
+    """Put a ``forward`` on the instance; returns what puts the former state back."""
     original = block.forward
     on_instance = "forward" in block.__dict__
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return original(*args, **kwargs)
-        return checkpoint(original, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        return around(block, original, args, kwargs)
 
     block.forward = forward  # type: ignore[method-assign]
 

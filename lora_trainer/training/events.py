@@ -32,6 +32,26 @@ class MemoryUse:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """What a part of the run is expected to need, and what it needed: GiB at most, and minutes; None if unknown."""
+
+    name: str  # "images", "captions" or "training"
+    gb: float
+    minutes: float | None = None
+    measured_gb: float | None = None
+    measured_minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """How the run fits the memory that it may take; told once more after the first steps, with what was measured."""
+
+    text: str
+    limit_gb: float
+    phases: tuple[Phase, ...]
+
+
+@dataclass(frozen=True)
 class Learned:
     """What a save has learned and damaged: each the value and the bounds of its 95 % interval.
 
@@ -138,7 +158,7 @@ class Finished:
     notices: tuple[str, ...] = ()
 
 
-Event = Preparing | Started | StepDone | Saved | Learned | MemoryUse | Sampled | Notice | Watched | Finished
+Event = Preparing | Planned | Started | StepDone | Saved | Learned | MemoryUse | Sampled | Notice | Watched | Finished
 
 
 @dataclass

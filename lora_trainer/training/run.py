@@ -24,6 +24,8 @@ from lora_trainer.training.folder import SHARED_NAMES, RunFolder
 from lora_trainer.training.identity import identity
 from lora_trainer.training.lock import check_free, held
 from lora_trainer.training.loop import training_loop
+from lora_trainer.training.memory_plan.comparing import Comparison
+from lora_trainer.training.memory_plan.planning import plan_memory
 from lora_trainer.training.objective import make_objective
 from lora_trainer.training.precision import check_precision
 from lora_trainer.training.processes import Processes
@@ -108,6 +110,7 @@ def _train(
         written: list[Path] = []
         meter = Meter(model.device)
         with recorded(session, token):
+            yield from plan_memory(session)
             for event in _encoded(session):
                 yield event
                 yield from meter.read()
@@ -116,6 +119,7 @@ def _train(
             model.keep(session.feed.parts)
             if not token.cancelled:
                 yield from session.told(session.learning.begin())
+            comparison = Comparison(session)
             with closing(training_loop(session, token)) as events:  # closed here, while the model is still ours
                 for event in events:
                     if isinstance(event, Saved):
@@ -123,6 +127,7 @@ def _train(
                         host.refresh_loras([event.path])
                     if processes.is_main:
                         yield event
+                        yield from comparison.read(event)
                         yield from meter.read()
     host.refresh_loras(written)
 

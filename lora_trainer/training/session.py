@@ -19,9 +19,10 @@ from lora_trainer.dataset.batches import Batch
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.errors import LoraTrainerError
 from lora_trainer.hosts.base import TakenModel
+from lora_trainer.memory import no_more_than
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.checkpointing import checkpoint_blocks
-from lora_trainer.training.events import Before, Event, Notice, StepDone
+from lora_trainer.training.events import Before, Event, Notice, Planned, StepDone
 from lora_trainer.training.feed import Feed
 from lora_trainer.training.folder import RunFolder
 from lora_trainer.training.inputs import StepInputs
@@ -73,6 +74,8 @@ class Session:
     facts: dict[str, Any] = field(default_factory=dict)  # run.json
     recomputed: list[nn.Module] = field(default_factory=list)  # blocks that run again in the backward pass
     at_once: int = 0  # images of a batch that are computed together; 0 for all
+    plan: Planned | None = None  # of the memory
+    room: int | None = None  # bytes that a step may take, if that was planned
     torn: bool = False  # whether a step is half applied
     disk_told: bool = False  # that it will be full
     state_written: float = field(default_factory=time.monotonic)
@@ -121,6 +124,7 @@ class Session:
         """The LoRA's hooks, its dropout, recomputation and precision: on for as long as these images are computed."""
         self.network.begin_step(self.seed, self.position.step, samples=[sample.uid for sample in samples])
         with (
+            no_more_than(self.device, self.room),
             self.network,
             checkpoint_blocks(self.recomputed),
             autocast(self.device, self.config.memory.mixed_precision),

@@ -50,7 +50,8 @@ def fitted(
 def _with_less(run: Session, largest: int) -> Finding | None:
     """Take the next measure: recomputation first, which changes no bit, then fewer images at once."""
     at = f"There wasn't enough memory for step {run.position.step + 1}."
-    if not run.recomputed and (blocks := run.model.blocks()):
+    blocks = run.model.blocks()
+    if len(run.recomputed) < len(blocks):
         run.recomputed = blocks
         return Finding(
             "memory", at, "From here on it goes on with gradient checkpointing: somewhat slower, the same result."

@@ -17,6 +17,7 @@ from lora_trainer.training.events import (
     Learned,
     MemoryUse,
     Notice,
+    Planned,
     Preparing,
     Sampled,
     Saved,
@@ -214,9 +215,8 @@ class Record:
         self._seconds.append(event.seconds)
         self._point(event.step, event.loss, event.baseline)
 
-    def _planned(self, event: Any) -> None:
-        phases = [asdict(phase) for phase in event.phases]
-        self.plan = {"text": event.text, "limit_gb": event.limit_gb, "phases": phases}
+    def _planned(self, event: Planned) -> None:
+        self.plan = asdict(event)
 
     def _memory_use(self, event: MemoryUse) -> None:
         self.memory = asdict(event)

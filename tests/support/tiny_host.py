@@ -88,6 +88,9 @@ class TinyModel:
     def blocks(self) -> list[nn.Module]:
         return [m for m in self.unet.modules() if type(m).__name__ in ("BasicTransformerBlock", "ResnetBlock2D")]
 
+    def modules(self, part: str) -> list[nn.Module]:
+        return {"unet": [self.unet], "text_encoders": [self.text], "vae": []}[part]
+
     def keep(self, parts: Collection[str]) -> None:
         self.kept.append(list(parts))
 

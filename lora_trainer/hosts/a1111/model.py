@@ -125,6 +125,11 @@ class A1111Model:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         return [module for module in self.unet.modules() if type(module).__name__ in RECOMPUTED]
 
+    def modules(self, part: Part) -> list[nn.Module]:
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        held = {"unet": "model", "vae": "first_stage_model", "text_encoders": "cond_stage_model"}[part]
+        return [getattr(self._model, held)]
+
     def keep(self, parts: Collection[Part]) -> None:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         if self.apart or self.device.type == "cpu":
@@ -154,5 +159,5 @@ class A1111Model:
             self._move(part, self.device)
 
     def _move(self, part: Part, device: torch.device) -> None:
-        held = {"unet": "model", "vae": "first_stage_model", "text_encoders": "cond_stage_model"}[part]
-        getattr(self._model, held).to(device)
+        for module in self.modules(part):
+            module.to(device)

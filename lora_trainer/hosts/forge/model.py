@@ -123,6 +123,10 @@ class ForgeModel:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         return [module for module in self.unet.modules() if type(module).__name__ in (TRANSFORMER, RESIDUAL)]
 
+    def modules(self, part: Part) -> list[nn.Module]:
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        return [self._patchers[part].model]
+
     def keep(self, parts: Collection[Part]) -> None:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         self._kept = set(parts)

@@ -85,6 +85,10 @@ class DiffusersModel:
                 placement.restore()
         self._away.clear()
 
+    def modules(self, part: Part) -> list[nn.Module]:
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        return self.parts.modules[part]
+
     def keep(self, parts: Collection[Part]) -> None:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         self._away = {part for part in PARTS if part not in parts}

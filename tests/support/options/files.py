@@ -5,7 +5,7 @@ from __future__ import annotations
 from support.options.run import LOSS, Case, Check, Outcome
 
 from lora_trainer.measures.denoising import DRIFT_CAP
-from lora_trainer.training.events import Finished, Learned
+from lora_trainer.training.events import Finished, Learned, Planned
 
 SAMPLED = {"sample_every_n_steps": 1}
 KEPT = {"max_train_epochs": 4, "save_every_n_epochs": 1}
@@ -34,6 +34,15 @@ def pictures_at(*steps: int) -> Check:
 
 def much_less_is_kept(base: Outcome, changed: Outcome) -> None:
     assert changed.model.calls[0].saved_bytes < base.model.calls[0].saved_bytes / 2
+
+
+def planned_for(limit: float) -> Check:
+    def check(base: Outcome, changed: Outcome) -> None:
+        plans = [event for event in changed.events if isinstance(event, Planned)]
+        assert plans and plans[0].limit_gb == limit and plans[0].phases[-1].gb < limit
+        assert not any(isinstance(event, Planned) for event in base.events)
+
+    return check
 
 
 def encoded_at_every_use(base: Outcome, changed: Outcome) -> None:
@@ -84,6 +93,9 @@ SAVED = {"files", "states"}
 CASES: dict[str, Case] = {
     "mixed_precision": Case("bf16", {"context", "memory"} | LOSS),
     "gradient_checkpointing": Case(True, {"memory"}, check=much_less_is_kept),
+    "memory_limit_gb": Case(
+        0.01, {"batches", "context", "encoding", "noisy", "texts", "timesteps"}, check=planned_for(0.01),
+    ),  # a count comes first
     "cache_latents": Case(False, {"encoding"}, check=encoded_at_every_use),
     "cache_latents_to_disk": Case(True, set(), check=kept_in("latents")),
     "cache_text_encoder_outputs": Case(True, {"encoding", "texts"}, check=encoded_once),

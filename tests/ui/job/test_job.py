@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from lora_trainer.errors import ConfigError, DatasetError, FileError, HostBusyError, NameTakenError
-from lora_trainer.training.events import Before, Finished, MemoryUse, Saved, Started, StepDone
+from lora_trainer.training.events import Before, Finished, MemoryUse, Phase, Planned, Saved, Started, StepDone
 from lora_trainer.ui.job import Job, shared_job
 from lora_trainer.ui.status import MOST_POINTS, Record
 from tests.support.office import OfficeHost, until
@@ -189,23 +188,10 @@ def test_plan_and_memory_are_told(tmp_path: Path) -> None:
     record = Record(job="j", name="zork", output=tmp_path)
     assert record.to_dict()["plan"] is None and record.to_dict()["memory"] is None
 
-    @dataclass(frozen=True)
-    class PhaseNeed:
-        name: str
-        expected_gb: float
-        minutes: float | None
-        measured_gb: float | None
-
-    @dataclass(frozen=True)
-    class Planned:
-        text: str
-        phases: tuple[PhaseNeed, ...]
-        limit_gb: float | None
-
-    record.take(Planned("It fits.", (PhaseNeed("training", 2.5, 4.0, None),), 8.0))  # type: ignore[arg-type]
+    record.take(Planned("It fits.", 8.0, (Phase("training", 2.5, 4.0),)))
     record.take(MemoryUse(1.5, 2.0, 8.0))
     status = json.loads(json.dumps(record.to_dict()))
-    phase = {"name": "training", "expected_gb": 2.5, "minutes": 4.0, "measured_gb": None}
+    phase = {"name": "training", "gb": 2.5, "minutes": 4.0, "measured_gb": None, "measured_minutes": None}
     assert status["plan"] == {"text": "It fits.", "limit_gb": 8.0, "phases": [phase]}
     assert status["memory"] == {"now_gb": 1.5, "peak_gb": 2.0, "limit_gb": 8.0}
 

@@ -1,0 +1,76 @@
+"""Where no set-up fits: the smallest change of the settings that would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lora_trainer.config import RunConfig
+from lora_trainer.memory import size_text
+from lora_trainer.training.memory_plan.counting import StepCost
+from lora_trainer.training.optimizers import state_bytes
+
+SMALLEST_RANK, SMALLEST_SIDE, STEP = 4, 256, 64
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a run needs with the most that can be done for it: every block recomputed, one image at a time."""
+
+    config: RunConfig
+    cost: StepCost
+    batch: int
+    fixed: int  # bytes of weights, LoRA, gradients and optimiser
+    lora: int  # numbers
+    text_encoders: int  # bytes
+    bucket: tuple[int, int]
+
+    @property
+    def step(self) -> int:
+        """Bytes of an image's step."""
+        return self.cost.peak(range(len(self.cost.work))) // self.cost.images
+
+    @property
+    def least(self) -> int:
+        """Bytes in all."""
+        return self.fixed + self.step
+
+
+def remedy(need: Need, limit: int) -> str:
+    """One sentence: what is missing, and the first change of the settings that is enough."""
+    said = (
+        f"Training needs at least {size_text(need.least)}, with everything recomputed and one image at a time, but may "
+        f"take {size_text(limit)}"
+    )
+    for change, saved in _changes(need):
+        if need.least - saved <= limit:
+            return f"{said}: {change}."
+    return f"{said}: free {size_text(need.least - limit)} more, or choose a smaller model."
+
+
+def _changes(need: Need) -> Iterator[tuple[str, int]]:
+    """What can be changed, the least first, and the bytes that it saves together with all before it."""
+    config, saved, settings = need.config, 0, list[str]()
+    if config.trains_text_encoder and config.memory.cache_text_encoder_outputs:
+        saved += need.text_encoders
+        settings.append("switch network_train_unet_only on")
+        yield _listed(settings), saved
+    if config.optimizer.optimizer_type == "AdamW":
+        saved += need.lora * (state_bytes(config.optimizer) - 2)
+        settings.append("choose the optimiser AdamW8bit")
+        yield _listed(settings), saved
+    rank = config.network.network_dim
+    each = need.lora * (8 + state_bytes(config.optimizer)) / max(rank, 1)
+    smaller = rank // 2
+    while smaller >= SMALLEST_RANK:
+        yield _listed([*settings, f"set network_dim to {smaller}"]), saved + round(each * (rank - smaller))
+        smaller //= 2
+    side = max(config.dataset.resolution) - STEP
+    area = need.bucket[0] * need.bucket[1]
+    while side >= SMALLEST_SIDE:
+        yield _listed([*settings, f"set resolution to {side}"]), saved + round(need.step * (1 - side * side / area))
+        side -= STEP
+
+
+def _listed(settings: list[str]) -> str:
+    return " and ".join(settings)
