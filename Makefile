@@ -19,6 +19,8 @@
 TORCH ?= torch==2.13.0
 RUN_PACKAGES ?= diffusers transformers accelerate safetensors pillow numpy psutil
 TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest pytest-timeout hypothesis einops omegaconf fastapi httpx
+# LyCORIS, to compare the network types with; its own list of dependencies would bring another torch.
+LYCORIS_PACKAGE ?= --no-deps lycoris-lora==4.1.3 toml
 # The real ldm classes; its own list of dependencies pins old releases that nothing here needs.
 LDM_PACKAGE ?= --no-deps stable-diffusion-sdkit==2.1.5
 LINT_PACKAGES ?= ruff mypy
@@ -125,6 +127,7 @@ $(VENV)/.run: Makefile | $(VENV)/.torch
 $(VENV)/.test: Makefile | $(VENV)/.torch
 	$(VENV)/bin/python $(PIP) $(TEST_PACKAGES)
 	$(VENV)/bin/python $(PIP) $(LDM_PACKAGE)
+	$(VENV)/bin/python $(PIP) $(LYCORIS_PACKAGE)
 	touch $@ $(VENV)/.run
 
 $(VENV)/.mutants: Makefile $(VENV)/.test
@@ -147,6 +150,7 @@ $(WEBUI_VENV)/.torch: | $(WEBUI_VENV)/.created
 $(WEBUI_VENV)/.test: Makefile | $(WEBUI_VENV)/.torch
 	$(WEBUI_VENV)/bin/python $(PIP) $(WEBUI_PACKAGES)
 	$(WEBUI_VENV)/bin/python $(PIP) $(LDM_PACKAGE)
+	$(WEBUI_VENV)/bin/python $(PIP) $(LYCORIS_PACKAGE)
 	touch $@
 
 $(GRADIO4)/.installed: Makefile $(WEBUI_VENV)/.test

@@ -50,8 +50,10 @@ _KINDS = {
 
 def _values(row: OptionRow) -> str:
     """What is possible, in words: choices, or the kind with range and unit."""
+    if row.words:
+        return "; ".join(f"`{choice}` ({row.words[choice]})" for choice in row.choices)
     if row.choices:
-        return ", ".join(map(str, row.choices))
+        return ", ".join(str(choice) or "empty" for choice in row.choices)
     words, unit = _KINDS[row.type], f" {row.unit}" if row.unit else ""
     if row.minimum is not None and row.maximum is not None:
         words += f" {row.minimum:g}…{row.maximum:g}"

@@ -13,7 +13,8 @@ TOKEN_LENGTHS = (75, 150, 225)
 
 
 def option(default: T, help: str, **constraints: Any) -> T:
-    """A field of the table. Constraints: ``choices``, ``minimum``, ``maximum`` (inclusive), ``multiple``, ``unit``."""
+    """A field of the table. Constraints: ``choices``, ``minimum``, ``maximum`` (inclusive), ``multiple``, ``unit``,
+    ``words`` (what each of the choices is, in words)."""
     return field(default=default, metadata={"help": help, **constraints})
 
 
@@ -95,46 +96,6 @@ class CaptionConfig(Group):
     max_token_length: int = option(75, "Longest caption, in tokens.", choices=TOKEN_LENGTHS)
     clip_skip: int = option(
         1, "Clip skip (SD 1.x only), as in the WebUI; generate with the same value.", minimum=1, maximum=12
-    )
-
-
-@dataclass(frozen=True)
-class NetworkConfig(Group):
-    """The LoRA network."""
-
-    network_dim: int = option(16, "Rank of the LoRA: how much it can learn, and how large its file is.", minimum=1)
-    network_alpha: float = option(8.0, "Alpha: the LoRA is scaled by alpha / rank; 0 means alpha = rank.", minimum=0.0)
-    conv_dim: int = option(0, "Rank for the 3x3 convolutions; 0 leaves them out, as in a plain LoRA.", minimum=0)
-    conv_alpha: float = option(1.0, "Alpha for the 3x3 convolutions.", minimum=0.0)
-    network_dropout: float = option(
-        0.0, "Dropout: fraction of the values inside the LoRA set to zero at each step.", minimum=0.0, maximum=0.99
-    )
-    rank_dropout: float = option(
-        0.0, "Rank dropout: fraction of the ranks set to zero, anew for each image.", minimum=0.0, maximum=0.99
-    )
-    module_dropout: float = option(
-        0.0, "Module dropout: probability that a module's LoRA is skipped at a step.", minimum=0.0, maximum=0.99
-    )
-    block_dims: tuple[int, ...] = option(
-        (), "Rank for each UNet block: 25 numbers (SD 1.x, 2.x) or 23 (SDXL); empty for network_dim.", minimum=0
-    )
-    block_alphas: tuple[float, ...] = option((), "Alpha for each UNet block, as many as block_dims.", minimum=0.0)
-    conv_block_dims: tuple[int, ...] = option((), "Rank for the 3x3 convolutions of each UNet block.", minimum=0)
-    conv_block_alphas: tuple[float, ...] = option((), "Alpha for the 3x3 convolutions of each UNet block.", minimum=0.0)
-    down_lr_weight: str = option(
-        "", "Learning-rate factors, down blocks: numbers, or cosine, sine, linear, reverse_linear or zeros (+base)."
-    )
-    mid_lr_weight: str = option("", "Learning-rate factor, middle block; or one for each of its parts.")
-    up_lr_weight: str = option("", "Learning-rate factors, up blocks, given as in down_lr_weight.")
-    block_lr_zero_threshold: float = option(
-        0.0, "Blocks with a learning-rate factor up to this aren't trained.", minimum=0.0
-    )
-    network_train_unet_only: bool = option(False, "Train only the UNet, not the text encoders.")
-    network_train_text_encoder_only: bool = option(False, "Train only the text encoders, not the UNet.")
-    network_weights: str = option("", "LoRA file to continue from (weights only); empty to start anew.")
-    dim_from_weights: bool = option(False, "Take rank and alpha from the network_weights file.")
-    scale_weight_norms: float = option(
-        0.0, "Max norm: after every step, each module's change is scaled down to this; 0 for off.", minimum=0.0
     )
 
 

@@ -73,6 +73,8 @@ class Draft:
     notices: list[str] = field(default_factory=list)
     epochs_win: bool = False  # max_train_epochs is set: no step count has an effect then
     masked_loss: bool = False
+    module: str = "networks.lora"  # sd-scripts' network_module
+    args: dict[str, str] | None = None  # network_args, read once the module is known
     warmup_assumed: bool = False  # the file has no word about it: the form's 10 % are meant
     _idle: dict[str, list[str]] = field(default_factory=dict)  # reason -> names without effect
     _refused: dict[str, None] = field(default_factory=dict)  # ordered set

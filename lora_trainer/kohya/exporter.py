@@ -11,6 +11,7 @@ from lora_trainer.config import OPTIONS, RunConfig
 from lora_trainer.config.values import argument_text
 from lora_trainer.files import write_json
 from lora_trainer.kohya.draft import sd_default
+from lora_trainer.kohya.export_type import SHOWN, write_type
 from lora_trainer.kohya.names import OTHER_FAMILIES, OUTSIDE
 
 # options that the form has under their own name
@@ -52,7 +53,7 @@ SWITCHED_OFF: dict[str, Any] = {
     "full_fp16": False, "log_with": "", "masked_loss": False, "max_data_loader_n_workers": 0, "mem_eff_attn": False,
     "no_token_padding": False, "persistent_data_loader_workers": False, "resume": "", "save_model_as": "safetensors",
     "sdxl": False, "stop_text_encoder_training": 0, "train_inpainting": False, "v2": False, "vae": "",
-    "weighted_captions": False, "xformers": "xformers",
+    "weighted_captions": False, "xformers": "xformers", **SHOWN,
 }  # fmt: skip
 
 
@@ -130,10 +131,6 @@ def _argument(name: str, value: Any) -> str:
 def _names(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
     data["optimizer"] = flat["optimizer_type"]
     data["max_resolution"] = "{},{}".format(*flat["resolution"])
-    convolutions = flat["conv_dim"] or flat["conv_block_dims"]
-    data["LoRA_type"] = "Kohya LoCon" if convolutions else "Standard"
-    if not convolutions and flat["conv_alpha"] != 1:
-        lost.append("conv_alpha has no effect without conv_dim, and kohya's form drops it.")
     data["v_parameterization"] = bool(flat["v_parameterization"])
     if flat["v_parameterization"] is False:
         lost.append("v_parameterization false is written as not set, so kohya will follow the checkpoint.")
@@ -201,4 +198,4 @@ def _own(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: lis
 
 
 _Rule = Callable[[dict[str, Any], dict[str, Any], list[str], list[str]], None]
-_RULES: tuple[_Rule, ...] = (_names, _rates, _length, _warmup, _noise, _text_cache, _own)
+_RULES: tuple[_Rule, ...] = (_names, write_type, _rates, _length, _warmup, _noise, _text_cache, _own)

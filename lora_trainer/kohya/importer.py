@@ -14,6 +14,7 @@ from lora_trainer.kohya.arguments import read_flat
 from lora_trainer.kohya.draft import Draft, is_off
 from lora_trainer.kohya.form import read_form, refuse_other_tabs
 from lora_trainer.kohya.names import FORM_ONLY, OLD_NAMES
+from lora_trainer.kohya.types import settle_type
 
 Kind = Literal["own", "kohya", "sd-scripts"]
 OTHER_FORMATS = (".toml", ".yaml", ".yml")  # in which other trainers keep settings
@@ -76,6 +77,7 @@ def _load(source: str, data: dict[str, Any], kind: Kind) -> KohyaImport:
     data = _todays_names(data)
     draft = Draft(source)
     (read_form if kind == "kohya" else read_flat)(draft, data)
+    settle_type(draft)
     _agree(draft)
     return KohyaImport(draft.finish(), draft.fields, draft.notices)
 

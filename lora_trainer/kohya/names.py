@@ -33,8 +33,9 @@ OUTSIDE = (
 
 # read by rules of their own, in form.py and arguments.py
 RULES = (
-    "LoRA_type", "additional_parameters", "epoch", "locon", "lr_warmup", "masked_loss", "network_args",
-    "network_module", "network_train", "noise_offset_type", "save_model_as", "use_8bit_adam", "use_lion_optimizer",
+    "LoRA_type", "LyCORIS_preset", "additional_parameters", "bypass_mode", "epoch", "locon", "lr_warmup", "masked_loss",
+    "network_args", "network_module", "network_train", "noise_offset_type", "rank_dropout_scale", "save_model_as",
+    "use_8bit_adam", "use_cp", "use_lion_optimizer", "use_scalar",
 )  # fmt: skip
 
 # names that only kohya's form has: they tell a form's JSON from one with sd-scripts' names
@@ -101,10 +102,7 @@ NO_EFFECT: dict[str, tuple[str, ...]] = {
         "zero3_save_16bit_model", "zero_stage",
     ),
     "for kohya's form only": ("file_path", "model_list", "save_as", "save_as_bool"),
-    "for LyCORIS, DyLoRA, LoHa and LoKr only": (
-        "LyCORIS_preset", "bypass_mode", "constrain", "decompose_both", "dora_wd", "factor", "rank_dropout_scale",
-        "rescaled", "train_norm", "train_on_input", "unit", "use_cp", "use_scalar", "use_tucker",
-    ),
+    "for DyLoRA and OFT only": ("constrain", "rescaled", "unit"),
     "for Flux and Chroma only": (
         "ae", "apply_t5_attn_mask", "blocks_to_swap", "clip_l", "discrete_flow_shift", "double_blocks_to_swap",
         "enable_all_linear", "flux1_cache_text_encoder_outputs", "flux1_cache_text_encoder_outputs_to_disk",

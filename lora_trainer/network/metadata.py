@@ -20,13 +20,9 @@ from lora_trainer.errors import FileError
 from lora_trainer.families import SD2, traits
 from lora_trainer.hosts.base import ModelInfo
 from lora_trainer.network.file import LEGACY_LENGTH, LEGACY_START
+from lora_trainer.network.network_args import network_arguments, network_module
 from lora_trainer.seeds import derive
 
-_PER_NETWORK = (
-    "conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "block_dims", "block_alphas", "conv_block_dims",
-    "conv_block_alphas", "down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold",
-)  # fmt: skip
-_PLUS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
 _NOT_OFFERED = {  # sd-scripts' values for what this program doesn't have
     **dict.fromkeys(("full_fp16", "lowram", "fp8_base", "fp8_base_unet"), False),
     **dict.fromkeys(("face_crop_aug_range", "resize_interpolation", "max_validation_steps")),
@@ -132,11 +128,11 @@ def _option_keys(config: RunConfig) -> dict[str, Any]:
     network, rates, loss = config.network, config.optimizer, config.loss
     arguments = [f"{key}={value}" for key, value in rates.optimizer_args.items()]
     return {
-        "network_module": "networks.lora",
+        "network_module": network_module(config),
         "network_dim": network.network_dim,
         "network_alpha": network.network_alpha or float(network.network_dim),
         "network_dropout": network.network_dropout or None,
-        "network_args": json.dumps(_network_arguments(config)),
+        "network_args": json.dumps(network_arguments(config)),
         "optimizer": rates.optimizer_type + (f"({','.join(arguments)})" if arguments else ""),
         "lr_scheduler": config.schedule.lr_scheduler_type or config.schedule.lr_scheduler,
         "lr_warmup_steps": config.schedule.lr_warmup_steps,
@@ -169,19 +165,6 @@ def _option_keys(config: RunConfig) -> dict[str, Any]:
         "validation_split": config.dataset.validation_split,
         "validation_seed": config.dataset.validation_seed if config.dataset.validation_split else None,
         **_NOT_OFFERED,
-    }
-
-
-def _network_arguments(config: RunConfig) -> dict[str, str]:
-    """What sd-scripts takes as ``network_args``: only those that are set."""
-    given = {name: getattr(config.network, name) for name in _PER_NETWORK}
-    given |= {name: getattr(config.optimizer, name) for name in _PLUS}
-    if not given["conv_dim"]:
-        del given["conv_alpha"]
-    return {
-        name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        for name, value in given.items()
-        if value
     }
 
 

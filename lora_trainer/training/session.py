@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lora_trainer.config import RunConfig
+from lora_trainer.config.network import FROM_ZERO
 from lora_trainer.dataset.batches import Batch
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.errors import LoraTrainerError
@@ -93,7 +94,7 @@ class Session:
         """Go on from here."""
         self.position, self.first_step = position, position.step
         self.baseline = Baseline(self.steps, position.step)
-        self.watch = Watch()
+        self.watch = Watch(from_zero=self.config.network.algo in FROM_ZERO)
         self.learning.over = 0  # saves in a row are those of one stretch
 
     @property

@@ -34,7 +34,10 @@ NEEDS = {  # other keys without which a name has no say
     "conv_dims": {"down_lr_weight": "cosine"},
     "conv_block_alphas": {"down_lr_weight": "cosine", "conv_block_dims": ",".join("3" * 25)},
     "conv_alphas": {"down_lr_weight": "cosine", "conv_block_dims": ",".join("3" * 25)},
-    "color_aug": {"cache_latents": False}, "random_crop": {"cache_latents": False},
+    **{name: {"LoRA_type": "LyCORIS/LoHa"} for name in ("dora_wd", "train_norm", "use_tucker")},
+    **{name: {"LoRA_type": "LyCORIS/LoKr"} for name in ("decompose_both", "factor")},
+    "train_on_input": {"LoRA_type": "LyCORIS/iA3"}, "color_aug": {"cache_latents": False},
+    "random_crop": {"cache_latents": False},
 }  # fmt: skip
 SILENT = {"sdxl_cache_text_encoder_outputs", "cache_text_encoder_outputs"}  # we cache anyway: the result is the same
 SPEAK_EMPTY = {"caption_extension", "caption_extention", "unet_lr", "text_encoder_lr"}  # empty means something there
@@ -129,13 +132,13 @@ def test_other_formats_of_weights_are_told_and_train() -> None:
 
 
 def test_all_that_is_not_offered_comes_in_one_sentence() -> None:
-    sentence = refused({**FORM, "LoRA_type": "LyCORIS/LoHa", "weighted_captions": True, "dataset_config": "a.toml"})
-    words = ("LoRA_type LyCORIS/LoHa", "Standard", "weighted_captions", "dataset_config")
+    sentence = refused({**FORM, "LoRA_type": "LyCORIS/BOFT", "weighted_captions": True, "dataset_config": "a.toml"})
+    words = ("LoRA_type LyCORIS/BOFT", "Standard", "weighted_captions", "dataset_config")
     assert all(word in sentence for word in words)
 
 
 def test_other_lora_types_and_formats() -> None:
-    for kind in ("LoCon", "LyCORIS/LoCon", "LoRA-FA", "Kohya DyLoRA", "Kohya LoKr", "Flux1"):
+    for kind in ("LyCORIS/GLoRA", "LyCORIS/Diag-OFT", "Kohya DyLoRA", "Flux1"):
         assert kind in refused({**FORM, "LoRA_type": kind})
     assert "ckpt" in refused({**FORM, "save_model_as": "ckpt"})
     assert form(save_model_as="diffusers") == form()  # the form itself turns it into safetensors
