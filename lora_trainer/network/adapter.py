@@ -48,6 +48,16 @@ class FileWeights(Protocol):
     def input_width(self) -> int:
         """Channels of the input that they were made for."""
 
+    def parts(self) -> dict[str, Tensor]:
+        """What a file holds of it, by the part behind the module's key."""
+
+    def change(self) -> Tensor | None:
+        """The change of the weight at strength 1, [out, in(, kh, kw)] or flattened behind the outputs; None where it
+        depends on the weight."""
+
+    def times(self, factor: float) -> FileWeights | None:
+        """Weights whose change is ``factor`` times as large; None where there are none."""
+
     def adapter(self, target: Target, control: Control, path: Path) -> Adapter:
         """An adapter of their type, rank and alpha that holds them.
 

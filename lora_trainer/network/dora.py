@@ -50,6 +50,16 @@ class DoraWeights:
         """Of the type below."""
         return self.inner.input_width
 
+    def parts(self) -> dict[str, Tensor]:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        return {**self.inner.parts(), SCALE: self.magnitude}
+
+    def change(self) -> None:
+        """It depends on the weight."""
+
+    def times(self, factor: float) -> None:
+        """There is no DoRA at another strength."""
+
     def adapter(self, target: Target, control: Control, path: Path) -> DoraModule:
         """See :class:`lora_trainer.network.adapter.FileWeights`."""
         on_output = _on_output(self.magnitude, target, path)

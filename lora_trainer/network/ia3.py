@@ -7,7 +7,7 @@ The change is W · w, with one number for each output (``weight`` [out], of conv
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,7 +25,7 @@ ON_INPUT_LEAVES = ("ff_net_2", "mlp_fc2")  # LyCORIS' preset "ia3" scales the in
 
 @dataclass(frozen=True)
 class Ia3Weights:
-    """One module of a file, in fp32: ``weight`` [numbers], and whether they are for inputs."""
+    """One module of a file, in fp32: ``weight`` [numbers] or [1, numbers, 1, 1], and whether they are for inputs."""
 
     weight: Tensor
     on_input: bool
@@ -33,6 +33,17 @@ class Ia3Weights:
     alpha: float = 1.0
     input_width: int = 0  # not in the file
     label: str = "(IA)³"
+
+    def parts(self) -> dict[str, Tensor]:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        return {"weight": self.weight, "on_input": torch.tensor(float(self.on_input))}
+
+    def change(self) -> None:
+        """It depends on the weight."""
+
+    def times(self, factor: float) -> Ia3Weights:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        return replace(self, weight=self.weight * factor)
 
     def adapter(self, target: Target, control: Control, path: Path) -> Ia3Module:
         """See :class:`lora_trainer.network.adapter.FileWeights`."""
@@ -68,7 +79,7 @@ class Ia3Module(WeightAdapter, Kind):
         weight, on_input = tensors.get("weight"), tensors.get("on_input", torch.zeros(()))
         if weight is None or weight.numel() != max(weight.shape, default=0) or on_input.numel() != 1:
             raise FileError(f"{path} is no (IA)³ that can be read: {key} lacks its weight, or it isn't a row.")
-        return Ia3Weights(weight.flatten(), bool(on_input))
+        return Ia3Weights(weight, bool(on_input))
 
     @torch.no_grad()
     def copy_from(self, weights: Ia3Weights, path: Path) -> None:
@@ -80,7 +91,7 @@ class Ia3Module(WeightAdapter, Kind):
                 f"{'inputs' if weights.on_input else 'outputs'}, not {own.numel()} for "
                 f"{'inputs' if self.on_input else 'outputs'}; use a file for the same model family and settings."
             )
-        own.copy_(weights.weight)
+        own.copy_(weights.weight.flatten())
 
     def file_parts(self) -> dict[str, Tensor]:
         """See :class:`lora_trainer.network.adapter.Adapter`."""

@@ -47,6 +47,20 @@ class LoraWeights:
         """Columns of ``down``."""
         return int(self.down.shape[1])
 
+    def parts(self) -> dict[str, Tensor]:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        alpha = torch.tensor(self.alpha, dtype=torch.float64)
+        return {"lora_down.weight": self.down, "lora_up.weight": self.up, "alpha": alpha}
+
+    def change(self) -> Tensor:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        product = self.up.flatten(1) @ self.down.flatten(1)
+        return product.view(self.up.shape[0], *self.down.shape[1:]) * (self.alpha / self.rank)
+
+    def times(self, factor: float) -> LoraWeights:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        return LoraWeights(self.down, self.up * factor, self.alpha)
+
     def adapter(self, target: Target, control: Control, path: Path) -> LoraModule:
         """See :class:`lora_trainer.network.adapter.FileWeights`."""
         made = LoraModule(target, self.rank, self.alpha, control, seed=0)

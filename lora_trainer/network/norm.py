@@ -33,6 +33,17 @@ class NormWeights:
     input_width: int = 0
     label: str = "norm layers"
 
+    def parts(self) -> dict[str, Tensor]:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        return {"w_norm": self.w_norm, "b_norm": self.b_norm}
+
+    def change(self) -> None:
+        """Factors and offsets are no weight's change."""
+
+    def times(self, factor: float) -> NormWeights:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        return NormWeights(self.w_norm * factor, self.b_norm * factor)
+
     def adapter(self, target: Target, control: Control, path: Path) -> NormModule:
         """See :class:`lora_trainer.network.adapter.FileWeights`."""
         made = NormModule(target, control)

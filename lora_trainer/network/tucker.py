@@ -20,7 +20,7 @@ from lora_trainer.network.weight import FactorAdapter, tucker, uniform
 from lora_trainer.seeds import torch_generator
 
 UP, MID, DOWN = "up", "mid", "down"
-IN_FILE = {UP: "lora_up.weight", MID: "lora_mid.weight", DOWN: "lora_down.weight"}
+IN_FILE = MappingProxyType({UP: "lora_up.weight", MID: "lora_mid.weight", DOWN: "lora_down.weight"})
 
 
 class TuckerModule(FactorAdapter):
@@ -29,6 +29,7 @@ class TuckerModule(FactorAdapter):
     FILE_PARTS = MappingProxyType({**LoraModule.FILE_PARTS, IN_FILE[MID]: MID})
     LABEL = "LoCon with Tucker decomposition"
     SCALED = (UP,)
+    IN_FILE = IN_FILE
     LORA_PLUS = frozenset({UP})
 
     @classmethod
@@ -44,14 +45,6 @@ class TuckerModule(FactorAdapter):
             DOWN: uniform((rank, inputs, 1, 1), generator),
         }
         return cls(target, rank, alpha, control, tensors)
-
-    def file_parts(self) -> dict[str, Tensor]:
-        """See :class:`lora_trainer.network.adapter.Adapter`."""
-        return {IN_FILE.get(name, name): part for name, part in super().file_parts().items()}
-
-    def take_parts(self, parts: Mapping[str, Tensor]) -> None:
-        """See :class:`lora_trainer.network.adapter.Adapter`."""
-        super().take_parts({name: parts[written] for name, written in IN_FILE.items()})
 
     @staticmethod
     def rank_of(w: Mapping[str, Tensor]) -> int:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -56,6 +57,20 @@ class WeightsOfFile:
         """What messages call the type."""
         return self.kind.LABEL
 
+    def parts(self) -> dict[str, Tensor]:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        tensors = {self.kind.IN_FILE.get(name, name): tensor for name, tensor in self.tensors.items()}
+        return {**tensors, "alpha": torch.tensor(self.alpha, dtype=torch.float64)}
+
+    def change(self) -> Tensor:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        return self.kind.combine(self.tensors) * (self.alpha / self.rank)
+
+    def times(self, factor: float) -> WeightsOfFile:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        scaled = next(name for name in self.kind.SCALED if name in self.tensors)
+        return replace(self, tensors={**self.tensors, scaled: self.tensors[scaled] * factor})
+
     def adapter(self, target: Target, control: Control, path: Path) -> FactorAdapter:
         """See :class:`lora_trainer.network.adapter.FileWeights`."""
         wanted = (target.shape[0], math.prod(target.shape[1:]))
@@ -92,6 +107,9 @@ class FactorAdapter(WeightAdapter, Kind):
 
     SCALED: ClassVar[tuple[str, ...]]
     """Factors that the change is proportional to; the first that an adapter has is scaled."""
+
+    IN_FILE: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Names that files have for factors, where they are other ones."""
 
     def __init__(
         self, target: Target, rank: int, alpha: float, control: Control, tensors: Mapping[str, Tensor]
@@ -161,13 +179,14 @@ class FactorAdapter(WeightAdapter, Kind):
     def file_parts(self) -> dict[str, Tensor]:
         """See :class:`lora_trainer.network.adapter.Adapter`."""
         alpha = torch.tensor(self.alpha, dtype=torch.float64)
-        return {**{name: factor.detach() for name, factor in self.weights.items()}, "alpha": alpha}
+        factors = {self.IN_FILE.get(name, name): factor.detach() for name, factor in self.weights.items()}
+        return {**factors, "alpha": alpha}
 
     @torch.no_grad()
     def take_parts(self, parts: Mapping[str, Tensor]) -> None:
         """See :class:`lora_trainer.network.adapter.Adapter`."""
         for name, factor in self.weights.items():
-            factor.copy_(parts[name].view(factor.shape))
+            factor.copy_(parts[self.IN_FILE.get(name, name)].view(factor.shape))
 
 
 def tucker(core: Tensor, outputs: Tensor, inputs: Tensor) -> Tensor:
