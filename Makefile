@@ -11,7 +11,7 @@
 #   make fuzz              20,000 hostile files, settings and requests (FUZZ_CASES=... for another number)
 #   make calibrate         how right the verdict is on a LoRA: 20 trainings, a judge that knows the truth; hours, resumes
 #   make lint              ruff and mypy
-#   make options           write the tables of docs/options.md anew, after a change of the options
+#   make options           write the tables of docs/options.md and docs/kohya.md anew, after a change of the options
 #
 # PyPI's torch for Linux brings several GB of CUDA. To do without, on a machine that has no GPU:
 #   make demo TORCH="torch==2.13.0 --index-url ..."    (the address of the CPU builds is on pytorch.org)
@@ -105,8 +105,9 @@ format: $(VENV)/.lint
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-options: $(VENV)/.run
+options: $(VENV)/.test
 	$(VENV)/bin/python -m lora_trainer.config.documentation docs/options.md
+	$(VENV)/bin/python -m tests.support.kohya_page docs/kohya.md
 
 clean:
 	rm -rf $(VENV) $(WEBUI_VENV) demo-output mutants calibration

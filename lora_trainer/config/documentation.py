@@ -68,8 +68,13 @@ def _values(row: OptionRow) -> str:
 
 def renewed(page: str) -> str:
     """The page with today's tables between the marks."""
+    return renewed_between(page, options_table())
+
+
+def renewed_between(page: str, tables: str) -> str:
+    """A page with these tables between the marks."""
     before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{options_table()}\n{END}{rest.partition(END)[2]}"
+    return f"{before}{BEGIN}\n\n{tables}\n{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":

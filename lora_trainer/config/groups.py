@@ -241,6 +241,16 @@ class SaveConfig(Group):
     metadata_description: str = option("", "Description in the LoRA file's metadata.")
     metadata_license: str = option("", "Licence in the LoRA file's metadata.")
     metadata_tags: str = option("", "Tags in the LoRA file's metadata.")
+    metadata_trigger_phrase: str = option(
+        "", "Trigger words in the LoRA file's metadata; empty for those of the dataset's only folder."
+    )
+    metadata_usage_hint: str = option("", "A hint on how to use it in the LoRA file's metadata.")
+    metadata_merged_from: str = option("", "What it was merged from, in the LoRA file's metadata.")
+    metadata_preprocessor: str = option("", "How its input was prepared, in the LoRA file's metadata.")
+    metadata_thumbnail: str = option("", "Thumbnail image in the LoRA file's metadata, as a data URL.")
+    no_metadata: bool = option(
+        False, "Say nothing of images, captions and settings in the LoRA file's metadata; only what programs need."
+    )
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,12 @@ def read_masked_loss(draft: Draft, value: Any) -> None:
     draft.masked_loss = not is_off(value)
 
 
+def _save_n_epoch_ratio(draft: Draft, value: Any) -> None:
+    """How many times a run is saved; judged at the end, since the epochs may still follow."""
+    if not is_off(value):
+        draft.saves_wanted = draft.number("save_n_epoch_ratio", value)
+
+
 def _ignore(draft: Draft, value: Any) -> None:
     """sd-scripts ignores it too."""
 
@@ -120,6 +126,7 @@ _ARGUMENT_RULES: dict[str, Any] = {
     "masked_loss": read_masked_loss,
     "use_8bit_adam": _old_optimizer("AdamW8bit"),
     "use_lion_optimizer": _old_optimizer("Lion"),
+    "save_n_epoch_ratio": _save_n_epoch_ratio,
     "epoch": _ignore,
     "noise_offset_type": _ignore,
 }

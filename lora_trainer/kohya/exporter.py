@@ -39,7 +39,9 @@ FORM_OPTIONS = (
 ARGUMENT_OPTIONS = (
     "alpha_mask", "caption_prefix", "caption_separator", "caption_suffix", "caption_tag_dropout_rate",
     "enable_wildcard", "keep_tokens_separator", "lr_decay_steps", "lr_scheduler_min_lr_ratio",
-    "lr_scheduler_timescale", "network_train_text_encoder_only", "network_train_unet_only", "sample_at_first",
+    "lr_scheduler_timescale", "metadata_merged_from", "metadata_preprocessor", "metadata_thumbnail",
+    "metadata_trigger_phrase", "metadata_usage_hint", "network_train_text_encoder_only",
+    "network_train_unet_only", "no_metadata", "sample_at_first",
     "secondary_separator", "token_warmup_min", "token_warmup_step", "validation_seed",
     "validation_split", "zero_terminal_snr",
 )  # fmt: skip
@@ -90,7 +92,8 @@ def export_kohya(config: RunConfig, fields: dict[str, Any] | None = None) -> Koh
     lost += [
         f"{name} contains a space or a quote, so kohya's form will split it."
         for name in ("caption_prefix", "caption_suffix", "caption_separator", "keep_tokens_separator",
-                     "secondary_separator", "optimizer_args", "lr_scheduler_args")
+                     "secondary_separator", "metadata_merged_from", "metadata_preprocessor",
+                     "metadata_trigger_phrase", "metadata_usage_hint", "optimizer_args", "lr_scheduler_args")
         if set(" \t\n\"'") & set(_spaced(flat[name]))
     ]  # fmt: skip
     return KohyaExport(dict(sorted(data.items())), lost)

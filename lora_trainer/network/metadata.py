@@ -23,6 +23,10 @@ from lora_trainer.network.file import LEGACY_LENGTH, LEGACY_START
 from lora_trainer.network.network_args import network_arguments, network_module
 from lora_trainer.seeds import derive
 
+_LEAST = (  # what is written with no_metadata: sd-scripts' list, the name that WebUIs know it by, and the run's number
+    "ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args",
+    "ss_output_name", "ss_session_id",
+)  # fmt: skip
 _NOT_OFFERED = {  # sd-scripts' values for what this program doesn't have
     **dict.fromkeys(("full_fp16", "lowram", "fp8_base", "fp8_base_unet"), False),
     **dict.fromkeys(("face_crop_aug_range", "resize_interpolation", "max_validation_steps")),
@@ -100,6 +104,8 @@ def build_metadata(
         **_dataset_keys(config, dataset, progress),
     }
     text = {f"ss_{key}": value if isinstance(value, str) else str(value) for key, value in values.items()}
+    if config.save.no_metadata:
+        text = {key: text[key] for key in _LEAST if key in text}
     return {**text, **_model_spec(output_name, config, info, dataset, progress)}
 
 
@@ -232,7 +238,7 @@ def _model_spec(
     date = datetime.datetime.fromtimestamp(at, datetime.timezone.utc) if at is not None else None
     whole = loss.min_timestep == 0 and loss.max_timestep == 1000
     family, v_prediction = traits(info.family), _predicts_v(config, info)
-    triggers = {name.partition("_")[2] for name in dataset.folders}
+    triggers = set() if save.no_metadata else {name.partition("_")[2] for name in dataset.folders}
     spec = {
         "sai_model_spec": "1.0.1",
         "architecture": f"{family.architecture[v_prediction]}/lora",
@@ -243,7 +249,11 @@ def _model_spec(
         "description": save.metadata_description,
         "license": save.metadata_license,
         "tags": save.metadata_tags,
-        "trigger_phrase": triggers.pop() if len(triggers) == 1 else "",
+        "trigger_phrase": save.metadata_trigger_phrase or (triggers.pop() if len(triggers) == 1 else ""),
+        "usage_hint": save.metadata_usage_hint,
+        "merged_from": save.metadata_merged_from,
+        "preprocessor": save.metadata_preprocessor,
+        "thumbnail": save.metadata_thumbnail,
         "resolution": f"{width}x{height}",
         "prediction_type": "v" if v_prediction else "epsilon",
         "date": date.replace(microsecond=0, tzinfo=None).isoformat() if date else "",
