@@ -107,6 +107,8 @@ def _rates(config: Settings) -> Iterator[str]:
         yield "Nothing would be trained: unet_lr and text_encoder_lr are both 0 or switched off; switch one of them on."
     if o.max_train_steps == 0 and o.max_train_epochs == 0:
         yield "max_train_steps and max_train_epochs are both 0; set one of them."
+    if o.ema_decay and "schedulefree" in o.optimizer_type.lower():
+        yield f"{o.optimizer_type} averages the weights itself, so ema_decay adds nothing; set ema_decay to 0."
     if finds_one_rate(o.optimizer_type):
         for name in ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"):
             if getattr(o, name) is not None:

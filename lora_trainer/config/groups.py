@@ -125,6 +125,11 @@ class OptimizerConfig(Group):
         "When a training diverges: go back to the last good state and on with half the learning rate, or stop there.",
         choices=("go_back", "stop"),
     )
+    ema_decay: float = option(
+        0.0,
+        "EMA: also save a moving average of the LoRA, as NAME-ema; 0.99 averages some hundred steps, 0 for none.",
+        minimum=0.0, maximum=0.99999,
+    )  # fmt: skip
     gradient_accumulation_steps: int = option(1, "Gradient accumulation: number of batches per step.", minimum=1)
     max_train_epochs: int = option(10, "Epochs (passes over the dataset); used when max_train_steps is 0.", minimum=0)
     max_train_steps: int = option(0, "Number of steps; 0 to train for max_train_epochs.", minimum=0)

@@ -196,7 +196,7 @@ def _text_cache(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lo
 
 
 def _own(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
-    own = ("save_state_every_n_minutes", "on_divergence", "measure_at_saves", "stop_on_damage")
+    own = ("ema_decay", "save_state_every_n_minutes", "on_divergence", "measure_at_saves", "stop_on_damage")
     lost += [f"kohya has no {name}; it isn't written." for name in own if flat[name] != OPTIONS[name].default]
 
 

@@ -141,7 +141,8 @@ class Session:
     def parts(self) -> dict[str, Any]:
         """What has a state besides the LoRA itself."""
         update = self.update
-        return {"optimizer": update.optimizer, "scheduler": update.scheduler, "scaler": update.scaler}
+        parts = {"optimizer": update.optimizer, "scheduler": update.scheduler, "scaler": update.scaler}
+        return parts if update.ema is None else {**parts, "ema": update.ema}
 
     @property
     def measures_baseline(self) -> bool:
@@ -266,6 +267,9 @@ class Session:
         try:
             with averaged_weights(self.update.optimizer):
                 save(self.network, self.position)
+            if self.update.ema is not None:
+                with self.update.ema.in_place():
+                    self.saver.ema(self.network, self.position)
         except Exception as error:
             return _reason(error, self.saver.path())
         return ""

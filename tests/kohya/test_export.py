@@ -36,6 +36,7 @@ OTHER_VALUES: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 SPEAK = {"text_encoder_lr", "unet_lr", "max_train_steps", "dora_wd", "wd_on_output"}
 LOST = {
+    "ema_decay",
     "save_state_every_n_minutes",
     "on_divergence",
     "measure_at_saves",
