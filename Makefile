@@ -11,7 +11,7 @@
 #   make fuzz              20,000 hostile files, settings and requests (FUZZ_CASES=... for another number)
 #   make calibrate         how right the verdict is on a LoRA: 20 trainings, a judge that knows the truth; hours, resumes
 #   make lint              ruff and mypy
-#   make options           write the tables of docs/options.md anew, after a change of the options
+#   make options           write the tables of docs/options.md and docs/kohya.md anew, after a change of the options
 #
 # PyPI's torch for Linux brings several GB of CUDA. To do without, on a machine that has no GPU:
 #   make demo TORCH="torch==2.13.0 --index-url ..."    (the address of the CPU builds is on pytorch.org)
@@ -19,6 +19,8 @@
 TORCH ?= torch==2.13.0
 RUN_PACKAGES ?= diffusers transformers accelerate safetensors pillow numpy psutil
 TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest pytest-timeout hypothesis einops omegaconf fastapi httpx
+# LyCORIS, to compare the network types with; its own list of dependencies would bring another torch.
+LYCORIS_PACKAGE ?= --no-deps lycoris-lora==4.1.3 toml
 # The real ldm classes; its own list of dependencies pins old releases that nothing here needs.
 LDM_PACKAGE ?= --no-deps stable-diffusion-sdkit==2.1.5
 LINT_PACKAGES ?= ruff mypy
@@ -103,8 +105,9 @@ format: $(VENV)/.lint
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-options: $(VENV)/.run
+options: $(VENV)/.test
 	$(VENV)/bin/python -m lora_trainer.config.documentation docs/options.md
+	$(VENV)/bin/python -m tests.support.kohya_page docs/kohya.md
 
 clean:
 	rm -rf $(VENV) $(WEBUI_VENV) demo-output mutants calibration
@@ -125,6 +128,7 @@ $(VENV)/.run: Makefile | $(VENV)/.torch
 $(VENV)/.test: Makefile | $(VENV)/.torch
 	$(VENV)/bin/python $(PIP) $(TEST_PACKAGES)
 	$(VENV)/bin/python $(PIP) $(LDM_PACKAGE)
+	$(VENV)/bin/python $(PIP) $(LYCORIS_PACKAGE)
 	touch $@ $(VENV)/.run
 
 $(VENV)/.mutants: Makefile $(VENV)/.test
@@ -147,6 +151,7 @@ $(WEBUI_VENV)/.torch: | $(WEBUI_VENV)/.created
 $(WEBUI_VENV)/.test: Makefile | $(WEBUI_VENV)/.torch
 	$(WEBUI_VENV)/bin/python $(PIP) $(WEBUI_PACKAGES)
 	$(WEBUI_VENV)/bin/python $(PIP) $(LDM_PACKAGE)
+	$(WEBUI_VENV)/bin/python $(PIP) $(LYCORIS_PACKAGE)
 	touch $@
 
 $(GRADIO4)/.installed: Makefile $(WEBUI_VENV)/.test

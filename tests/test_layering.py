@@ -26,6 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "card": EVERYBODY | {"hosts.base"},
     "dataset": EVERYBODY | {"hosts.base"},
     "network": EVERYBODY | {"hosts.base"},
+    "lora_tools": EVERYBODY
+    | {"network", "hosts.standalone.detect", "hosts.standalone.ldm_keys", "hosts.standalone.checkpoint_file"},
     "measures": EVERYBODY | {"hosts.base", "network", "training.diffusion"},
     "training": EVERYBODY | {"hosts.base", "dataset", "network", "measures"},
     "runs": EVERYBODY | {"training", "evaluation", "card"},

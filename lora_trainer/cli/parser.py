@@ -8,6 +8,7 @@ from typing import Any
 
 from lora_trainer import __version__
 from lora_trainer.cli.arguments import Parser, add_train_options, count, file, folder, given, new_command, side
+from lora_trainer.cli.lora_parser import add_lora
 from lora_trainer.cli.run_parser import add_queue, add_runs
 
 DESCRIPTION = "Train a LoRA on a Stable Diffusion checkpoint and test it."
@@ -20,7 +21,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="python -m lora_trainer", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_demo, _train, _test, add_runs, add_queue, _check, _config, _bench, _ui):
+    for add in (_demo, _train, _test, add_runs, add_queue, add_lora, _check, _config, _bench, _ui):
         add(commands, common)
     return parser
 

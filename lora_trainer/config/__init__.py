@@ -6,12 +6,12 @@ from lora_trainer.config.groups import (
     Group,
     LossConfig,
     MemoryConfig,
-    NetworkConfig,
     OptimizerConfig,
     SampleConfig,
     SaveConfig,
     ScheduleConfig,
 )
+from lora_trainer.config.network import NetworkConfig
 from lora_trainer.config.run import MIGRATIONS, OPTIONS, VERSION, OptionRow, RunConfig, option_row, parse_assignments
 
 __all__ = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lora_trainer.config.lr_weights import read_lr_weights
+from lora_trainer.config.network import OWN_ARGUMENTS, type_contradictions
 from lora_trainer.config.settings import Settings
 from lora_trainer.errors import ConfigError
 from lora_trainer.families import TRAITS
@@ -72,6 +73,12 @@ def _network(config: Settings) -> Iterator[str]:
     n = config.network
     if n.network_train_unet_only and n.network_train_text_encoder_only:
         yield "network_train_unet_only and network_train_text_encoder_only can't both be on; switch one of them off."
+    given = {name: value for name in OWN_ARGUMENTS if (value := _value(config, name)) not in (False, None, 0.0, -1)}
+    yield from type_contradictions(given, n.algo)
+    if n.wd_on_output and not n.dora_wd:
+        yield "wd_on_output says how DoRA is done, and dora_wd is off; switch dora_wd on or wd_on_output off."
+    if n.algo == "lora_fa" and n.dim_from_weights:
+        yield "dim_from_weights takes the network type from the file, which says nothing of lora_fa; switch one off."
     if n.dim_from_weights and not n.network_weights:
         yield "dim_from_weights takes the rank from another LoRA; set network_weights to its file."
     weights = {name: getattr(n, name) for name in ("down_lr_weight", "mid_lr_weight", "up_lr_weight")}
@@ -89,12 +96,19 @@ def _network(config: Settings) -> Iterator[str]:
         yield "conv_block_alphas has no effect without conv_block_dims; set conv_block_dims too."
 
 
+def _value(config: Settings, name: str) -> object:
+    """An option of the network or of the optimiser."""
+    return getattr(config.network, name) if hasattr(config.network, name) else getattr(config.optimizer, name)
+
+
 def _rates(config: Settings) -> Iterator[str]:
     o = config.optimizer
     if not config.trains_unet and not config.trains_text_encoder:
         yield "Nothing would be trained: unet_lr and text_encoder_lr are both 0 or switched off; switch one of them on."
     if o.max_train_steps == 0 and o.max_train_epochs == 0:
         yield "max_train_steps and max_train_epochs are both 0; set one of them."
+    if o.ema_decay and "schedulefree" in o.optimizer_type.lower():
+        yield f"{o.optimizer_type} averages the weights itself, so ema_decay adds nothing; set ema_decay to 0."
     if finds_one_rate(o.optimizer_type):
         for name in ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"):
             if getattr(o, name) is not None:

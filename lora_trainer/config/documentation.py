@@ -50,8 +50,10 @@ _KINDS = {
 
 def _values(row: OptionRow) -> str:
     """What is possible, in words: choices, or the kind with range and unit."""
+    if row.words:
+        return "; ".join(f"`{choice}` ({row.words[choice]})" for choice in row.choices)
     if row.choices:
-        return ", ".join(map(str, row.choices))
+        return ", ".join(str(choice) or "empty" for choice in row.choices)
     words, unit = _KINDS[row.type], f" {row.unit}" if row.unit else ""
     if row.minimum is not None and row.maximum is not None:
         words += f" {row.minimum:g}…{row.maximum:g}"
@@ -66,8 +68,13 @@ def _values(row: OptionRow) -> str:
 
 def renewed(page: str) -> str:
     """The page with today's tables between the marks."""
+    return renewed_between(page, options_table())
+
+
+def renewed_between(page: str, tables: str) -> str:
+    """A page with these tables between the marks."""
     before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{options_table()}\n{END}{rest.partition(END)[2]}"
+    return f"{before}{BEGIN}\n\n{tables}\n{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ TOKEN_LENGTHS = (75, 150, 225)
 
 
 def option(default: T, help: str, **constraints: Any) -> T:
-    """A field of the table. Constraints: ``choices``, ``minimum``, ``maximum`` (inclusive), ``multiple``, ``unit``."""
+    """A field of the table. Constraints: ``choices``, ``minimum``, ``maximum`` (inclusive), ``multiple``, ``unit``,
+    ``words`` (what each of the choices is, in words)."""
     return field(default=default, metadata={"help": help, **constraints})
 
 
@@ -99,46 +100,6 @@ class CaptionConfig(Group):
 
 
 @dataclass(frozen=True)
-class NetworkConfig(Group):
-    """The LoRA network."""
-
-    network_dim: int = option(16, "Rank of the LoRA: how much it can learn, and how large its file is.", minimum=1)
-    network_alpha: float = option(8.0, "Alpha: the LoRA is scaled by alpha / rank; 0 means alpha = rank.", minimum=0.0)
-    conv_dim: int = option(0, "Rank for the 3x3 convolutions; 0 leaves them out, as in a plain LoRA.", minimum=0)
-    conv_alpha: float = option(1.0, "Alpha for the 3x3 convolutions.", minimum=0.0)
-    network_dropout: float = option(
-        0.0, "Dropout: fraction of the values inside the LoRA set to zero at each step.", minimum=0.0, maximum=0.99
-    )
-    rank_dropout: float = option(
-        0.0, "Rank dropout: fraction of the ranks set to zero, anew for each image.", minimum=0.0, maximum=0.99
-    )
-    module_dropout: float = option(
-        0.0, "Module dropout: probability that a module's LoRA is skipped at a step.", minimum=0.0, maximum=0.99
-    )
-    block_dims: tuple[int, ...] = option(
-        (), "Rank for each UNet block: 25 numbers (SD 1.x, 2.x) or 23 (SDXL); empty for network_dim.", minimum=0
-    )
-    block_alphas: tuple[float, ...] = option((), "Alpha for each UNet block, as many as block_dims.", minimum=0.0)
-    conv_block_dims: tuple[int, ...] = option((), "Rank for the 3x3 convolutions of each UNet block.", minimum=0)
-    conv_block_alphas: tuple[float, ...] = option((), "Alpha for the 3x3 convolutions of each UNet block.", minimum=0.0)
-    down_lr_weight: str = option(
-        "", "Learning-rate factors, down blocks: numbers, or cosine, sine, linear, reverse_linear or zeros (+base)."
-    )
-    mid_lr_weight: str = option("", "Learning-rate factor, middle block; or one for each of its parts.")
-    up_lr_weight: str = option("", "Learning-rate factors, up blocks, given as in down_lr_weight.")
-    block_lr_zero_threshold: float = option(
-        0.0, "Blocks with a learning-rate factor up to this aren't trained.", minimum=0.0
-    )
-    network_train_unet_only: bool = option(False, "Train only the UNet, not the text encoders.")
-    network_train_text_encoder_only: bool = option(False, "Train only the text encoders, not the UNet.")
-    network_weights: str = option("", "LoRA file to continue from (weights only); empty to start anew.")
-    dim_from_weights: bool = option(False, "Take rank and alpha from the network_weights file.")
-    scale_weight_norms: float = option(
-        0.0, "Max norm: after every step, each module's change is scaled down to this; 0 for off.", minimum=0.0
-    )
-
-
-@dataclass(frozen=True)
 class OptimizerConfig(Group):
     """Optimiser, learning rates and length."""
 
@@ -164,6 +125,11 @@ class OptimizerConfig(Group):
         "When a training diverges: go back to the last good state and on with half the learning rate, or stop there.",
         choices=("go_back", "stop"),
     )
+    ema_decay: float = option(
+        0.0,
+        "EMA: also save a moving average of the LoRA, as NAME-ema; 0.99 averages some hundred steps, 0 for none.",
+        minimum=0.0, maximum=0.99999,
+    )  # fmt: skip
     gradient_accumulation_steps: int = option(1, "Gradient accumulation: number of batches per step.", minimum=1)
     max_train_epochs: int = option(10, "Epochs (passes over the dataset); used when max_train_steps is 0.", minimum=0)
     max_train_steps: int = option(0, "Number of steps; 0 to train for max_train_epochs.", minimum=0)
@@ -287,6 +253,16 @@ class SaveConfig(Group):
     metadata_description: str = option("", "Description in the LoRA file's metadata.")
     metadata_license: str = option("", "Licence in the LoRA file's metadata.")
     metadata_tags: str = option("", "Tags in the LoRA file's metadata.")
+    metadata_trigger_phrase: str = option(
+        "", "Trigger words in the LoRA file's metadata; empty for those of the dataset's only folder."
+    )
+    metadata_usage_hint: str = option("", "A hint on how to use it in the LoRA file's metadata.")
+    metadata_merged_from: str = option("", "What it was merged from, in the LoRA file's metadata.")
+    metadata_preprocessor: str = option("", "How its input was prepared, in the LoRA file's metadata.")
+    metadata_thumbnail: str = option("", "Thumbnail image in the LoRA file's metadata, as a data URL.")
+    no_metadata: bool = option(
+        False, "Say nothing of images, captions and settings in the LoRA file's metadata; only what programs need."
+    )
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ class OptionRow:
     maximum: float | None
     unit: str
     multiple: int | None
+    words: dict[Any, str]  # what each of the choices is, where that isn't plain
 
 
 def _table() -> dict[str, OptionRow]:
@@ -92,6 +93,7 @@ def _table() -> dict[str, OptionRow]:
             rows[row.name] = OptionRow(
                 row.name, group.name, str(row.type), default, meta["help"], meta.get("choices", ()),
                 meta.get("minimum"), meta.get("maximum"), meta.get("unit", ""), meta.get("multiple"),
+                meta.get("words", {}),
             )  # fmt: skip
     return rows
 

@@ -9,12 +9,12 @@ from lora_trainer.config.groups import (
     DatasetConfig,
     LossConfig,
     MemoryConfig,
-    NetworkConfig,
     OptimizerConfig,
     SampleConfig,
     SaveConfig,
     ScheduleConfig,
 )
+from lora_trainer.config.network import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Settings:
     @property
     def trains_text_encoder(self) -> bool:
         """Whether the text encoders get a LoRA: not switched off and no zero rate."""
-        return not self.network.network_train_unet_only and self.text_encoder_rate > 0
+        without = self.network.network_train_unet_only or self.network.lycoris_preset.startswith("unet-")
+        return not without and self.text_encoder_rate > 0
 
     @property
     def unet_rate(self) -> float:

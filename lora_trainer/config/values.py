@@ -56,7 +56,9 @@ def check_value(name: str, value: Any, constraints: Mapping[str, Any]) -> None:
     """
     choices = constraints.get("choices")
     if choices and value not in choices:
-        raise ConfigError(f"{name} can't be {quoted(value)}; choose one of {', '.join(map(str, choices))}.")
+        raise ConfigError(
+            f"{name} can't be {quoted(value)}; choose one of {', '.join(str(choice) or 'empty' for choice in choices)}."
+        )
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, (int, float)) and not isinstance(number, bool):
             _check_range(name, number, constraints)

@@ -8,8 +8,9 @@ from typing import Any
 
 from lora_trainer.config import OPTIONS
 from lora_trainer.errors import ConfigError, quoted, shortened
-from lora_trainer.kohya.draft import NETWORK_ARGS, SD_DEFAULTS, Draft, is_off
+from lora_trainer.kohya.draft import SD_DEFAULTS, Draft, is_off
 from lora_trainer.kohya.names import OLD_NAMES
+from lora_trainer.kohya.types import read_module, read_network_args
 
 FEW = ("text_encoder_lr", "optimizer_args", "lr_scheduler_args", "network_args", "base_weights")  # take several values
 
@@ -88,28 +89,6 @@ def read_text_encoder_lr(draft: Draft, value: Any) -> None:
     draft.set("text_encoder_lr", numbers)
 
 
-def _network_args(draft: Draft, value: Any) -> None:
-    """A new list replaces the whole of what the form would have sent."""
-    for option in NETWORK_ARGS:
-        draft.values.pop(option, None)
-    parts = value.split() if isinstance(value, str) else value or []
-    if not isinstance(parts, list):
-        raise ConfigError(f"{draft.source}: network_args can't be {quoted(value)}; write name=value.")
-    for part in parts:
-        name, equals, text = str(part).strip("\"'").partition("=")
-        if not equals:
-            raise ConfigError(f"{draft.source}: network_args has {quoted(part)}; write name=value.")
-        if name in NETWORK_ARGS:
-            draft.set(name, text.strip("\"'"), f"network_args {name}")
-        else:
-            draft.refuse(f"network_args {name}")
-
-
-def _network_module(draft: Draft, value: Any) -> None:
-    if not is_off(value) and value != "networks.lora":
-        draft.refuse(f"network_module {value} (only networks.lora works here)")
-
-
 def read_save_model_as(draft: Draft, value: Any) -> None:
     """Only safetensors is written; the form turns anything but ckpt into it."""
     if value == "ckpt":
@@ -119,6 +98,12 @@ def read_save_model_as(draft: Draft, value: Any) -> None:
 def read_masked_loss(draft: Draft, value: Any) -> None:
     """Judged at the end: it needs masks, and alpha_mask may still follow."""
     draft.masked_loss = not is_off(value)
+
+
+def _save_n_epoch_ratio(draft: Draft, value: Any) -> None:
+    """How many times a run is saved; judged at the end, since the epochs may still follow."""
+    if not is_off(value):
+        draft.saves_wanted = draft.number("save_n_epoch_ratio", value)
 
 
 def _ignore(draft: Draft, value: Any) -> None:
@@ -135,12 +120,13 @@ def _old_optimizer(name: str) -> Any:
 
 _ARGUMENT_RULES: dict[str, Any] = {
     "text_encoder_lr": read_text_encoder_lr,
-    "network_args": _network_args,
-    "network_module": _network_module,
+    "network_args": read_network_args,
+    "network_module": read_module,
     "save_model_as": read_save_model_as,
     "masked_loss": read_masked_loss,
     "use_8bit_adam": _old_optimizer("AdamW8bit"),
     "use_lion_optimizer": _old_optimizer("Lion"),
+    "save_n_epoch_ratio": _save_n_epoch_ratio,
     "epoch": _ignore,
     "noise_offset_type": _ignore,
 }

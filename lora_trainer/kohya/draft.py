@@ -73,6 +73,9 @@ class Draft:
     notices: list[str] = field(default_factory=list)
     epochs_win: bool = False  # max_train_epochs is set: no step count has an effect then
     masked_loss: bool = False
+    saves_wanted: int = 0  # save_n_epoch_ratio
+    module: str = "networks.lora"  # sd-scripts' network_module
+    args: dict[str, str] | None = None  # network_args, read once the module is known
     warmup_assumed: bool = False  # the file has no word about it: the form's 10 % are meant
     _idle: dict[str, list[str]] = field(default_factory=dict)  # reason -> names without effect
     _refused: dict[str, None] = field(default_factory=dict)  # ordered set
@@ -101,6 +104,11 @@ class Draft:
             raise ConfigError(f"{self.source}: {error}") from None
         return read
 
+    def number(self, name: str, value: Any) -> int:
+        """A whole number of at least 1 that is no option of ours."""
+        read: int = self._read(name, value, "int", {"minimum": 1})
+        return read
+
     def idle(self, name: str, reason: str) -> None:
         """Note that a name has no effect; shown in one line with all others of the same reason."""
         self._idle.setdefault(shortened(reason), []).append(shortened(name))
@@ -119,7 +127,7 @@ class Draft:
                 self.set(option, value, name)
         elif name in NOT_OFFERED:
             if not is_off(value):
-                self.refuse(name)
+                self.refuse(f"{name} ({NOT_OFFERED[name]})")
         elif reason := no_effect_reason(name):
             if not is_off(value) and not same(value, FORM_DEFAULTS.get(name)) and (name, value) != ("xformers", True):
                 self.idle(name, reason)

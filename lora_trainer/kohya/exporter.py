@@ -11,6 +11,7 @@ from lora_trainer.config import OPTIONS, RunConfig
 from lora_trainer.config.values import argument_text
 from lora_trainer.files import write_json
 from lora_trainer.kohya.draft import sd_default
+from lora_trainer.kohya.export_type import SHOWN, write_type
 from lora_trainer.kohya.names import OTHER_FAMILIES, OUTSIDE
 
 # options that the form has under their own name
@@ -38,7 +39,9 @@ FORM_OPTIONS = (
 ARGUMENT_OPTIONS = (
     "alpha_mask", "caption_prefix", "caption_separator", "caption_suffix", "caption_tag_dropout_rate",
     "enable_wildcard", "keep_tokens_separator", "lr_decay_steps", "lr_scheduler_min_lr_ratio",
-    "lr_scheduler_timescale", "network_train_text_encoder_only", "network_train_unet_only", "sample_at_first",
+    "lr_scheduler_timescale", "metadata_merged_from", "metadata_preprocessor", "metadata_thumbnail",
+    "metadata_trigger_phrase", "metadata_usage_hint", "network_train_text_encoder_only",
+    "network_train_unet_only", "no_metadata", "sample_at_first",
     "secondary_separator", "token_warmup_min", "token_warmup_step", "validation_seed",
     "validation_split", "zero_terminal_snr",
 )  # fmt: skip
@@ -52,7 +55,7 @@ SWITCHED_OFF: dict[str, Any] = {
     "full_fp16": False, "log_with": "", "masked_loss": False, "max_data_loader_n_workers": 0, "mem_eff_attn": False,
     "no_token_padding": False, "persistent_data_loader_workers": False, "resume": "", "save_model_as": "safetensors",
     "sdxl": False, "stop_text_encoder_training": 0, "train_inpainting": False, "v2": False, "vae": "",
-    "weighted_captions": False, "xformers": "xformers",
+    "weighted_captions": False, "xformers": "xformers", **SHOWN,
 }  # fmt: skip
 
 
@@ -89,7 +92,8 @@ def export_kohya(config: RunConfig, fields: dict[str, Any] | None = None) -> Koh
     lost += [
         f"{name} contains a space or a quote, so kohya's form will split it."
         for name in ("caption_prefix", "caption_suffix", "caption_separator", "keep_tokens_separator",
-                     "secondary_separator", "optimizer_args", "lr_scheduler_args")
+                     "secondary_separator", "metadata_merged_from", "metadata_preprocessor",
+                     "metadata_trigger_phrase", "metadata_usage_hint", "optimizer_args", "lr_scheduler_args")
         if set(" \t\n\"'") & set(_spaced(flat[name]))
     ]  # fmt: skip
     return KohyaExport(dict(sorted(data.items())), lost)
@@ -130,10 +134,6 @@ def _argument(name: str, value: Any) -> str:
 def _names(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
     data["optimizer"] = flat["optimizer_type"]
     data["max_resolution"] = "{},{}".format(*flat["resolution"])
-    convolutions = flat["conv_dim"] or flat["conv_block_dims"]
-    data["LoRA_type"] = "Kohya LoCon" if convolutions else "Standard"
-    if not convolutions and flat["conv_alpha"] != 1:
-        lost.append("conv_alpha has no effect without conv_dim, and kohya's form drops it.")
     data["v_parameterization"] = bool(flat["v_parameterization"])
     if flat["v_parameterization"] is False:
         lost.append("v_parameterization false is written as not set, so kohya will follow the checkpoint.")
@@ -196,9 +196,9 @@ def _text_cache(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lo
 
 
 def _own(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
-    own = ("save_state_every_n_minutes", "on_divergence", "measure_at_saves", "stop_on_damage")
+    own = ("ema_decay", "save_state_every_n_minutes", "on_divergence", "measure_at_saves", "stop_on_damage")
     lost += [f"kohya has no {name}; it isn't written." for name in own if flat[name] != OPTIONS[name].default]
 
 
 _Rule = Callable[[dict[str, Any], dict[str, Any], list[str], list[str]], None]
-_RULES: tuple[_Rule, ...] = (_names, _rates, _length, _warmup, _noise, _text_cache, _own)
+_RULES: tuple[_Rule, ...] = (_names, write_type, _rates, _length, _warmup, _noise, _text_cache, _own)

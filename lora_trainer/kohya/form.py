@@ -7,8 +7,9 @@ from typing import Any
 
 from lora_trainer.errors import ConfigError, quoted, shortened
 from lora_trainer.kohya.arguments import read_arguments, read_save_model_as, read_text_encoder_lr, split_command_line
-from lora_trainer.kohya.draft import Draft, is_off, same
+from lora_trainer.kohya.draft import Draft, is_off
 from lora_trainer.kohya.names import OTHER_TABS, RULES
+from lora_trainer.kohya.types import FORM_FIELDS, read_form_type
 
 # What the form shows where a file has no word about it, and it isn't our default. Two deviations from the form, both
 # asked for by its users: without max_train_steps the epochs count, and without a rate of its own a part follows
@@ -17,14 +18,13 @@ FORM_BASE: dict[str, Any] = {
     "network_dim": 8, "network_alpha": 1.0, "mixed_precision": "fp16", "sample_at_first": False,
 }  # fmt: skip
 LORA_TAB = ("LoRA_type", "network_dim", "network_alpha", "unet_lr", "network_module")  # one is in every LoRA file
-LORA_TYPES = ("Standard", "Kohya LoCon")
 WHOLE_RUN = 0.999999  # a warm-up of 100 %: 1.0 would mean one step
 RATES = ("unet_lr", "text_encoder_lr")
 ORIGINAL_NOISE = ("noise_offset", "noise_offset_random_strength", "adaptive_noise_scale")
 MULTIRES_NOISE = ("multires_noise_iterations", "multires_noise_discount")
 OWN_RULES = {
     *RULES, *RATES, *ORIGINAL_NOISE, *MULTIRES_NOISE, "max_train_steps", "max_train_epochs", "lr_warmup_steps",
-    "conv_dim", "conv_alpha", "fp8_base_unet", "max_resolution", "caption_extension",
+    *FORM_FIELDS, "fp8_base_unet", "max_resolution", "caption_extension",
 }  # fmt: skip
 
 
@@ -58,17 +58,10 @@ def read_form(draft: Draft, data: dict[str, Any]) -> None:
 
 
 def _kind(draft: Draft, data: dict[str, Any]) -> None:
-    """LoRA_type: which family of networks; only some have 3x3 convolutions."""
-    kind = data.get("LoRA_type") or "Standard"
-    if kind not in LORA_TYPES:
-        draft.refuse(f"LoRA_type {kind} (only {' and '.join(LORA_TYPES)} work here)")
+    """LoRA_type, and the name of its oldest files."""
+    read_form_type(draft, data)
     if not is_off(data.get("locon")):
         draft.refuse("locon (use LoRA_type Kohya LoCon)")
-    for name in ("conv_dim", "conv_alpha"):
-        if kind == "Kohya LoCon":
-            draft.set(name, data.get(name, 1))
-        elif not is_off(data.get(name)) and not same(data[name], 1):
-            draft.idle(name, f"LoRA_type {kind} has none")
 
 
 def _optimizer(draft: Draft, data: dict[str, Any]) -> None:

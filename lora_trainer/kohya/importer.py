@@ -13,10 +13,12 @@ from lora_trainer.files import read_json
 from lora_trainer.kohya.arguments import read_flat
 from lora_trainer.kohya.draft import Draft, is_off
 from lora_trainer.kohya.form import read_form, refuse_other_tabs
-from lora_trainer.kohya.names import FORM_ONLY, OLD_NAMES
+from lora_trainer.kohya.names import FORM_ONLY, NOT_OFFERED, OLD_NAMES
+from lora_trainer.kohya.toml_file import read_toml
+from lora_trainer.kohya.types import settle_type
 
 Kind = Literal["own", "kohya", "sd-scripts"]
-OTHER_FORMATS = (".toml", ".yaml", ".yml")  # in which other trainers keep settings
+OTHER_FORMATS = (".yaml", ".yml")  # in which other trainers keep settings
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class LoadedConfig(KohyaImport):
 
 
 def load_config(path: str | Path | dict[str, Any]) -> LoadedConfig:
-    """Load a JSON: our own (also ``run.json``), kohya's LoRA form, or one with sd-scripts' names.
+    """Load a file: our own JSON (also ``run.json``), kohya's LoRA form, or sd-scripts' names as JSON or TOML.
 
     Raises:
         FileError: if the file can't be read, or isn't JSON.
@@ -76,6 +78,7 @@ def _load(source: str, data: dict[str, Any], kind: Kind) -> KohyaImport:
     data = _todays_names(data)
     draft = Draft(source)
     (read_form if kind == "kohya" else read_flat)(draft, data)
+    settle_type(draft)
     _agree(draft)
     return KohyaImport(draft.finish(), draft.fields, draft.notices)
 
@@ -88,9 +91,14 @@ def _read(path: str | Path | dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if path.suffix.lower() in OTHER_FORMATS and path.is_file():
         raise ConfigError(
             f"{path.name} is a {path.suffix[1:].upper()} file, which isn't read; give a JSON file, as the LoRA tab of "
-            "kohya's GUI saves it, or the options in docs/options.md as JSON."
+            "kohya's GUI saves it, sd-scripts' TOML, or the options in docs/options.md as JSON."
         )
-    data = read_json(path)
+    data = read_toml(path) if path.suffix.lower() == ".toml" else read_json(path)
+    if isinstance(data, dict) and "datasets" in data:
+        raise ConfigError(
+            f"{shortened(path.name)} is a dataset file (it has [[datasets]]), which isn't read; lay the images out as "
+            "REPEATS_WORDS folders, and give the file with the training's options."
+        )
     if not isinstance(data, dict):
         raise ConfigError(f"{shortened(path.name)} holds no configuration; it must be a JSON object with option names.")
     return shortened(path.name), data
@@ -122,6 +130,7 @@ def _agree(draft: Draft) -> None:
     """What kohya lets stand side by side, or fails on later, made to agree; each change is told."""
     values = draft.values
     _agree_caches(draft)
+    _agree_saves(draft)
     config = RunConfig()  # defaults for what isn't set
     side = values.get("resolution", (512, 512))
     if not values.get("enable_bucket", True) and any(pixels % 8 for pixels in side):
@@ -145,6 +154,19 @@ def _agree(draft: Draft) -> None:
         for name in ("block_alphas", "conv_block_dims", "conv_block_alphas"):
             if values.pop(name, None):
                 draft.idle(name, "works only together with block_dims")
+
+
+def _agree_saves(draft: Draft) -> None:
+    """save_n_epoch_ratio overrides save_every_n_epochs, as in sd-scripts."""
+    if not draft.saves_wanted:
+        return
+    epochs = draft.values.get("max_train_epochs", 0)
+    if draft.values.get("max_train_steps") or not epochs:
+        draft.refuse(f"save_n_epoch_ratio ({NOT_OFFERED['save_n_epoch_ratio']})")
+        return
+    every = max(1, epochs // draft.saves_wanted)
+    draft.values["save_every_n_epochs"] = every
+    draft.notices.append(f"save_n_epoch_ratio {draft.saves_wanted} of {epochs} epochs: saved every {every}.")
 
 
 def _agree_caches(draft: Draft) -> None:

@@ -33,8 +33,9 @@ OUTSIDE = (
 
 # read by rules of their own, in form.py and arguments.py
 RULES = (
-    "LoRA_type", "additional_parameters", "epoch", "locon", "lr_warmup", "masked_loss", "network_args",
-    "network_module", "network_train", "noise_offset_type", "save_model_as", "use_8bit_adam", "use_lion_optimizer",
+    "LoRA_type", "LyCORIS_preset", "additional_parameters", "bypass_mode", "epoch", "locon", "lr_warmup", "masked_loss",
+    "network_args", "network_module", "network_train", "noise_offset_type", "rank_dropout_scale", "save_model_as",
+    "use_8bit_adam", "use_cp", "use_lion_optimizer", "use_scalar",
 )  # fmt: skip
 
 # names that only kohya's form has: they tell a form's JSON from one with sd-scripts' names
@@ -56,16 +57,37 @@ OTHER_TABS = {
 
 OTHER_FAMILIES = ("flux1_checkbox", "sd3_checkbox", "hunyuan_image_checkbox", "anima_checkbox", "lumina_checkbox")
 
-NOT_OFFERED = (
-    *OTHER_FAMILIES, "weighted_captions", "train_inpainting", "dataset_config",
-    "resume_from_huggingface", "locon",
+_OTHER_MODEL = "only SD 1, SD 2 and SDXL are trained"
+_OWN_RESUME = "a run is continued with --resume, at the very step"
+NOT_OFFERED: dict[str, str] = {  # what becomes of it instead, or why not
+    **dict.fromkeys(OTHER_FAMILIES, _OTHER_MODEL),
+    "weighted_captions": "write the caption without weights",
+    "train_inpainting": "inpainting models aren't trained",
+    "dataset_config": "lay the images out as REPEATS_WORDS folders",
+    "resume_from_huggingface": "nothing is downloaded; give local files",
+    "locon": "use LoRA_type Kohya LoCon",
     # options of sd-scripts without a field in the form
-    "base_weights", "base_weights_multiplier", "conditioning_data_dir", "config_file", "cpu_offload_checkpointing",
-    "dataset_class", "dataset_repeats", "debug_dataset", "deepspeed", "face_crop_aug_range",
-    "in_json", "initial_epoch", "initial_step", "max_validation_steps", "no_metadata", "output_config",
-    "resize_interpolation", "save_n_epoch_ratio", "skip_until_initial_step", "validate_every_n_epochs",
-    "validate_every_n_steps",
-)  # fmt: skip
+    "base_weights": "merge that LoRA into the checkpoint first",
+    "base_weights_multiplier": "merge that LoRA into the checkpoint first",
+    "conditioning_data_dir": "give masks as the images' transparency, with alpha_mask",
+    "config_file": "give that file itself",
+    "cpu_offload_checkpointing": "use gradient_checkpointing",
+    "dataset_class": "no code of others is run on the images",
+    "dataset_repeats": "the repeats are in the folder's name",
+    "debug_dataset": "use the command check",
+    "deepspeed": "use accelerate launch for several GPUs",
+    "face_crop_aug_range": "crop the faces beforehand",
+    "in_json": "lay the images out as REPEATS_WORDS folders",
+    "initial_epoch": _OWN_RESUME,
+    "initial_step": _OWN_RESUME,
+    "max_validation_steps": "held-out images are measured at every save, all of them",
+    "output_config": "use config convert",
+    "resize_interpolation": "images are always resized in the way that suits the size",
+    "save_n_epoch_ratio": "set save_every_n_epochs; without max_train_epochs the number of epochs isn't known",
+    "skip_until_initial_step": _OWN_RESUME,
+    "validate_every_n_epochs": "held-out images are measured at every save",
+    "validate_every_n_steps": "held-out images are measured at every save",
+}
 
 NO_EFFECT: dict[str, tuple[str, ...]] = {
     "these concern speed and memory only, which this program handles itself": (
@@ -90,10 +112,7 @@ NO_EFFECT: dict[str, tuple[str, ...]] = {
         "log_config", "log_prefix", "log_tracker_config", "log_tracker_name", "log_with", "save_state_to_huggingface",
         "use_wandb", "use_wandb_checkbox", "wandb_api_key", "wandb_api_key_textbox", "wandb_run_name",
     ),
-    "not written to the file's metadata": (
-        "metadata_is_negative_embedding", "metadata_merged_from", "metadata_preprocessor", "metadata_thumbnail",
-        "metadata_trigger_phrase", "metadata_usage_hint",
-    ),
+    "a LoRA is no embedding": ("metadata_is_negative_embedding",),
     "kohya's trainer doesn't use it for a LoRA either": (
         "block_lr", "fp16_master_weights_and_gradients", "no_token_padding", "offload_optimizer_device",
         "offload_optimizer_nvme_path", "offload_param_device", "offload_param_nvme_path",
@@ -101,10 +120,7 @@ NO_EFFECT: dict[str, tuple[str, ...]] = {
         "zero3_save_16bit_model", "zero_stage",
     ),
     "for kohya's form only": ("file_path", "model_list", "save_as", "save_as_bool"),
-    "for LyCORIS, DyLoRA, LoHa and LoKr only": (
-        "LyCORIS_preset", "bypass_mode", "constrain", "decompose_both", "dora_wd", "factor", "rank_dropout_scale",
-        "rescaled", "train_norm", "train_on_input", "unit", "use_cp", "use_scalar", "use_tucker",
-    ),
+    "for DyLoRA and OFT only": ("constrain", "rescaled", "unit"),
     "for Flux and Chroma only": (
         "ae", "apply_t5_attn_mask", "blocks_to_swap", "clip_l", "discrete_flow_shift", "double_blocks_to_swap",
         "enable_all_linear", "flux1_cache_text_encoder_outputs", "flux1_cache_text_encoder_outputs_to_disk",

@@ -1,8 +1,8 @@
 """The adapter protocol: what is trained beside one frozen weight, whatever its type.
 
-One type (LoRA, LoHa, LoKr, DoRA …) is one subclass of :class:`Adapter` in a file of its own, listed in
-:mod:`lora_trainer.network.kinds`. The network, the optimiser's groups, the norm limit, files and resume states know
-adapters by this protocol alone.
+One type (LoRA, LoHa, LoKr, DoRA …) is one subclass of :class:`Adapter`, and mostly of :class:`Kind`, in a file of its
+own, listed in :mod:`lora_trainer.network.kinds`. The network, the optimiser's groups, the norm limit, files and resume
+states know adapters by this protocol alone.
 
 An adapter holds raw fp32 parameters in :attr:`Adapter.weights` and reads them from there at every use, so that they
 may be views of one buffer for all adapters. It decides itself how it takes part in the layer's forward pass
@@ -13,77 +13,28 @@ the adapter are one function.
 from __future__ import annotations
 
 import re
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from lora_trainer.config import NetworkConfig
+from lora_trainer.network.control import Control
 from lora_trainer.network.targets import Target
 from lora_trainer.seeds import torch_generator
 
 _QKV = re.compile(r"_(?:to_[qkv]|[qkv]_proj)$")
 
 
-@dataclass
-class Control:
-    """What all layers of a network share: its strength, its dropout, and the last cast input."""
-
-    multiplier: float = 1.0
-    enabled: bool = True
-    training: bool = True
-    network_dropout: float = 0.0
-    rank_dropout: float = 0.0
-    module_dropout: float = 0.0
-    step_key: tuple[int | str, ...] | None = None
-    samples: tuple[int, ...] = (0,)
-    inputs: InputCache = field(default_factory=lambda: InputCache())
-
-    @property
-    def active(self) -> bool:
-        """Whether the hooks change anything now."""
-        return self.enabled and self.multiplier != 0
-
-    @property
-    def drops(self) -> bool:
-        """Whether activations or ranks are dropped now."""
-        return self.training and (self.network_dropout > 0 or self.rank_dropout > 0)
-
-
-class InputCache:
-    """The last input in the compute type, as rows: q, k and v share one copy of it instead of saving three."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Let go of the held input."""
-        self._source: weakref.ref[Tensor] | None = None
-        self._kind: tuple[object, ...] = ()
-        self._rows: Tensor | None = None
-
-    def rows(self, x: Tensor, like: Tensor, group: str) -> Tensor:
-        """``x`` [..., C] as [N, C] in the type and on the device of ``like``; a view where that is possible.
-
-        Args:
-            group: of the layers that read the very same input one after the other, such as q, k and v. Between two
-                groups a host may change an input in place; the tensor's version isn't asked, since inference tensors
-                have none.
-        """
-        # Rows made without gradients are no use where x has them.
-        kind = (group, x.requires_grad and torch.is_grad_enabled(), like.dtype, like.device)
-        if self._rows is None or self._source is None or self._source() is not x or self._kind != kind:
-            self._rows = x.reshape(-1, x.shape[-1]).to(like)
-            self._source, self._kind = weakref.ref(x), kind
-        return self._rows
-
-
 class FileWeights(Protocol):
     """One module's weights as a file has them, read and checked by the adapter type that they are of."""
+
+    @property
+    def label(self) -> str:
+        """What messages call the type."""
 
     @property
     def rank(self) -> int:
@@ -96,6 +47,16 @@ class FileWeights(Protocol):
     @property
     def input_width(self) -> int:
         """Channels of the input that they were made for."""
+
+    def parts(self) -> dict[str, Tensor]:
+        """What a file holds of it, by the part behind the module's key."""
+
+    def change(self) -> Tensor | None:
+        """The change of the weight at strength 1, [out, in(, kh, kw)] or flattened behind the outputs; None where it
+        depends on the weight."""
+
+    def times(self, factor: float) -> FileWeights | None:
+        """Weights whose change is ``factor`` times as large; None where there are none."""
 
     def adapter(self, target: Target, control: Control, path: Path) -> Adapter:
         """An adapter of their type, rank and alpha that holds them.
@@ -117,11 +78,11 @@ class Adapter(ABC):
         lr_factor: of its block, for the parameter groups.
     """
 
-    FILE_PARTS: ClassVar[Mapping[str, str]]
-    """What may stand behind a module's key in a file, in all spellings -> the part that :meth:`read` is given."""
-
     LORA_PLUS: ClassVar[frozenset[str]] = frozenset()
     """Names of the weights that LoRA+ trains at the higher rate."""
+
+    LABEL: ClassVar[str]
+    """What messages call the type."""
 
     def __init__(self, target: Target, rank: int, alpha: float, control: Control) -> None:
         self.target, self.rank, self.alpha, self.control = target, rank, float(alpha), control
@@ -130,24 +91,7 @@ class Adapter(ABC):
         self.input_group = _QKV.sub("", target.key)
         self._handle: Any = None
 
-    # Making and files
-
-    @classmethod
-    @abstractmethod
-    def create(cls, target: Target, rank: int, alpha: float, control: Control, seed: int) -> Adapter:
-        """A new one that changes nothing yet; what is drawn depends on seed and key only."""
-
-    @classmethod
-    @abstractmethod
-    def read(cls, path: Path, key: str, parts: Mapping[str, Tensor]) -> FileWeights:
-        """A module's tensors in a file, checked.
-
-        Args:
-            parts: by the names of :attr:`FILE_PARTS`.
-
-        Raises:
-            FileError: if one is missing, of an impossible shape or not finite.
-        """
+    # Files
 
     @abstractmethod
     def copy_from(self, weights: Any, path: Path) -> None:
@@ -172,16 +116,37 @@ class Adapter(ABC):
         """``y``, the frozen layer's output, plus the change that the input ``x`` causes."""
 
     @abstractmethod
-    def delta_weight(self) -> Tensor:
-        """The change of the weight at multiplier 1, in the weight's shape: what merging adds."""
+    def change(self) -> Tensor:
+        """The change of the weight at multiplier 1, in the weight's shape, without dropout; has gradients."""
 
-    @abstractmethod
+    @torch.no_grad()
+    def delta_weight(self) -> Tensor:
+        """The same without gradients: what merging adds."""
+        return self.change()
+
+    @torch.no_grad()
     def norm(self) -> Tensor:
-        """Frobenius norm of :meth:`delta_weight`, a scalar."""
+        """Frobenius norm of the change, a scalar."""
+        return self.change().norm()
 
     @abstractmethod
     def shrink(self, ratio: Tensor) -> None:
         """Multiply the change by ``ratio``, a scalar, in place."""
+
+    @property
+    def label(self) -> str:
+        """What messages call the type; equal to that of a file's weights that it can continue."""
+        return self.LABEL
+
+    @property
+    def limited(self) -> Adapter:
+        """What the norm limit applies to."""
+        return self
+
+    def to(self, device: torch.device | str) -> None:
+        """Move all that it holds; before the optimiser is made."""
+        for parameter in self.weights.values():
+            parameter.data = parameter.data.to(device)
 
     # Taking part in the forward pass
 
@@ -250,6 +215,14 @@ class Adapter(ABC):
             stacked = stacked.view(rows, *(1 for _ in inner.shape[1:-1]), self.rank)
         return stacked.to(inner)
 
+    def kept_rows(self, change: Tensor) -> Tensor:
+        """Rank dropout of types whose ranks aren't to be had one by one: rows of the change, for the whole step."""
+        rate = self.control.rank_dropout
+        if not self.control.training or rate == 0:
+            return change
+        keep = torch.rand(change.shape[0], generator=self.generator("rows")) >= rate
+        return change * (keep / (1 - rate)).to(change).view(-1, *(1 for _ in change.shape[1:]))
+
     def _sample(self, row: int, rows: int) -> tuple[int, int]:
         """The image that a row belongs to, and which of its rows it is (a long caption has several)."""
         samples = self.control.samples
@@ -263,6 +236,36 @@ class Adapter(ABC):
         if self.control.step_key is None:
             raise RuntimeError("LoraNetwork.begin_step must be called before a step with dropout.")
         return torch_generator(*self.control.step_key, "dropout", self.key, *key)
+
+
+class Kind(Adapter):
+    """A type that stands on its own, and that a file is known by; all but DoRA, which stands on another one."""
+
+    FILE_PARTS: ClassVar[Mapping[str, str]]
+    """What may stand behind a module's key in a file, in all spellings -> the part that :meth:`read` is given."""
+
+    @classmethod
+    @abstractmethod
+    def create(
+        cls, target: Target, rank: int, alpha: float, control: Control, seed: int, options: NetworkConfig
+    ) -> Adapter:
+        """A new one that changes nothing yet; what is drawn depends on seed and key only.
+
+        Args:
+            options: with what only some types have, such as ``use_tucker``.
+        """
+
+    @classmethod
+    @abstractmethod
+    def read(cls, path: Path, key: str, parts: Mapping[str, Tensor]) -> FileWeights:
+        """A module's tensors in a file, checked.
+
+        Args:
+            parts: by the names of :attr:`FILE_PARTS`.
+
+        Raises:
+            FileError: if one is missing, of an impossible shape or not finite.
+        """
 
 
 def parameters_of(adapters: Sequence[Adapter]) -> list[nn.Parameter]:

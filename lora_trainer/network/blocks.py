@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -66,7 +67,9 @@ class BlockPlan:
             alpha = _of_block(alphas, target) if alphas else alpha
         if self.factor(target) == 0:
             rank = 0
-        return rank, alpha or float(rank)
+        alpha = alpha or float(rank)
+        # rsLoRA (https://arxiv.org/abs/2312.03732) scales by alpha/√rank; files say so by their alpha, as LyCORIS' do.
+        return rank, alpha * math.sqrt(rank) if config.rs_lora else alpha
 
 
 def lr_weights(config: NetworkConfig, family: Family) -> tuple[float, ...] | None:

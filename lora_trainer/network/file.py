@@ -19,7 +19,7 @@ from lora_trainer.families import Family
 from lora_trainer.files import replaced
 from lora_trainer.network import formats
 from lora_trainer.network.adapter import FileWeights
-from lora_trainer.network.kinds import kind_of
+from lora_trainer.network.kinds import read
 from lora_trainer.safetensors_file import read_header
 
 LEGACY_START, LEGACY_LENGTH = 0x100000, 0x10000
@@ -74,7 +74,7 @@ def read_lora(path: Path) -> LoraFile:
     except (SafetensorError, OSError, ValueError) as error:
         raise FileError(f"{path.name} is damaged ({shortened(str(error))}); copy or train it again.") from error
     groups = formats.group(path, tensors, metadata)
-    modules = {key: kind_of(parts).read(path, key, parts) for key, parts in groups.items()}
+    modules = {key: read(path, key, parts) for key, parts in groups.items()}
     widths = {key: weights.input_width for key, weights in modules.items()}
     return LoraFile(path, modules, metadata, formats.family_of(widths, metadata))
 

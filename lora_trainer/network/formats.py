@@ -15,12 +15,12 @@ from lora_trainer.files import parse_json
 from lora_trainer.network.kinds import PARTS
 
 _PART = re.compile(rf"(.+?)\.({'|'.join(re.escape(part) for part in PARTS)})")
+_BARE = ("weight",)  # of (IA)³, under kohya's keys only: elsewhere it is a model's own
 _ROOTS = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 _KOHYA = re.compile(r"lora_(?:unet|te|te1|te2)_[^.]+")
 _OTHER_KINDS = {
-    "hada_w": "LoHa", "lokr_w": "LoKr", "oft_": "OFT", "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA",
-    "lora_mid": "LoCon with Tucker decomposition", ".diff": "full difference", "on_input": "(IA)³",
-    "bundle_emb": "LoRA with embeddings",
+    "oft_": "OFT", ".diff": "full difference", "bundle_emb": "LoRA with embeddings", ".a1.weight": "GLoRA",
+    "lokr_t1": "LoKr with two Tucker decompositions",
 }  # fmt: skip
 _OTHER_FILES = {
     "model.diffusion_model.": "a whole checkpoint", "first_stage_model.": "a whole checkpoint",
@@ -49,7 +49,7 @@ def group(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     for name, tensor in tensors.items():
         match = _PART.fullmatch(name)
         key = _kohya_key(match[1]) if match else None
-        if match is None or key is None:
+        if match is None or key is None or (match[2] in _BARE and key != match[1]):
             raise FileError(_refusal(path, name, tensors))
         groups.setdefault(key, {})[PARTS[match[2]]] = tensor
         alpha = _peft_alpha(peft, match[1])
@@ -106,5 +106,5 @@ def _refusal(path: Path, name: str, names: Iterable[str]) -> str:
     """The sentence for a file that holds something else than LoRA weights."""
     for sign, kind in _OTHER_KINDS.items():
         if any(sign in other for other in names):
-            return f"{path} is of type {kind}; only plain LoRA (with or without convolutions) can be read."
+            return f"{path} is of type {kind}; LoRA, LoCon, LoHa, LoKr, DoRA and (IA)³ can be read."
     return f"{path} isn't a LoRA for SD 1, SD 2 or SDXL (it holds {name})."

@@ -75,7 +75,7 @@ def limit_norms(modules: Sequence[Adapter], largest: float) -> NormReport:
         return NormReport(0, 0.0, 0.0)
     norms, ratios = [], []
     for module in modules:
-        norm = module.norm()
+        norm = module.limited.norm()
         bounded = norm.clamp(min=largest / 2)
         ratio = bounded.clamp(max=largest) / bounded
         module.shrink(ratio)

@@ -17,15 +17,26 @@ from lora_trainer.families import Family, traits
 from lora_trainer.hosts.base import Naming
 
 Side = Literal["down", "mid", "up"]
-Kind = Literal["attention", "resnet", "sampler"]
+Kind = Literal["attention", "resnet", "sampler", "outer"]
 
-_ATTENTION = r"proj_in|proj_out|transformer_blocks\.\d+\.(?:attn[12]\.to_(?:q|k|v|out\.0)|ff\.net\.(?:0\.proj|2))"
+_ATTENTION = (
+    r"norm|proj_in|proj_out|transformer_blocks\.\d+\.(?:norm[123]|attn[12]\.to_(?:q|k|v|out\.0)|ff\.net\.(?:0\.proj|2))"
+)
 _RESNET_TO_LDM = {
     "conv1": "in_layers.2",
     "conv2": "out_layers.3",
     "time_emb_proj": "emb_layers.1",
     "conv_shortcut": "skip_connection",
+    "norm1": "in_layers.0",
+    "norm2": "out_layers.0",
 }
+_OUTER_TO_LDM = {
+    "conv_in": "input_blocks.0.0",
+    "conv_out": "out.2",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+}
+_OUTER_TO_DIFFUSERS = {ldm: diffusers for diffusers, ldm in _OUTER_TO_LDM.items()}
 _RESNET_TO_DIFFUSERS = {ldm: diffusers for diffusers, ldm in _RESNET_TO_LDM.items()}
 _IS_ATTENTION = re.compile(_ATTENTION)
 _DIFFUSERS = re.compile(r"(down|up)_blocks\.(\d+)\.(attentions|resnets|downsamplers|upsamplers)\.(\d+)\.(.+)")
@@ -52,7 +63,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a weight sits in the UNet. ``leaf`` is the rest of the diffusers path, such as ``conv1``."""
+    """Where a weight sits in the UNet. ``leaf`` is the rest of the diffusers path, such as ``conv1``; what is ``outer``
+    is in no block, and its leaf is the whole path."""
 
     side: Side
     block: int  # 0 for the middle
@@ -63,6 +75,9 @@ class Place:
 
 def parse(path: str, naming: Naming, shape: Shape) -> Place | None:
     """The place of a module path that a LoRA can adapt; None for every other path."""
+    outer = path if naming == "diffusers" else _OUTER_TO_DIFFUSERS.get(path)
+    if outer in _OUTER_TO_LDM:
+        return Place("mid", 0, "outer", 0, outer)
     place = _parse_diffusers(path) if naming == "diffusers" else _parse_ldm(path, shape)
     if place is None:
         return None
@@ -77,6 +92,8 @@ def parse(path: str, naming: Naming, shape: Shape) -> Place | None:
 
 def diffusers_path(place: Place) -> str:
     """The place's path in a UNet named the diffusers way."""
+    if place.kind == "outer":
+        return place.leaf
     parts = {"attention": "attentions", "resnet": "resnets", "sampler": f"{place.side}samplers"}[place.kind]
     root = "mid_block" if place.side == "mid" else f"{place.side}_blocks.{place.block}"
     return f"{root}.{parts}.{place.index}.{place.leaf}"
@@ -84,6 +101,8 @@ def diffusers_path(place: Place) -> str:
 
 def ldm_path(place: Place, shape: Shape) -> str:
     """The place's path in a UNet named the ldm/sgm way."""
+    if place.kind == "outer":
+        return _OUTER_TO_LDM[place.leaf]
     leaf = _RESNET_TO_LDM[place.leaf] if place.kind == "resnet" else place.leaf
     if place.side == "mid":  # residual, attention, residual
         return f"middle_block.{1 if place.kind == 'attention' else 2 * place.index}.{leaf}"
@@ -130,8 +149,10 @@ def kohya_text_key(prefix: str, layer: int, leaf: str) -> str:
     return _join(prefix, f"text_model.encoder.layers.{layer}.{leaf}")
 
 
-def block_index(place: Place, family: Family, shape: Shape) -> int:
-    """kohya's number of the place's block: 0-24 for SD 1 and 2, 0-22 for SDXL (the ends are never trained)."""
+def block_index(place: Place, family: Family, shape: Shape) -> int | None:
+    """kohya's number of the place's block: 0-24 for SD 1 and 2, 0-22 for SDXL; None for what is in no block."""
+    if place.kind == "outer":
+        return None
     if traits(family).end_blocks:
         return {"down": 1, "mid": 10, "up": 13}[place.side] + ldm_block(place, shape)
     if place.side == "mid":

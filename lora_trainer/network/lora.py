@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lora_trainer.config import NetworkConfig
 from lora_trainer.errors import FileError
-from lora_trainer.network.adapter import Adapter, Control
+from lora_trainer.network.adapter import Control, Kind
+from lora_trainer.network.convolution import convolve
 from lora_trainer.network.targets import Target
 from lora_trainer.seeds import torch_generator
 
@@ -32,6 +33,11 @@ class LoraWeights:
     alpha: float
 
     @property
+    def label(self) -> str:
+        """What messages call the type."""
+        return "LoRA"
+
+    @property
     def rank(self) -> int:
         """Number of rows of ``down``."""
         return int(self.down.shape[0])
@@ -41,6 +47,20 @@ class LoraWeights:
         """Columns of ``down``."""
         return int(self.down.shape[1])
 
+    def parts(self) -> dict[str, Tensor]:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        alpha = torch.tensor(self.alpha, dtype=torch.float64)
+        return {"lora_down.weight": self.down, "lora_up.weight": self.up, "alpha": alpha}
+
+    def change(self) -> Tensor:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        product = self.up.flatten(1) @ self.down.flatten(1)
+        return product.view(self.up.shape[0], *self.down.shape[1:]) * (self.alpha / self.rank)
+
+    def times(self, factor: float) -> LoraWeights:
+        """See :class:`lora_trainer.network.adapter.FileWeights`."""
+        return LoraWeights(self.down, self.up * factor, self.alpha)
+
     def adapter(self, target: Target, control: Control, path: Path) -> LoraModule:
         """See :class:`lora_trainer.network.adapter.FileWeights`."""
         made = LoraModule(target, self.rank, self.alpha, control, seed=0)
@@ -48,7 +68,7 @@ class LoraWeights:
         return made
 
 
-class LoraModule(Adapter):
+class LoraModule(Kind):
     """The LoRA of one weight.
 
     Its weights are ``down`` [rank, in] or [rank, in, kh, kw] and ``up`` [out, rank] or [out, rank, 1, 1]; ``up`` is
@@ -61,6 +81,7 @@ class LoraModule(Adapter):
         "lora.up.weight": "up", "lora_linear_layer.up.weight": "up", "alpha": "alpha",
     })  # fmt: skip
     LORA_PLUS = frozenset({"up"})
+    LABEL = "LoRA"
 
     def __init__(self, target: Target, rank: int, alpha: float, control: Control, seed: int) -> None:
         super().__init__(target, rank, alpha, control)
@@ -73,12 +94,14 @@ class LoraModule(Adapter):
         self.weights = {"down": nn.Parameter(down), "up": nn.Parameter(up)}
 
     @classmethod
-    def create(cls, target: Target, rank: int, alpha: float, control: Control, seed: int) -> LoraModule:
+    def create(
+        cls, target: Target, rank: int, alpha: float, control: Control, seed: int, options: NetworkConfig
+    ) -> LoraModule:
         """See :class:`lora_trainer.network.adapter.Adapter`."""
         return cls(target, rank, alpha, control, seed)
 
     @property
-    def down(self) -> nn.Parameter:
+    def down(self) -> Tensor:
         """[rank, in(, kh, kw)]."""
         return self.weights["down"]
 
@@ -129,8 +152,7 @@ class LoraModule(Adapter):
         self.down.copy_(parts["lora_down.weight"].view(self.down.shape))
         self.up.copy_(parts["lora_up.weight"].view(self.up.shape))
 
-    @torch.no_grad()
-    def delta_weight(self) -> Tensor:
+    def change(self) -> Tensor:
         """alpha/rank · up · down, in the weight's shape."""
         return (self.up.flatten(1) @ self.down.flatten(1)).mul(self.scale).view(self.target.shape)
 
@@ -155,7 +177,7 @@ class LoraModule(Adapter):
         scale = self.scale * control.multiplier
         down, up = self.down.to(y), self.up.to(y)  # the small weights are cast, never the input to fp32
         if down.dim() == 4:
-            inner = _convolve(x.to(y), down, self.target.module)
+            inner = convolve(x.to(y), down, self.target.module)
             if control.drops:
                 inner = inner * self.kept(inner)
             return y + F.conv2d(inner, up * scale)
@@ -166,13 +188,3 @@ class LoraModule(Adapter):
             inner = (inner * self.kept(inner)).view(rows.shape[0], self.rank)
         # Scale, product and sum in one operation; nothing of y's size is saved or kept beside it.
         return torch.addmm(y.reshape(-1, y.shape[-1]), inner, up.t(), alpha=scale).view(y.shape)
-
-
-def _convolve(x: Tensor, down: Tensor, module: Any) -> Tensor:
-    """``down`` with the stride and padding of the convolution that it goes beside."""
-    stride, padding, dilation = (getattr(module, name) for name in ("stride", "padding", "dilation"))
-    mode = getattr(module, "padding_mode", "zeros")
-    if mode != "zeros" and not isinstance(padding, str):  # a host's "tiling" makes convolutions circular
-        around = [side for size in reversed(tuple(padding)) for side in (size, size)]
-        x, padding = F.pad(x, around, mode=mode), 0
-    return F.conv2d(x, down, None, stride, padding, dilation)

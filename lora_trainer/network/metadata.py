@@ -20,13 +20,13 @@ from lora_trainer.errors import FileError
 from lora_trainer.families import SD2, traits
 from lora_trainer.hosts.base import ModelInfo
 from lora_trainer.network.file import LEGACY_LENGTH, LEGACY_START
+from lora_trainer.network.network_args import network_arguments, network_module
 from lora_trainer.seeds import derive
 
-_PER_NETWORK = (
-    "conv_dim", "conv_alpha", "rank_dropout", "module_dropout", "block_dims", "block_alphas", "conv_block_dims",
-    "conv_block_alphas", "down_lr_weight", "mid_lr_weight", "up_lr_weight", "block_lr_zero_threshold",
+_LEAST = (  # what is written with no_metadata: sd-scripts' list, the name that WebUIs know it by, and the run's number
+    "ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args",
+    "ss_output_name", "ss_session_id",
 )  # fmt: skip
-_PLUS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
 _NOT_OFFERED = {  # sd-scripts' values for what this program doesn't have
     **dict.fromkeys(("full_fp16", "lowram", "fp8_base", "fp8_base_unet"), False),
     **dict.fromkeys(("face_crop_aug_range", "resize_interpolation", "max_validation_steps")),
@@ -104,6 +104,8 @@ def build_metadata(
         **_dataset_keys(config, dataset, progress),
     }
     text = {f"ss_{key}": value if isinstance(value, str) else str(value) for key, value in values.items()}
+    if config.save.no_metadata:
+        text = {key: text[key] for key in _LEAST if key in text}
     return {**text, **_model_spec(output_name, config, info, dataset, progress)}
 
 
@@ -132,11 +134,11 @@ def _option_keys(config: RunConfig) -> dict[str, Any]:
     network, rates, loss = config.network, config.optimizer, config.loss
     arguments = [f"{key}={value}" for key, value in rates.optimizer_args.items()]
     return {
-        "network_module": "networks.lora",
+        "network_module": network_module(config),
         "network_dim": network.network_dim,
         "network_alpha": network.network_alpha or float(network.network_dim),
         "network_dropout": network.network_dropout or None,
-        "network_args": json.dumps(_network_arguments(config)),
+        "network_args": json.dumps(network_arguments(config)),
         "optimizer": rates.optimizer_type + (f"({','.join(arguments)})" if arguments else ""),
         "lr_scheduler": config.schedule.lr_scheduler_type or config.schedule.lr_scheduler,
         "lr_warmup_steps": config.schedule.lr_warmup_steps,
@@ -169,19 +171,6 @@ def _option_keys(config: RunConfig) -> dict[str, Any]:
         "validation_split": config.dataset.validation_split,
         "validation_seed": config.dataset.validation_seed if config.dataset.validation_split else None,
         **_NOT_OFFERED,
-    }
-
-
-def _network_arguments(config: RunConfig) -> dict[str, str]:
-    """What sd-scripts takes as ``network_args``: only those that are set."""
-    given = {name: getattr(config.network, name) for name in _PER_NETWORK}
-    given |= {name: getattr(config.optimizer, name) for name in _PLUS}
-    if not given["conv_dim"]:
-        del given["conv_alpha"]
-    return {
-        name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        for name, value in given.items()
-        if value
     }
 
 
@@ -249,7 +238,7 @@ def _model_spec(
     date = datetime.datetime.fromtimestamp(at, datetime.timezone.utc) if at is not None else None
     whole = loss.min_timestep == 0 and loss.max_timestep == 1000
     family, v_prediction = traits(info.family), _predicts_v(config, info)
-    triggers = {name.partition("_")[2] for name in dataset.folders}
+    triggers = set() if save.no_metadata else {name.partition("_")[2] for name in dataset.folders}
     spec = {
         "sai_model_spec": "1.0.1",
         "architecture": f"{family.architecture[v_prediction]}/lora",
@@ -260,7 +249,11 @@ def _model_spec(
         "description": save.metadata_description,
         "license": save.metadata_license,
         "tags": save.metadata_tags,
-        "trigger_phrase": triggers.pop() if len(triggers) == 1 else "",
+        "trigger_phrase": save.metadata_trigger_phrase or (triggers.pop() if len(triggers) == 1 else ""),
+        "usage_hint": save.metadata_usage_hint,
+        "merged_from": save.metadata_merged_from,
+        "preprocessor": save.metadata_preprocessor,
+        "thumbnail": save.metadata_thumbnail,
         "resolution": f"{width}x{height}",
         "prediction_type": "v" if v_prediction else "epsilon",
         "date": date.replace(microsecond=0, tzinfo=None).isoformat() if date else "",

@@ -1,4 +1,4 @@
-"""The LoRA of a whole model: made from a configuration or read from a file, attached to and detached from the model."""
+"""The adapters of a whole model: from a configuration or a file, attached to the model and detached from it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from lora_trainer.hosts.base import ModelInfo, TextEncoder
 from lora_trainer.network import attention
 from lora_trainer.network.adapter import Adapter, Control, parameters_of
 from lora_trainer.network.blocks import BlockPlan
+from lora_trainer.network.chosen import Chosen
 from lora_trainer.network.file import LoraFile, read_lora
 from lora_trainer.network.groups import NormReport, limit_norms, parameter_groups
-from lora_trainer.network.lora import LoraModule
+from lora_trainer.network.kinds import create
 from lora_trainer.network.matching import match
-from lora_trainer.network.targets import Target, text_targets, unet_targets
+from lora_trainer.network.targets import EVERYTHING, Target, text_targets, unet_targets
 
 
 class LoraNetwork:
@@ -59,9 +60,10 @@ class LoraNetwork:
         options = config.network
         plan = BlockPlan.of(options, info.family)
         file = read_lora(Path(options.network_weights)) if options.network_weights else None
-        convolutions = plan.convolutions or options.dim_from_weights
+        chosen = Chosen.of(options, info.family, plan.convolutions)
+        roles = EVERYTHING if options.dim_from_weights else chosen.roles
         targets = text_targets(text_encoders, info) if config.trains_text_encoder else []
-        targets += unet_targets(unet, info, convolutions) if config.trains_unet else []
+        targets += unet_targets(unet, info, roles) if config.trains_unet else []
         control = Control(
             network_dropout=options.network_dropout,
             rank_dropout=options.rank_dropout,
@@ -71,10 +73,10 @@ class LoraNetwork:
             network = cls._of_file(file, targets, info, control, plan)
         else:
             modules: list[Adapter] = []
-            for target in targets:
+            for target in filter(chosen.has, targets):
                 rank, alpha = plan.rank_and_alpha(target)
                 if rank:
-                    modules.append(LoraModule.create(target, rank, alpha, control, seed))
+                    modules.append(create(target, rank, alpha, control, seed, options))
             network = cls(modules, control)
             if modules and file is not None:
                 network._continue(file, info)
@@ -95,7 +97,7 @@ class LoraNetwork:
         Raises:
             FileError: if the file can't be read or is for another model family.
         """
-        targets = text_targets(text_encoders, info) + unet_targets(unet, info, convolutions=True)
+        targets = text_targets(text_encoders, info) + unet_targets(unet, info, EVERYTHING)
         return cls._of_file(read_lora(path), targets, info, Control(training=False))
 
     @classmethod
@@ -124,6 +126,12 @@ class LoraNetwork:
             weights = matches.get(module.key)
             if weights is None:
                 continue
+            if (made := weights.label) != module.label:
+                raise FileError(
+                    f"network_weights {file.path} is a {made} at {module.key}, the configuration makes a "
+                    f"{module.label}; switch dim_from_weights on or choose the same network type (algo, dora_wd, "
+                    "use_tucker)."
+                )
             if weights.rank != module.rank:
                 raise FileError(
                     f"network_weights {file.path} has rank {weights.rank} at {module.key}, the configuration "
@@ -231,8 +239,8 @@ class LoraNetwork:
 
     def to(self, device: torch.device | str) -> LoraNetwork:
         """Move the weights; before the optimiser is made."""
-        for parameter in self.parameters():
-            parameter.data = parameter.data.to(device)
+        for module in self.modules:
+            module.to(device)
         return self
 
     def state_dict(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

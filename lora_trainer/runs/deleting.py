@@ -130,7 +130,7 @@ def _rest(folder: Path) -> Iterator[Path]:
 
 
 def _loras(place: Path, name: str) -> list[Path]:
-    names = rf"{re.escape(name)}(-\d{{6}}|-step\d{{8}}|-was(-\d+)?)?\.safetensors"
+    names = rf"{re.escape(name)}(-\d{{6}}|-step\d{{8}}|-ema|-was(-\d+)?)?\.safetensors"
     with suppress(OSError):
         return [path for path in sorted(place.iterdir()) if re.fullmatch(names, path.name)]
     return []

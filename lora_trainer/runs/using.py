@@ -26,7 +26,7 @@ from lora_trainer.training.taken import session_of
 if TYPE_CHECKING:
     from lora_trainer.card import Card
 
-SAVED = r"-(\d{6}|step\d{8}|was(-\d+)?)"  # endings of a run's other files; "was": what the LoRA itself was before
+SAVED = r"-(\d{6}|step\d{8}|ema|was(-\d+)?)"  # endings of a run's other files; "was": what the LoRA was before
 
 
 @dataclass(frozen=True)

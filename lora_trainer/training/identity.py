@@ -25,7 +25,9 @@ FREE_ON_RESUME = RATES | {
     "max_train_epochs", "max_train_steps", "save_precision", "save_every_n_epochs", "save_every_n_steps",
     "save_last_n_epochs", "save_last_n_steps", "save_state_every_n_minutes", "sample_prompts", "sample_every_n_epochs",
     "sample_every_n_steps", "sample_at_first", "sample_sampler", "training_comment", "metadata_title",
-    "metadata_author", "metadata_description", "metadata_license", "metadata_tags", "vae_batch_size",
+    "metadata_author", "metadata_description", "metadata_license", "metadata_tags", "metadata_trigger_phrase",
+    "metadata_usage_hint", "metadata_merged_from", "metadata_preprocessor", "metadata_thumbnail", "no_metadata",
+    "vae_batch_size",
     "cache_latents_to_disk", "cache_text_encoder_outputs_to_disk", "on_divergence", "measure_at_saves",
     "stop_on_damage",
     "max_grad_norm", "mixed_precision",  # the remedies for NaN

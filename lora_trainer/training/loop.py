@@ -89,6 +89,7 @@ def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
                 rates = update.apply()
                 if config.network.scale_weight_norms:
                     run.network.scale_weight_norms(config.network.scale_weight_norms)
+                update.average()
                 at.record(found.loss)
                 run.torn = False
                 done = run.report(found, rates, norm, time.perf_counter() - started)

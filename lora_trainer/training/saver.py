@@ -41,6 +41,10 @@ class Saver:
         """The result."""
         return self._write(network, self.path(), at, final=True)
 
+    def ema(self, network: LoraNetwork, at: Position) -> Path:
+        """The moving average, which the network holds now; one file, written anew at every save."""
+        return self._write(network, self.path("-ema"), at)
+
     def epoch(self, network: LoraNetwork, at: Position) -> Path:
         """The LoRA after this epoch; drops the epoch file that ``save_last_n_epochs`` no longer keeps."""
         path = self._write(network, self.path(f"-{at.epoch:06d}"), at)

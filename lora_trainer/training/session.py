@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lora_trainer.config import RunConfig
+from lora_trainer.config.network import FROM_ZERO
 from lora_trainer.dataset.batches import Batch
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.errors import LoraTrainerError
@@ -96,7 +97,7 @@ class Session:
         """Go on from here."""
         self.position, self.first_step = position, position.step
         self.baseline = Baseline(self.steps, position.step)
-        self.watch = Watch()
+        self.watch = Watch(from_zero=self.config.network.algo in FROM_ZERO)
         self.learning.over = 0  # saves in a row are those of one stretch
 
     @property
@@ -144,7 +145,8 @@ class Session:
     def parts(self) -> dict[str, Any]:
         """What has a state besides the LoRA itself."""
         update = self.update
-        return {"optimizer": update.optimizer, "scheduler": update.scheduler, "scaler": update.scaler}
+        parts = {"optimizer": update.optimizer, "scheduler": update.scheduler, "scaler": update.scaler}
+        return parts if update.ema is None else {**parts, "ema": update.ema}
 
     @property
     def measures_baseline(self) -> bool:
@@ -269,6 +271,9 @@ class Session:
         try:
             with averaged_weights(self.update.optimizer):
                 save(self.network, self.position)
+            if self.update.ema is not None:
+                with self.update.ema.in_place():
+                    self.saver.ema(self.network, self.position)
         except Exception as error:
             return _reason(error, self.saver.path())
         return ""

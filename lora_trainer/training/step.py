@@ -9,6 +9,7 @@ import torch
 
 from lora_trainer.config import RunConfig
 from lora_trainer.hosts.base import TakenModel
+from lora_trainer.training.ema import Ema
 from lora_trainer.training.inputs import StepInputs
 from lora_trainer.training.objective import Objective
 from lora_trainer.training.optimizers import create_optimizer, learning_rates
@@ -47,6 +48,7 @@ class Update:
     scheduler: Any  # of torch.optim.lr_scheduler
     scaler: GradScaler
     max_grad_norm: float
+    ema: Ema | None = None  # the moving average of the weights, if one is wanted
     skipped: bool = False  # whether the last step was, because fp16 gradients overflowed
 
     def backward(self, losses: Tensor, images: int) -> float:
@@ -79,6 +81,11 @@ class Update:
         self.drop_gradients()
         return rates
 
+    def average(self) -> None:
+        """Take the new weights into their moving average."""
+        if self.ema is not None and not self.skipped:
+            self.ema.step()
+
     def weight_norm(self) -> float:
         """2-norm of all weights together."""
         return float(total_norm(self.parameters))
@@ -106,10 +113,13 @@ def make_update(
         ConfigError: if the optimiser or the schedule can't be made; says what to choose instead.
     """
     optimizer = create_optimizer(groups, config.optimizer, typed)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    decay = config.optimizer.ema_decay
     return Update(
-        [parameter for group in groups for parameter in group["params"]],
+        parameters,
         optimizer,
         create_scheduler(optimizer, config.schedule, steps, typed),
         make_grad_scaler(device, config.memory.mixed_precision),
         config.optimizer.max_grad_norm,
+        Ema(parameters, decay) if decay else None,
     )

@@ -65,6 +65,8 @@ def lora_files(lora_dir: Path, name: str, save: SaveConfig) -> list[Path]:
     found = [final] if final.exists() else []
     for path in sorted(lora_dir.glob(f"{glob.escape(name)}-*.safetensors")):
         match = re.fullmatch(r"-(?:(\d{6})|step(\d{8}))", path.stem[len(name) :])
+        if path.stem == f"{name}-ema":
+            found.append(path)
         if match is None:
             continue
         every = save.save_every_n_epochs if match.group(1) else save.save_every_n_steps

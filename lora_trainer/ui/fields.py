@@ -32,7 +32,12 @@ LABELS = {  # where the words of the name say too little, or the wrong thing
     "train_batch_size": "Batch size", "max_train_epochs": "Epochs", "max_train_steps": "Steps",
     "network_train_unet_only": "Train the UNet only", "conv_dim": "Convolution rank",
     "network_train_text_encoder_only": "Train the text encoder only", "network_dim": "Rank (network dim)",
-    "network_alpha": "Alpha (network alpha)", "dim_from_weights": "Take the rank from that LoRA",
+    "network_alpha": "Alpha (network alpha)", "algo": "Network type", "dora_wd": "DoRA",
+    "wd_on_output": "DoRA for each output", "rs_lora": "rsLoRA", "use_tucker": "Tucker decomposition",
+    "factor": "LoKr factor", "decompose_both": "LoKr: low rank for both parts", "full_matrix": "LoKr: whole matrices",
+    "train_on_input": "(IA)³: scale inputs", "train_norm": "Train norm layers",
+    "lycoris_preset": "Layers (LyCORIS preset)",
+    "dim_from_weights": "Take the rank from that LoRA",
     "network_weights": "Continue from LoRA", "reg_data_dir": "Regularisation images", "optimizer_type": "Optimiser",
     "optimizer_args": "Optimiser arguments", "enable_bucket": "Buckets", "min_bucket_reso": "Smallest bucket side",
     "max_bucket_reso": "Largest bucket side", "bucket_reso_steps": "Bucket step", "lr_scheduler": "Schedule",
@@ -46,7 +51,8 @@ LABELS = {  # where the words of the name say too little, or the wrong thing
     "network_dropout": "Dropout", "down_lr_weight": "Learning-rate factors, down blocks",
     "mid_lr_weight": "Learning-rate factors, middle block", "up_lr_weight": "Learning-rate factors, up blocks",
     "block_lr_zero_threshold": "Learning-rate factor that counts as 0", "scale_weight_norms": "Max norm",
-    "max_grad_norm": "Gradient clipping", "lr_warmup_steps": "Warm-up steps", "lr_decay_steps": "Decay steps",
+    "ema_decay": "EMA decay", "max_grad_norm": "Gradient clipping",
+    "lr_warmup_steps": "Warm-up steps", "lr_decay_steps": "Decay steps",
     "lr_scheduler_num_cycles": "Cycles", "lr_scheduler_power": "Power", "lr_scheduler_timescale": "Time scale",
     "lr_scheduler_min_lr_ratio": "Lowest learning rate", "multires_noise_iterations": "Pyramid noise layers",
     "multires_noise_discount": "Pyramid noise discount", "ip_noise_gamma": "Input perturbation",
@@ -78,7 +84,9 @@ def option_component(row: OptionRow) -> Any:
     elif row.name == "optimizer_type":
         component = gr.Dropdown(choices=list(_optimizers()), allow_custom_value=True, **common)
     elif row.choices:
-        component = gr.Dropdown(choices=[str(choice) for choice in row.choices], **common)
+        component = gr.Dropdown(
+            choices=[(row.words.get(choice, str(choice)), str(choice)) for choice in row.choices], **common
+        )
     else:
         many = row.name in MANY_LINES
         component = gr.Textbox(lines=3 if many else 1, max_lines=12 if many else 1, **common)

@@ -16,7 +16,19 @@ from lora_trainer.ui.access import PAGE_KEY, Access
 from lora_trainer.ui.actions import settings
 from lora_trainer.ui.binding import EVERYTHING, FILLS, PLAN, Form
 from lora_trainer.ui.desk import Desk
-from lora_trainer.ui.panels import advanced, images, practice, preset, progress, result, runs, start, trigger, watch
+from lora_trainer.ui.panels import (
+    advanced,
+    images,
+    practice,
+    preset,
+    progress,
+    result,
+    runs,
+    start,
+    tools,
+    trigger,
+    watch,
+)
 
 if TYPE_CHECKING:
     from lora_trainer.ui.job import Job
@@ -36,7 +48,7 @@ class Panel(Protocol):
 PAGES: dict[str, dict[str, tuple[Panel, ...]]] = {
     "images": {"sources": (images, practice)},
     "train": {"form": (trigger, preset, start, advanced), "live": (progress, watch)},
-    "result": {"outcome": (result,)},
+    "result": {"outcome": (result, tools)},
     "runs": {"history": (runs,)},
 }
 PANELS = tuple(panel for columns in PAGES.values() for panels in columns.values() for panel in panels)

@@ -8,7 +8,7 @@ from lora_trainer import demo
 from lora_trainer.hosts.base import ModelInfo
 from lora_trainer.hosts.standalone.detect import UNET, detect
 from lora_trainer.hosts.standalone.parts import build_parts
-from lora_trainer.network.targets import unet_targets
+from lora_trainer.network.targets import WITH_RESIDUALS, unet_targets
 
 INFO = ModelInfo("sd1", "epsilon", "diffusers", "tiny-world.safetensors", "", "", "", "", "", 64)
 RESNET = {
@@ -43,7 +43,7 @@ def test_the_webui_finds_every_module_of_the_demos_network() -> None:
         for name in found.file.shapes
         if name.startswith(UNET)
     }
-    targets = unet_targets(build_parts(found).unet, INFO, convolutions=True)
+    targets = unet_targets(build_parts(found).unet, INFO, WITH_RESIDUALS)
     assert len(targets) == 176
     assert [target.key for target in targets if webui_layer(target.key) not in layers] == []
     assert len({webui_layer(target.key) for target in targets}) == 176

@@ -62,12 +62,55 @@ def test_broken_files_are_one_sentence(tmp_path: Path) -> None:
         load_config(tmp_path / "missing.json")
 
 
-@pytest.mark.parametrize("name", ["config.toml", "config.YAML"])
+@pytest.mark.parametrize("name", ["config.yml", "config.YAML"])
 def test_other_formats_are_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('network_dim = 4\nresolution = "64,64"\n')
     with pytest.raises(ConfigError, match=rf"{name} is a {name[7:].upper()} file, which isn't read; give a JSON file"):
         load_config(tmp_path / name)
     with pytest.raises(FileError, match="check the path"):
+        load_config(tmp_path / "none.yml")
+
+
+TOML = """\ufeff[model]
+pretrained_model_name_or_path = "a.safetensors"
+[network_arguments]
+network_module = "lycoris.kohya"
+network_dim = 8
+network_args = ["algo=loha", "preset=attn-mlp", "conv_dim=0"]
+[training]
+resolution = "64,64"
+max_train_epochs = 4
+learning_rate = 1e-4
+text_encoder_lr = [5e-5, 5e-5]
+"""
+
+
+def test_a_config_file_of_sd_scripts_is_read(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(TOML, encoding="utf-8")
+    loaded = load_config(tmp_path / "run.toml")
+    assert loaded.kind == "sd-scripts" and loaded.fields == {"pretrained_model_name_or_path": "a.safetensors"}
+    network, rates = loaded.config.network, loaded.config.optimizer
+    assert (network.algo, network.network_dim, network.lycoris_preset) == ("loha", 8, "attn-mlp")
+    assert (rates.learning_rate, rates.text_encoder_lr, rates.max_train_epochs) == (1e-4, 5e-5, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"network_dim = = 4", r"run\.toml is no valid TOML: .*line 1, column 15"),
+        (
+            b'network_dimm = 4\nresolution = "64,64"',
+            r"run\.toml: Unknown option 'network_dimm'; did you mean network_dim",
+        ),
+        (b"[[datasets]]\nresolution = 64", r"run\.toml is a dataset file .*REPEATS_WORDS"),
+        (b"\xff\xfe", r"Can't read run\.toml: it is no UTF-8 text"),
+    ],
+)
+def test_a_toml_with_a_mistake_is_refused_in_one_sentence(tmp_path: Path, text: bytes, words: str) -> None:
+    (tmp_path / "run.toml").write_bytes(text)
+    with pytest.raises(LoraTrainerError, match=words):
+        load_config(tmp_path / "run.toml")
+    with pytest.raises(FileError, match="Can't read none"):
         load_config(tmp_path / "none.toml")
 
 

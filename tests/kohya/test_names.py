@@ -6,50 +6,17 @@ from typing import Any
 
 import pytest
 
-from lora_trainer.config import OPTIONS, OptionRow
+from lora_trainer.config import OPTIONS
 from lora_trainer.errors import ConfigError
 from lora_trainer.kohya import load_kohya
 from tests.support.kohya_form import DATA, FORM, form, notices, refused
+from tests.support.kohya_page import page
+from tests.support.kohya_values import NEEDS, telling_value
 
+ROOT = DATA.parents[1]
 NAMES = (DATA / "kohya_names.txt").read_text(encoding="utf-8").split()  # all that the LoRA form ever wrote
-SPECIAL_VALUES = {
-    "LoRA_type": "Kohya LoCon", "additional_parameters": "--min_snr_gamma 5", "noise_offset_type": "Multires",
-    "network_train": "Unet only", "save_model_as": "ckpt", "max_resolution": "640,640", "lr_scheduler": "linear",
-    "optimizer": "Lion", "optimizer_args": "weight_decay=0.1", "lr_scheduler_args": "T_max=9", "loss_type": "l1",
-    "huber_schedule": "constant", "mixed_precision": "bf16", "save_precision": "bf16", "max_token_length": "150",
-    "down_lr_weight": "cosine", "mid_lr_weight": "0.5", "up_lr_weight": "sine", "xformers": "sdpa",
-    "text_encoder_lr": 0.5, "unet_lr": "0.5", "learning_rate": "0.5", "caption_extension": ".cap", "seed": "7",
-    "block_dims": ",".join("3" * 25), "block_alphas": ",".join("3" * 25), "conv_block_dims": ",".join("3" * 25),
-    "conv_dims": ",".join("3" * 25), "conv_block_alphas": ",".join("3" * 25), "conv_alphas": ",".join("3" * 25),
-    "sdxl_max_timestep": 900, "max_timestep": 900, "max_train_steps": "3", "max_train_epochs": "3",
-    "cache_latent": False,
-}  # fmt: skip
-NEEDS = {  # other keys without which a name has no say
-    "conv_dim": {"LoRA_type": "Kohya LoCon"}, "conv_alpha": {"LoRA_type": "Kohya LoCon"},
-    "adaptive_noise_scale": {"noise_offset": 0.1}, "dim_from_weights": {"network_weights": "a.safetensors"},
-    "multires_noise_iterations": {"noise_offset_type": "Multires"},
-    "multires_noise_discount": {"noise_offset_type": "Multires"},
-    "noise_offset_type": {"multires_noise_iterations": 6, "noise_offset": 0.1},
-    "block_alphas": {"down_lr_weight": "cosine"}, "conv_block_dims": {"down_lr_weight": "cosine"},
-    "conv_dims": {"down_lr_weight": "cosine"},
-    "conv_block_alphas": {"down_lr_weight": "cosine", "conv_block_dims": ",".join("3" * 25)},
-    "conv_alphas": {"down_lr_weight": "cosine", "conv_block_dims": ",".join("3" * 25)},
-    "color_aug": {"cache_latents": False}, "random_crop": {"cache_latents": False},
-}  # fmt: skip
 SILENT = {"sdxl_cache_text_encoder_outputs", "cache_text_encoder_outputs"}  # we cache anyway: the result is the same
 SPEAK_EMPTY = {"caption_extension", "caption_extention", "unet_lr", "text_encoder_lr"}  # empty means something there
-
-
-def telling_value(name: str) -> Any:
-    """A value that isn't the default, so that it must show somewhere."""
-    row: OptionRow | None = OPTIONS.get(name)
-    if name in SPECIAL_VALUES:
-        return SPECIAL_VALUES[name]
-    if row is None:
-        return "3"
-    if row.type.startswith("bool"):
-        return not row.default
-    return "x" if row.type == "str" else str(int(row.default or 0) + 64 if row.multiple else 0.5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,6 +50,21 @@ def test_every_option_of_the_scripts_is_recognised(name: str) -> None:
         load_kohya({**FORM, "additional_parameters": f"--{name}=3"})
     except ConfigError as error:
         assert "Unknown" not in str(error)
+
+
+def test_the_page_says_of_every_name_what_becomes_of_it() -> None:
+    text = (ROOT / "docs/kohya.md").read_text(encoding="utf-8")
+    assert text == page(text), "make options"
+    assert all(f"| `{name}` |" in text for name in NAMES)
+
+
+@pytest.mark.parametrize(("epochs", "ratio", "every"), [(10, 4, 2), (3, 9, 1), (7, 7, 1)])
+def test_a_number_of_saves_becomes_every_so_many_epochs(epochs: int, ratio: int, every: int) -> None:
+    loaded = load_kohya({**FORM, "additional_parameters": f"--max_train_epochs {epochs} --save_n_epoch_ratio {ratio}"})
+    assert loaded.config.save.save_every_n_epochs == every and "save_n_epoch_ratio" in loaded.notices[-1]
+    assert "save_every_n_epochs" in refused(
+        {**FORM, "max_train_steps": 9, "additional_parameters": "--save_n_epoch_ratio 2"}
+    )
 
 
 def test_the_list_of_names_is_whole() -> None:
@@ -129,13 +111,13 @@ def test_other_formats_of_weights_are_told_and_train() -> None:
 
 
 def test_all_that_is_not_offered_comes_in_one_sentence() -> None:
-    sentence = refused({**FORM, "LoRA_type": "LyCORIS/LoHa", "weighted_captions": True, "dataset_config": "a.toml"})
-    words = ("LoRA_type LyCORIS/LoHa", "Standard", "weighted_captions", "dataset_config")
+    sentence = refused({**FORM, "LoRA_type": "LyCORIS/BOFT", "weighted_captions": True, "dataset_config": "a.toml"})
+    words = ("LoRA_type LyCORIS/BOFT", "Standard", "weighted_captions", "dataset_config")
     assert all(word in sentence for word in words)
 
 
 def test_other_lora_types_and_formats() -> None:
-    for kind in ("LoCon", "LyCORIS/LoCon", "LoRA-FA", "Kohya DyLoRA", "Kohya LoKr", "Flux1"):
+    for kind in ("LyCORIS/GLoRA", "LyCORIS/Diag-OFT", "Kohya DyLoRA", "Flux1"):
         assert kind in refused({**FORM, "LoRA_type": kind})
     assert "ckpt" in refused({**FORM, "save_model_as": "ckpt"})
     assert form(save_model_as="diffusers") == form()  # the form itself turns it into safetensors

@@ -13,7 +13,7 @@ from lora_trainer.errors import UnsupportedModelError
 from lora_trainer.hosts.base import TextEncoder
 from lora_trainer.network import keys
 from lora_trainer.network.blocks import BlockPlan
-from lora_trainer.network.targets import text_targets, unet_targets
+from lora_trainer.network.targets import TRANSFORMERS, WITH_RESIDUALS, text_targets, unet_targets
 
 
 def transformer(prefix: str, depth: int = 1) -> set[str]:
@@ -96,18 +96,18 @@ def test_unet_of_true_size_in_both_namings(models: Any, family: Any) -> None:
     with torch.device("meta"):
         unet = models.unet(models.TRUE_SIZE[family], norm_num_groups=32)
     info = models.info(family)
-    targets = unet_targets(unet, info, convolutions=False)
+    targets = unet_targets(unet, info, TRANSFORMERS)
     assert len(targets) == len(plain) == count
     assert set(models.targets_keys(targets)) == plain
     assert sum(target.shape[0] + target.shape[1] for target in targets) == parameters  # per unit of rank
-    everything = unet_targets(unet, info, convolutions=True)
+    everything = unet_targets(unet, info, WITH_RESIDUALS)
     assert len(everything) == count_with_conv
     assert set(models.targets_keys(everything)) == plain | convolutions
     modules = dict(unet.named_modules())
     shape = keys.shape_of(modules, "diffusers")
     places = {target.path: keys.parse(target.path, "diffusers", shape) for target in everything}
     ldm = Renamed({keys.ldm_path(place, shape): modules[path] for path, place in places.items() if place})
-    renamed = unet_targets(ldm, models.info(family, "ldm"), convolutions=True)
+    renamed = unet_targets(ldm, models.info(family, "ldm"), WITH_RESIDUALS)
     assert {t.key: (id(t.module), t.block) for t in renamed} == {t.key: (id(t.module), t.block) for t in everything}
 
 
@@ -115,7 +115,7 @@ def test_unet_of_true_size_in_both_namings(models: Any, family: Any) -> None:
 def test_names_translate_back_and_forth(models: Any, family: Any) -> None:
     with torch.device("meta"):
         unet = models.unet(models.TRUE_SIZE[family], norm_num_groups=32)
-    paths = [target.path for target in unet_targets(unet, models.info(family), convolutions=True)]
+    paths = [target.path for target in unet_targets(unet, models.info(family), WITH_RESIDUALS)]
     shape = keys.shape_of([name for name, _ in unet.named_modules()], "diffusers")
     for path in paths:
         place = keys.parse(path, "diffusers", shape)
@@ -149,6 +149,11 @@ def test_no_level_samples_the_wrong_way(path: str) -> None:
         ("output_blocks.5.2.conv", "up_blocks.1.upsamplers.0.conv"),
         ("output_blocks.11.1.transformer_blocks.0.ff.net.2", "up_blocks.3.attentions.2.transformer_blocks.0.ff.net.2"),
         ("output_blocks.9.0.skip_connection", "up_blocks.3.resnets.0.conv_shortcut"),
+        ("input_blocks.0.0", "conv_in"),
+        ("out.2", "conv_out"),
+        ("time_embed.2", "time_embedding.linear_2"),
+        ("input_blocks.1.1.norm", "down_blocks.0.attentions.0.norm"),
+        ("middle_block.2.out_layers.0", "mid_block.resnets.1.norm2"),
     ],
 )
 def test_names_of_sd1_as_published(ldm: str, diffusers: str) -> None:
@@ -161,8 +166,8 @@ def test_names_of_sd1_as_published(ldm: str, diffusers: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["time_embed.0", "input_blocks.0.0", "out.2", "label_emb.0.0", "input_blocks.1.1.norm", "conv_in",
-     "input_blocks.1.0.in_layers.0", "input_blocks.1.1.transformer_blocks.0.attn1.to_q.x", "output_blocks.1.1.conv"],
+    ["time_embed.1", "out.0", "label_emb.0.0", "input_blocks.1.1.norm.x", "conv_norm_out", "time_embedding.act",
+     "input_blocks.1.0.in_layers.1", "input_blocks.1.1.transformer_blocks.0.attn1.to_q.x", "output_blocks.1.1.conv"],
 )  # fmt: skip
 def test_other_paths_are_left_alone(path: str) -> None:
     assert keys.parse(path, "ldm", keys.Shape()) is None
@@ -183,8 +188,8 @@ def test_layers_are_found_by_path_and_shape_not_by_class(models: Any) -> None:
         "input_blocks.1.1.proj_in": Linear(4, 4),
     }
     tree |= {"input_blocks.3.0.op": Linear(4, 4), "input_blocks.1.0.skip_connection": nn.Identity()}
-    assert len(unet_targets(Renamed(tree), models.info("sd1", "ldm"), True)) == 3
-    found = unet_targets(Renamed(tree), models.info("sd1", "ldm"), False)
+    assert len(unet_targets(Renamed(tree), models.info("sd1", "ldm"), WITH_RESIDUALS)) == 3
+    found = unet_targets(Renamed(tree), models.info("sd1", "ldm"), TRANSFORMERS)
     assert [(t.key, t.shape, t.block, t.conv_in_file) for t in found] == [
         ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q", (6, 4), 1, False),
         ("lora_unet_down_blocks_0_attentions_0_proj_in", (4, 4), 1, True),
@@ -193,10 +198,10 @@ def test_layers_are_found_by_path_and_shape_not_by_class(models: Any) -> None:
 
 def test_strange_unets_are_refused(models: Any) -> None:
     with pytest.raises(UnsupportedModelError, match=r"tiny\.safetensors.*input_blocks"):
-        unet_targets(nn.Linear(2, 2), models.info("sd1", "ldm"), False)
+        unet_targets(nn.Linear(2, 2), models.info("sd1", "ldm"), TRANSFORMERS)
     flat = Renamed({"input_blocks.1.1.proj_in": nn.LayerNorm(4)})
     with pytest.raises(UnsupportedModelError, match=r"input_blocks\.1\.1\.proj_in.*quantised"):
-        unet_targets(flat, models.info("sd1", "ldm"), False)
+        unet_targets(flat, models.info("sd1", "ldm"), TRANSFORMERS)
 
 
 def true_text(models: Any, width: int, layers: int, projection: bool = False) -> nn.Module:
@@ -252,7 +257,7 @@ def test_vision_towers_and_foreign_modules_are_left_alone(models: Any) -> None:
 def test_blocks_are_numbered_as_sd_scripts_does(models: Any, family: Any, numbered: range) -> None:
     with torch.device("meta"):
         unet = models.unet(models.TRUE_SIZE[family], norm_num_groups=32)
-    targets = unet_targets(unet, models.info(family), convolutions=True)
+    targets = unet_targets(unet, models.info(family), WITH_RESIDUALS)
     numbers = {target.key: target.block for target in targets}
     assert set(numbers.values()) == set(numbered)  # without the ends: first convolution, embeddings, output
     expected = (
@@ -270,6 +275,6 @@ def test_blocks_are_numbered_as_sd_scripts_does(models: Any, family: Any, number
 def test_large_convolutions_get_conv_dim_and_the_rest_of_the_block_network_dim(models: Any) -> None:
     unet = models.unet(models.TINY["sd1"])
     plan = BlockPlan.of(NetworkConfig(network_dim=4, network_alpha=2.0, conv_dim=3, conv_alpha=1.5), "sd1")
-    for target in unet_targets(unet, models.info("sd1"), convolutions=True):
+    for target in unet_targets(unet, models.info("sd1"), WITH_RESIDUALS):
         three = target.key.endswith(("conv1", "conv2", "samplers_0_conv"))
         assert plan.rank_and_alpha(target) == ((3, 1.5) if three else (4, 2.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ class FakeHost:
         self.seen: Glance | None = SD1
         self.models: Path | None = None
         self.refreshed = 0
+        self.lora_dir = Path("loras")
+        self.changed: list[Path] = []
 
     def glance(self) -> Glance | None:
         return self.seen
@@ -33,6 +36,9 @@ class FakeHost:
     def refresh_checkpoints(self) -> None:
         self.refreshed += 1
 
+    def refresh_loras(self, changed: Sequence[Path] = ()) -> None:
+        self.changed += changed
+
 
 class FakeJob:
     """Notes what it is asked to start."""
@@ -41,6 +47,7 @@ class FakeJob:
         self.output, self.host = output, FakeHost()
         self.asked: list[dict[str, Any]] = []
         self.error: Exception | None = None
+        self.running = False
 
     def start(self, values: dict[str, Any]) -> str:
         if self.error:

@@ -54,6 +54,22 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, optimizer: str, stop_at: i
     assert [path.name for path in before.saved if path.name != "zork.safetensors"] == saved
 
 
+@pytest.mark.parametrize(
+    "network",
+    [{"algo": "loha"}, {"algo": "lokr", "decompose_both": True}, {"dora_wd": True}, {"algo": "lora_fa"},
+     {"algo": "ia3", "learning_rate": 0.01}, {"train_norm": True, "conv_dim": 2, "use_tucker": True}],
+    ids=["loha", "lokr", "dora", "lora_fa", "ia3", "norm and tucker"],
+)  # fmt: skip
+def test_every_network_type_goes_on_with_the_very_same_bits(tmp_path: Path, network: dict[str, Any]) -> None:
+    options = {"max_train_steps": 6, "rank_dropout": 0.2, "module_dropout": 0.1, "scale_weight_norms": 1.0, **network}
+    run(tmp_path / "whole", **options)
+    run(tmp_path / "cut", stop_at=3, **options)
+    run(tmp_path / "cut", resume=True, **options)
+    whole, cut = ((tmp_path / place / "loras/zork.safetensors").read_bytes() for place in ("whole", "cut"))
+    assert whole == cut
+    assert any(bool(tensor.any()) for tensor in tensors(tmp_path / "cut/loras/zork.safetensors").values())
+
+
 TORCHS = ("Adadelta", "Adagrad", "Adam", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD")
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "SGD": {"momentum": 0.9}, "RMSprop": {"momentum": 0.5, "centered": True}, "Adam": {"amsgrad": True},

@@ -25,12 +25,17 @@ MOST_SKIPPED = 6  # in a row: a scaler that finds its place skips fewer
 class Watch:
     """Looks at one step after the other; what it tells depends on nothing else.
 
+    Args:
+        from_zero: whether all trained weights are zero at first, so that their growth to many times their size says
+            nothing.
+
     Attributes:
         suspicious: whether the next step should be compared with the base model, out of turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, from_zero: bool = False) -> None:
         self.suspicious = False
+        self._from_zero = from_zero
         self._pairs: deque[Facts] = deque(maxlen=PAIRS)
         self._gradients: deque[float] = deque(maxlen=RECENT)
         self._steep = 0
@@ -89,7 +94,7 @@ class Watch:
     def _weight(self, facts: Facts) -> Finding | None:
         self._weights.append(facts.weight_norm)
         least = min(self._weights)
-        if not facts.weight_norm > GROWN * least:
+        if self._from_zero or not facts.weight_norm > GROWN * least:
             return None
         sound = next(n for n, norm in enumerate(self._weights) if norm > MOVED * least)
         first = facts.step - len(self._weights) + 1 + sound

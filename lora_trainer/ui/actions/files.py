@@ -19,7 +19,7 @@ def load(desk: Desk, page: Page, file: str) -> Answer:
 
     try:
         if not file.strip():
-            raise ConfigError("Which file? Drop a JSON file here, or give its path.")
+            raise ConfigError("Which file? Drop a JSON or TOML file here, or give its path.")
         loaded = load_config(Path(file.strip().strip('"')).expanduser())
     except LoraTrainerError as error:
         return Answer({"json_answer": views.problem(str(error))})

@@ -12,7 +12,7 @@ from lora_trainer.ui.desk import Desk
 from lora_trainer.ui.forms import Answer, Page
 
 HELP = (
-    "<p class=\"lt-help\">Load kohya's JSON, sd-scripts' options, settings saved here, or a run.json. "
+    "<p class=\"lt-help\">Load kohya's JSON, sd-scripts' TOML, settings saved here, or a run.json. "
     "Save for kohya's GUI, or for this tab and the command line.</p>"
 )
 
@@ -24,7 +24,10 @@ def show(form: Form) -> None:
         form.add(
             "json",
             gr.File(
-                label="Drop a JSON file here", file_count="single", file_types=[".json"], elem_id="lora_trainer_json"
+                label="Drop a JSON or TOML file here",
+                file_count="single",
+                file_types=[".json", ".toml"],
+                elem_id="lora_trainer_json",
             ),
         )
         path = gr.Textbox(

@@ -25,6 +25,15 @@ def metadata_has(key: str, value: str) -> Check:
     return check
 
 
+def nothing_of_the_dataset(base: Outcome, changed: Outcome) -> None:
+    """What programs need is there, and no word of images, captions or settings."""
+    said = changed.metadata()
+    needed = {"ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha",
+              "ss_network_args", "ss_output_name", "ss_session_id"}  # fmt: skip
+    assert {key for key in said if key.startswith("ss_")} == needed < set(base.metadata())
+    assert not any("calm" in text or "1_zork" in text for text in said.values()) and "calm" in str(base.metadata())
+
+
 def pictures_at(*steps: int) -> Check:
     def check(base: Outcome, changed: Outcome) -> None:
         assert [step for step, _ in changed.pictures] == list(steps)
@@ -121,6 +130,12 @@ CASES: dict[str, Case] = {
     "metadata_description": Case("A box", set(), check=metadata_has("modelspec.description", "A box")),
     "metadata_license": Case("CC0", set(), check=metadata_has("modelspec.license", "CC0")),
     "metadata_tags": Case("box, red", set(), check=metadata_has("modelspec.tags", "box, red")),
+    "metadata_trigger_phrase": Case("zork box", set(), check=metadata_has("modelspec.trigger_phrase", "zork box")),
+    "metadata_usage_hint": Case("Low", set(), check=metadata_has("modelspec.usage_hint", "Low")),
+    "metadata_merged_from": Case("a, b", set(), check=metadata_has("modelspec.merged_from", "a, b")),
+    "metadata_preprocessor": Case("none", set(), check=metadata_has("modelspec.preprocessor", "none")),
+    "metadata_thumbnail": Case("data:,x", set(), check=metadata_has("modelspec.thumbnail", "data:,x")),
+    "no_metadata": Case(True, set(), check=nothing_of_the_dataset),
     "sample_prompts": Case(
         "a box --n blurry --w 128 --d 5\na plain picture", {"pictures"}, SAMPLED, prompts_and_all, idle=[{}]),
     "sample_every_n_epochs": Case(2, {"pictures"}, check=pictures_at(0, 2)),

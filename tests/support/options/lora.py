@@ -116,7 +116,88 @@ def whole_ranks_drop(base: Outcome, changed: Outcome) -> None:
     assert 0.3 < float(torch.cat(columns).float().mean()) < 0.7
 
 
+def has_only(*parts: str) -> Check:
+    """Every module of the file has one of these parts, and none had before."""
+
+    def check(base: Outcome, changed: Outcome) -> None:
+        modules = {key.partition(".")[0] for key in changed.weights()}
+        assert all(any(f"{module}.{part}" in changed.weights() for part in parts) for module in modules)
+        assert not any(key.endswith(parts) for key in base.weights())
+
+    return check
+
+
+def new_modules(*endings: str) -> Check:
+    """Only modules with these endings came, and those did."""
+
+    def check(base: Outcome, changed: Outcome) -> None:
+        came = {key.partition(".")[0] for key in changed.weights().keys() - base.weights().keys()}
+        assert came and all(key.endswith(endings) for key in came)
+        assert all(any(key.endswith(ending) for key in came) for ending in endings)
+
+    return check
+
+
+def sizes(part: str, **shapes: tuple[int, ...]) -> Check:
+    """The part of the module with this ending has this shape."""
+
+    def check(base: Outcome, changed: Outcome) -> None:
+        for ending, shape in shapes.items():
+            found = {tuple(t.shape) for key, t in changed.weights().items() if key.endswith(f"{ending}.{part}")}
+            assert found == {shape}
+
+    return check
+
+
+def first_parts_are_products(base: Outcome, changed: Outcome) -> None:
+    """The smaller part of some weights is a product of two matrices of rank 1, and whole without the option."""
+    products = [tuple(t.shape) for key, t in changed.weights().items() if key.endswith("lokr_w1_a")]
+    assert products and all(shape[1] == 1 for shape in products)
+    assert not any("lokr_w1_a" in key for key in base.weights())
+
+
+def on_inputs(base: Outcome, changed: Outcome) -> None:
+    """Every number of the file is for an input; by the preset, only those of the feedforward's end were."""
+    found = {key.removesuffix(".on_input"): bool(t) for key, t in changed.weights().items() if "on_input" in key}
+    before = {key.removesuffix(".on_input"): bool(t) for key, t in base.weights().items() if "on_input" in key}
+    assert found.keys() == before.keys() and all(found.values())
+    assert all(value == key.endswith("ff_net_2") for key, value in before.items())
+
+
+def magnitudes_are_trained(base: Outcome, changed: Outcome) -> None:
+    """At hardly any rate a magnitude is the norm of the weight over its outputs; at a rate it moves."""
+    unet = dict(changed.model.unet.named_modules())
+    still = changed.world.run(dora_wd=True, learning_rate=1e-12).weights()
+    key = "down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    weight = unet["down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"].weight
+    scale = f"lora_unet_{key}.dora_scale"
+    torch.testing.assert_close(still[scale], weight.detach().norm(dim=0, keepdim=True))
+    assert not torch.equal(still[scale], changed.weights()[scale])
+
+
+LOKR: dict[str, object] = {"algo": "lokr", "conv_dim": 4}
+TYPE = {"modules", "alphas", "gradient", "memory"} | UPDATE
+
 CASES: dict[str, Case] = {
+    "algo": Case("loha", TYPE - {"alphas"}, check=has_only("hada_w1_a")),
+    "dora_wd": Case(True, TYPE - {"alphas"}, check=magnitudes_are_trained),
+    "wd_on_output": Case(
+        True, {"modules", "gradient", "memory"} | UPDATE, {"dora_wd": True},
+        sizes("dora_scale", down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k=(8, 1))),
+    "rs_lora": Case(True, {"alphas", "gradient"} | UPDATE, check=all_are(alphas, 8, 8, 8)),
+    "use_tucker": Case(
+        True, TYPE - {"alphas"}, {"conv_dim": 2}, sizes("lora_mid.weight", conv1=(2, 2, 3, 3)), idle=[{}]),
+    "factor": Case(2, TYPE, LOKR, sizes("lokr_w1", attn1_to_k=(2, 2)), idle=[]),
+    "decompose_both": Case(
+        True, TYPE - {"alphas"}, {"algo": "lokr", "network_dim": 1}, first_parts_are_products),
+    "full_matrix": Case(
+        True, TYPE - {"alphas"}, {"algo": "lokr", "network_dim": 1, "network_alpha": 1}, has_only("lokr_w2")),
+    "train_on_input": Case(
+        True, {"modules", "gradient"} | UPDATE, {"algo": "ia3"}, on_inputs),
+    "train_norm": Case(
+        True, {"modules", "gradient", "memory"} | UPDATE, check=new_modules("_norm", "norm1", "norm2", "norm3")),
+    "lycoris_preset": Case(
+        "full-lin", MODULES, check=new_modules("linear_1", "linear_2", "time_emb_proj", "conv_shortcut")),
     "network_dim": Case(2, SHAPES | {"gradient"}, check=all_are(ranks, 2, 2, 2)),
     "network_alpha": Case(2, {"alphas", "gradient"} | UPDATE, check=all_are(alphas, 2, 2, 2)),
     "conv_dim": Case(2, MODULES, check=all_are(ranks, 2, 2, 2, large=True)),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from support.options.run import BASE, INPUT, UPDATE, Case, Check, Outcome
 
 from lora_trainer.errors import TrainingDivergedError
@@ -51,6 +52,18 @@ def rates_are(**rates: float) -> Check:
         assert changed.rates[0] == pytest.approx(rates)
 
     return check
+
+
+def average_is_saved(base: Outcome, changed: Outcome) -> None:
+    """Of two steps: d is 2/11 and 3/12, and the average begins with the weights as they were made."""
+    given = {"ema_decay": 0.5, "save_every_n_steps": 1}
+    run, start = changed.world.run(**given), changed.world.run(**given, learning_rate=1e-12)
+    first, second = run.weights("zork-step00000001"), run.weights()
+    for key, average in run.weights("zork-ema").items():
+        expected = start.weights()[key].double()
+        for decay, tensor in ((2 / 11, first[key]), (3 / 12, second[key])):
+            expected = decay * expected + (1 - decay) * tensor.double()
+        torch.testing.assert_close(average.double(), expected, rtol=1e-5, atol=1e-7)
 
 
 def clipped(base: Outcome, changed: Outcome) -> None:
@@ -120,6 +133,7 @@ OPTIMIZER: dict[str, Case] = {
     "loraplus_text_encoder_lr_ratio": Case(
         4, {"groups"} | RATES, BOTH,
         rates_are(**{"text_encoder": 0.5, "text_encoder plus": 2, "unet": 0.5}), idle=[{}]),
+    "ema_decay": Case(0.5, {"files"}, check=average_is_saved),
     "max_grad_norm": Case(CLIP, UPDATE, check=clipped),
     "on_divergence": Case("stop", set(), check=stops_at_once),
     "gradient_accumulation_steps": Case(

@@ -96,6 +96,12 @@ def test_weights_that_grow_tenfold_within_twenty_steps_are_told_and_slow_growth_
     assert finding.kind == "weights" and step == 39 and finding.good == 31
 
 
+def test_weights_that_are_all_zero_at_first_may_grow() -> None:
+    ramp = [replace(GOOD, step=n + 1, weight_norm=0.01 * n) for n in range(40)]
+    watch = Watch(from_zero=True)
+    assert [finding for facts in ramp for finding in watch.look(facts)] == []
+
+
 def test_steps_that_fp16_skips_are_told_once_they_are_many_in_a_row() -> None:
     skipped = replace(GOOD, skipped=True, grad_norm=float("inf"))
     assert told([*[skipped] * (MOST_SKIPPED - 1), GOOD] * 9) == []

@@ -1,0 +1,119 @@
+"""The options of the LoRA network: its type, its size, and which parts of the model it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lora_trainer.config.groups import Group, option
+
+ALGOS = {  # LyCORIS' and kohya's names, and a sentence on each
+    "lora": "LoRA: the usual one; with a rank for the convolutions it is called LoCon",
+    "lora_fa": "LoRA-FA: half of every LoRA stays as it was drawn; needs less memory and learns a little less",
+    "loha": "LoHa: more expressive than a LoRA of the same file size; slower; often used for styles",
+    "lokr": "LoKr: the smallest files, or with whole matrices the strongest change; slower",
+    "ia3": "(IA)³: only scales what the layers do; tiny files; needs a much higher learning rate",
+}
+FROM_ZERO = ("lora_fa", "ia3")  # all that these train is zero at first
+LYCORIS_PRESETS = (
+    "", "full", "full-lin", "attn-mlp", "attn-only", "unet-only", "unet-transformer-only", "unet-convblock-only", "ia3",
+)  # fmt: skip
+OWN_ARGUMENTS: dict[str, tuple[str, ...]] = {  # options that only some types have
+    "use_tucker": ("lora", "loha", "lokr"),
+    "factor": ("lokr",),
+    "decompose_both": ("lokr",),
+    "full_matrix": ("lokr",),
+    "train_on_input": ("ia3",),
+    "dora_wd": ("lora", "lora_fa", "loha", "lokr"),
+    "rs_lora": ("lora", "lora_fa", "loha", "lokr"),
+    "network_dropout": ("lora", "lora_fa"),
+    "loraplus_lr_ratio": ("lora",),
+    "loraplus_unet_lr_ratio": ("lora",),
+    "loraplus_text_encoder_lr_ratio": ("lora",),
+}
+
+
+@dataclass(frozen=True)
+class NetworkConfig(Group):
+    """The LoRA network."""
+
+    algo: str = option(
+        "lora",
+        "Network type: how the change of each weight is made up.",
+        choices=tuple(ALGOS),
+        words=ALGOS,
+    )
+    dora_wd: bool = option(
+        False, "DoRA: strength and direction of each weight are trained apart; often closer to full training, slower."
+    )
+    wd_on_output: bool = option(
+        False, "DoRA with a strength for each output instead of each input; AUTOMATIC1111 1.10 can't read that."
+    )
+    rs_lora: bool = option(False, "rsLoRA: scales by alpha / √rank, so that high ranks learn as fast as low ones.")
+    network_dim: int = option(16, "Rank of the LoRA: how much it can learn, and how large its file is.", minimum=1)
+    network_alpha: float = option(8.0, "Alpha: the LoRA is scaled by alpha / rank; 0 means alpha = rank.", minimum=0.0)
+    conv_dim: int = option(0, "Rank for the 3x3 convolutions; 0 leaves them out, as in a plain LoRA.", minimum=0)
+    conv_alpha: float = option(1.0, "Alpha for the 3x3 convolutions.", minimum=0.0)
+    use_tucker: bool = option(
+        False, "Tucker decomposition: convolutions get a small core, for smaller files; LoRA, LoHa and LoKr."
+    )
+    factor: int = option(
+        -1, "LoKr: how the weights are split; the smaller, the larger the file; -1 for the smallest.", minimum=-1
+    )
+    decompose_both: bool = option(False, "LoKr: a low rank for both parts, not only for the larger one.")
+    full_matrix: bool = option(False, "LoKr: both parts whole, without a rank; the strongest, and the largest file.")
+    train_on_input: bool = option(False, "(IA)³: scale the inputs of all layers instead of the outputs.")
+    train_norm: bool = option(False, "Also train the norm layers of the blocks that are trained.")
+    lycoris_preset: str = option(
+        "",
+        "Which layers are trained, as a preset of LyCORIS; empty for kohya's: attention blocks, and the residual "
+        "blocks if conv_dim is above 0.",
+        choices=LYCORIS_PRESETS,
+    )
+    network_dropout: float = option(
+        0.0, "Dropout: fraction of the values inside the LoRA set to zero at each step.", minimum=0.0, maximum=0.99
+    )
+    rank_dropout: float = option(
+        0.0, "Rank dropout: fraction of the ranks set to zero, anew for each image.", minimum=0.0, maximum=0.99
+    )
+    module_dropout: float = option(
+        0.0, "Module dropout: probability that a module's LoRA is skipped at a step.", minimum=0.0, maximum=0.99
+    )
+    block_dims: tuple[int, ...] = option(
+        (), "Rank for each UNet block: 25 numbers (SD 1.x, 2.x) or 23 (SDXL); empty for network_dim.", minimum=0
+    )
+    block_alphas: tuple[float, ...] = option((), "Alpha for each UNet block, as many as block_dims.", minimum=0.0)
+    conv_block_dims: tuple[int, ...] = option((), "Rank for the 3x3 convolutions of each UNet block.", minimum=0)
+    conv_block_alphas: tuple[float, ...] = option((), "Alpha for the 3x3 convolutions of each UNet block.", minimum=0.0)
+    down_lr_weight: str = option(
+        "", "Learning-rate factors, down blocks: numbers, or cosine, sine, linear, reverse_linear or zeros (+base)."
+    )
+    mid_lr_weight: str = option("", "Learning-rate factor, middle block; or one for each of its parts.")
+    up_lr_weight: str = option("", "Learning-rate factors, up blocks, given as in down_lr_weight.")
+    block_lr_zero_threshold: float = option(
+        0.0, "Blocks with a learning-rate factor up to this aren't trained.", minimum=0.0
+    )
+    network_train_unet_only: bool = option(False, "Train only the UNet, not the text encoders.")
+    network_train_text_encoder_only: bool = option(False, "Train only the text encoders, not the UNet.")
+    network_weights: str = option("", "LoRA file to continue from (weights only); empty to start anew.")
+    dim_from_weights: bool = option(False, "Take rank and alpha from the network_weights file.")
+    scale_weight_norms: float = option(
+        0.0, "Max norm: after every step, each module's change is scaled down to this; 0 for off.", minimum=0.0
+    )
+
+
+def type_contradictions(values: dict[str, object], algo: str) -> Iterator[str]:
+    """Sentences on options that the network type doesn't have.
+
+    Args:
+        values: of the options in :data:`OWN_ARGUMENTS` that aren't at their default.
+    """
+    for name, types in OWN_ARGUMENTS.items():
+        if name in values and algo not in types:
+            yield (
+                f"{name} is an option of {' and '.join(types)}, and algo is {algo}; leave it at its default or choose "
+                f"{'that type' if len(types) == 1 else 'one of those types'}."
+            )
+    if "network_dropout" in values and (values.get("dora_wd") or values.get("use_tucker")):
+        other = "dora_wd" if values.get("dora_wd") else "use_tucker"
+        yield f"network_dropout doesn't go with {other}; use rank_dropout or module_dropout instead."

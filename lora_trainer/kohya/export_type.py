@@ -1,0 +1,64 @@
+"""The network type as kohya's form has it: ``LoRA_type`` and the fields that it is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lora_trainer.config import OPTIONS
+from lora_trainer.kohya.types import BLOCKS, LYCORIS, TYPE_OPTIONS, TYPES
+
+SHOWN: dict[str, Any] = {  # what the form shows where nothing is set; it keeps showing its last value otherwise
+    "LyCORIS_preset": "full", "bypass_mode": False, "constrain": 0, "decompose_both": False, "dora_wd": False,
+    "factor": -1, "rank_dropout_scale": False, "rescaled": False, "train_norm": False, "train_on_input": False,
+    "unit": 1, "use_cp": False, "use_scalar": False, "use_tucker": False,
+}  # fmt: skip
+_LYCORIS = {"lora": "LyCORIS/LoCon", "loha": "LyCORIS/LoHa", "lokr": "LyCORIS/LoKr", "ia3": "LyCORIS/iA3"}
+
+
+def write_type(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
+    """The type whose fields carry most; what it isn't given is listed."""
+    kind = _kind(flat)
+    data["LoRA_type"] = kind
+    row = TYPES[kind]
+    for name in TYPE_OPTIONS:
+        if flat[name] == OPTIONS[name].default:
+            continue
+        if name in row.fields:
+            data[name] = flat[name]
+        elif name == "use_tucker" and "use_cp" in row.fields:
+            data["use_cp"] = True
+        else:
+            lost.append(f"kohya's form has no {name} for {kind}; it isn't written.")
+    _conv(flat, kind, lost)
+    if row.module == LYCORIS:
+        _preset(flat, data, lost)
+        given = [name for name in BLOCKS if flat[name] != OPTIONS[name].default]
+        lost += [f"LyCORIS has no {name}; kohya's form won't pass it on." for name in given]
+    elif flat["lycoris_preset"]:
+        lost.append(f"lycoris_preset isn't written, because {kind} has none.")
+
+
+def _kind(flat: dict[str, Any]) -> str:
+    if flat["algo"] == "lora_fa":
+        return "LoRA-FA"
+    special = [name for name in ("dora_wd", "use_tucker", "train_norm", "lycoris_preset") if flat[name]]
+    if flat["algo"] != "lora" or special:
+        return _LYCORIS[flat["algo"]]
+    return "Kohya LoCon" if flat["conv_dim"] or flat["conv_block_dims"] else "Standard"
+
+
+def _conv(flat: dict[str, Any], kind: str, lost: list[str]) -> None:
+    if "conv_dim" in TYPES[kind].fields:
+        return
+    if flat["conv_dim"]:
+        lost.append(f"conv_dim isn't written, because {kind} has none.")
+    if flat["conv_alpha"] != 1:
+        lost.append("conv_alpha has no effect without conv_dim, and kohya's form drops it.")
+
+
+def _preset(flat: dict[str, Any], data: dict[str, Any], lost: list[str]) -> None:
+    """LyCORIS has a preset for every run."""
+    given = flat["lycoris_preset"]
+    data["LyCORIS_preset"] = given or ("ia3" if flat["algo"] == "ia3" else "full" if flat["conv_dim"] else "attn-mlp")
+    if not given:
+        lost.append(f"lycoris_preset is empty, and LyCORIS needs one: {data['LyCORIS_preset']} is written.")
