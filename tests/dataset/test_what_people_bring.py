@@ -264,7 +264,7 @@ def test_names_that_no_file_system_should_have() -> None:
         (f"{TAGS}, zorbo", 75, ("1 caption is longer than 75 tokens (a.png)", "set max_token_length to 225.")),
         (f"zorbo, {TAGS[:400]}", 75, ("1 caption is longer than 75 tokens", "set max_token_length to 150.")),
         (f"zorbo, {TAGS}, {TAGS}", 75, ("set max_token_length to 225 and shorten them",)),
-        (f"zorbo, {TAGS}, {TAGS}", 225, ("longer than 225 tokens", "isn't trained: shorten them.")),
+        (f"zorbo, {TAGS}, {TAGS}", 225, ("longer than 225 tokens", "isn't trained; shorten them.")),
     ],
 )
 def test_captions_that_are_cut_off_are_told(
