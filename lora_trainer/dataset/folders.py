@@ -11,7 +11,7 @@ from math import ceil
 from pathlib import Path
 
 from lora_trainer.config import CaptionConfig, DatasetConfig
-from lora_trainer.dataset.buckets import place
+from lora_trainer.dataset.buckets import Size, place
 from lora_trainer.dataset.decode import probe
 from lora_trainer.dataset.findings import Finding
 from lora_trainer.dataset.items import Dataset, Folder, ImageItem, Skipped
@@ -23,9 +23,16 @@ from lora_trainer.errors import DatasetError, counted
 FEWEST_TO_SPLIT = 12  # images
 
 OnImage = Callable[[int, int], None]  # images read so far, images in all
+SizeOf = Callable[[Path, int, int], Size]  # of a file that is whole; its path, bytes and time of change in ns
 
 
-def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progress: OnImage | None = None) -> Dataset:
+def scan(
+    directory: Path,
+    config: DatasetConfig,
+    caption: CaptionConfig,
+    progress: OnImage | None = None,
+    size_of: SizeOf = probe,
+) -> Dataset:
     """Read a dataset in kohya's layout.
 
     Every image is decoded once, in threads, so that a damaged file is found now and not in the middle of a run; a file
@@ -33,6 +40,7 @@ def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progres
 
     Args:
         directory: holds ``<repeats>_<trigger>`` folders, or is one.
+        size_of: decodes an image, as :func:`probe` does.
 
     Raises:
         DatasetError: nothing to train on, or a folder that can't be read; one sentence with the remedy.
@@ -42,7 +50,7 @@ def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progres
     found = find_folders(directory, False, findings)
     if config.reg_data_dir:
         found += find_folders(reg_directory, True, findings)
-    read = _read_all(found, config, caption, progress)
+    read = _read_all(found, config, caption, progress, size_of)
     endings = caption_endings(caption.caption_extension)
     items: list[ImageItem] = []
     skipped: dict[bool, list[Skipped]] = {False: [], True: []}  # by is_reg
@@ -68,7 +76,11 @@ def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progres
 
 
 def _read_all(
-    found: list[tuple[Folder, Listing]], config: DatasetConfig, caption: CaptionConfig, progress: OnImage | None
+    found: list[tuple[Folder, Listing]],
+    config: DatasetConfig,
+    caption: CaptionConfig,
+    progress: OnImage | None,
+    size_of: SizeOf,
 ) -> dict[Folder, list[tuple[ImageItem | Skipped, Caption]]]:
     """Every image of every folder, in order; decoding runs in threads (Pillow frees the interpreter meanwhile)."""
     endings = caption_endings(caption.caption_extension)
@@ -77,7 +89,7 @@ def _read_all(
     def read(job: tuple[Folder, Listing, Path]) -> tuple[ImageItem | Skipped, Caption]:
         folder, listing, path = job
         text = _read_caption(path, folder, listing, endings)
-        return _read_image(path, folder, text, config), text
+        return _read_image(path, folder, text, config, size_of), text
 
     results: dict[Folder, list[tuple[ImageItem | Skipped, Caption]]] = {folder: [] for folder, _ in found}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -88,13 +100,15 @@ def _read_all(
     return results
 
 
-def _read_image(path: Path, folder: Folder, text: Caption, config: DatasetConfig) -> ImageItem | Skipped:
+def _read_image(
+    path: Path, folder: Folder, text: Caption, config: DatasetConfig, size_of: SizeOf
+) -> ImageItem | Skipped:
     try:
         status = path.stat()
     except OSError as error:
         return Skipped(path, f"can't be read ({error.strerror}); check its permissions.")
     try:
-        size = probe(path, status.st_size, status.st_mtime_ns)
+        size = size_of(path, status.st_size, status.st_mtime_ns)
         placement = place(size, config)
     except DatasetError as error:
         return Skipped(path, str(error))

@@ -41,7 +41,7 @@ def test_captions_without_the_folders_words_are_told(save: Save, read: Scan) -> 
         save(f"4_ohwx man/{n}.png", caption=text)
     text = notice(read(), "2 of 3 captions don't contain", '"ohwx man"', "0.png, 2.png")
     assert 'set caption_prefix to "ohwx man,"' in text
-    assert text in describe(summary(read()))
+    assert text in summary(read()).notices
     assert not any("contain" in line for line in read(caption_prefix="ohwx man,").notices)
 
 
