@@ -120,11 +120,10 @@ def _unusable(skipped: Sequence[Skipped]) -> Iterator[Finding]:
     """Files that can't be read as images; each one's own reason is in the dataset."""
     if not skipped:
         return
-    first = skipped[0]
-    reason, _, remedy = first.reason.rstrip(".").rpartition("; ")
-    told, files = f"{first.path.name} {reason or remedy}", tuple(one.path for one in skipped)
+    files = tuple(one.path for one in skipped)
     if len(files) > 1:
-        told = (
-            f"{len(files)} files can't be used ({names([path.name for path in files])}); the first {reason or remedy}"
-        )
-    yield Finding("unreadable", "warning", told, remedy if reason else "", files)
+        told = f"{len(files)} files can't be used ({names([path.name for path in files], 1)})"
+        yield Finding("unreadable", "warning", told, "each is listed as skipped, with its reason", files)
+        return
+    reason, _, remedy = skipped[0].reason.rstrip(".").rpartition("; ")
+    yield Finding("unreadable", "warning", f"{files[0].name} {reason or remedy}", remedy if reason else "", files)
