@@ -10,6 +10,7 @@
 #   make ui                the Train LoRA page without a WebUI, on the embedded checkpoint
 #   make fuzz              20,000 hostile files, settings and requests (FUZZ_CASES=... for another number)
 #   make calibrate         how right the verdict is on a LoRA: 20 trainings, a judge that knows the truth; hours, resumes
+#   make cases             how right the check of a dataset is, on labelled cases; writes the tables of docs/checks.md
 #   make lint              ruff and mypy
 #   make options           write the tables of docs/options.md and docs/kohya.md anew, after a change of the options
 #
@@ -18,7 +19,8 @@
 
 TORCH ?= torch==2.13.0
 RUN_PACKAGES ?= diffusers transformers accelerate safetensors pillow numpy psutil
-TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest pytest-timeout hypothesis einops omegaconf fastapi httpx
+TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest pytest-timeout hypothesis einops omegaconf fastapi httpx \
+	scikit-image scikit-learn
 # LyCORIS, to compare the network types with; its own list of dependencies would bring another torch.
 LYCORIS_PACKAGE ?= --no-deps lycoris-lora==4.1.3 toml
 # The real ldm classes; its own list of dependencies pins old releases that nothing here needs.
@@ -27,7 +29,7 @@ LINT_PACKAGES ?= ruff mypy
 WEBUI_PACKAGES ?= transformers==4.30.2 accelerate==0.21.0 safetensors==0.4.2 pillow==9.5.0 numpy==1.26.2 psutil==5.9.5 \
 	diffusers==0.31.0 'huggingface-hub<0.26' einops==0.4.1 omegaconf==2.2.3 fastapi==0.94.0 httpx==0.24.1 \
 	gradio==3.41.2 playwright axe-playwright-python==0.1.8 \
-	pytest pytest-timeout hypothesis
+	pytest pytest-timeout hypothesis scikit-image==0.24.0 scikit-learn==1.5.2
 # Forge's page, laid over the same environment. With later releases of its parts gradio 4.40 doesn't start.
 GRADIO4_PACKAGES ?= gradio==4.40.0 fastapi==0.104.1 pydantic==2.8.2 'huggingface-hub<0.26' numpy==1.26.2 pillow==9.5.0
 PYTEST_ARGS ?=
@@ -53,7 +55,7 @@ PIP := -m pip install --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: demo test test-portable test-webui-pins test-gradio4 fuzz mutants calibrate ui lint format options clean
+.PHONY: demo test test-portable test-webui-pins test-gradio4 fuzz mutants calibrate cases ui lint format options clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/python -m lora_trainer demo
@@ -82,6 +84,12 @@ mutants: $(VENV)/.mutants
 calibrate: export OMP_NUM_THREADS = 1
 calibrate: $(VENV)/.run
 	$(VENV)/bin/python -m tests.calibration calibration
+
+# Pillow's own photographs are in its source archive only.
+cases: export OMP_NUM_THREADS = 1
+cases: $(VENV)/.test
+	$(VENV)/bin/python -m pip download --quiet --no-deps --no-binary :all: --dest build pillow==9.5.0
+	$(VENV)/bin/python -m tests.labelled --pillow build/Pillow-9.5.0.tar.gz --docs docs/checks.md
 
 test-webui-pins: $(WEBUI_VENV)/.test
 	$(WEBUI_VENV)/bin/python -m pytest $(PYTEST_ARGS)

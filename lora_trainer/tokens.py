@@ -40,3 +40,9 @@ def tokenise(text: str) -> list[int]:
 def longer_than(text: str, tokens: int) -> bool:
     """Whether a text has more than so many tokens; the vocabulary is read only if its length leaves that open."""
     return len("".join(text.split()).encode("utf-8", "replace")) > tokens and len(tokenise(text)) > tokens
+
+
+def beyond(text: str, tokens: int) -> str:
+    """What of a literal text comes after so many tokens; "" if it is no longer than that."""
+    offsets = _tokenizer().encode(text, add_special_tokens=False).offsets
+    return text[offsets[tokens][0] :] if len(offsets) > tokens else ""

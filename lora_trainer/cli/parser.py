@@ -11,6 +11,7 @@ from lora_trainer.cli.arguments import Parser, add_train_options, count, file, f
 from lora_trainer.cli.lora_parser import add_lora
 from lora_trainer.cli.run_parser import add_queue, add_runs
 
+SUBJECT = "the kind of subject: person, character, style, object or concept"
 DESCRIPTION = "Train a LoRA on a Stable Diffusion checkpoint and test it."
 
 
@@ -80,8 +81,9 @@ def _test(commands: Any, common: Any) -> None:
 
 def _check(commands: Any, common: Any) -> None:
     command = new_command(
-        commands, common, "check", "dataset.run_check", "check a dataset: what it holds, and what is wrong with it"
-    )
+        commands, common, "check", "dataset.run_check",
+        "check a dataset: whether it is fit to train on, what it holds and what is wrong with it",
+    )  # fmt: skip
     command.add_argument("dataset", type=Path, metavar="DATASET_DIR")
     command.add_argument(
         "--config", type=Path, metavar="FILE.json", help="a settings file, for its bucket and caption options"
@@ -89,6 +91,14 @@ def _check(commands: Any, common: Any) -> None:
     command.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="set single options"
     )
+    command.add_argument("--subject", default="", metavar="KIND", help=SUBJECT)
+    command.add_argument(
+        "--trigger", default="", metavar="WORD", help="the trigger word; default: the words of each folder's name"
+    )
+    command.add_argument(
+        "--output", type=folder, default=Path("output"), metavar="DIR",
+        help="the folder that remembers what was seen, so that a second check is fast; default: output",
+    )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print JSON")
 
 

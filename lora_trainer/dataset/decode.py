@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from lora_trainer.dataset.profiles import MODES, to_srgb
 from lora_trainer.errors import DatasetError
 
 T = TypeVar("T")
+Quantisation = Mapping[int, Sequence[int]]  # tables by number; none where it isn't a JPEG
 
 _NO_PICTURES = {"BUFR", "GRIB", "HDF5", "IPTC", "MPEG"}  # Pillow recognises these but can't show them
 _ORIENTATION = 0x0112  # EXIF tag
@@ -103,6 +105,34 @@ def read_image(path: Path) -> tuple[Image.Image, Image.Image | None]:
         return _opened(path, _upright)
     except Exception as error:  # see probe
         raise DatasetError(f"{path} {_unreadable(error)}") from error
+
+
+def read_small(path: Path, area: int) -> tuple[Size, Image.Image, Quantisation]:
+    """The size of an image as :func:`read_image` gives it, its pixels at ``area`` pixels or its own size if that is
+    less, and a JPEG's quantisation tables; a JPEG is decoded at a fraction of its size.
+
+    Raises:
+        DatasetError: the end of a sentence, as of :func:`probe`.
+    """
+    try:
+        return _opened(path, lambda image: _small(image, area))
+    except Exception as error:  # see probe
+        raise DatasetError(_unreadable(error)) from error
+
+
+def _small(image: Image.Image, area: int) -> tuple[Size, Image.Image, Quantisation]:
+    size, tables = image.size, dict(getattr(image, "quantization", None) or {})
+    scale = min(1.0, math.sqrt(area / (size[0] * size[1])))
+    drafted = image.draft("RGB", (math.ceil(size[0] * scale), math.ceil(size[1] * scale)))
+    upright, _ = _upright(image)
+    if not drafted:
+        size = image.size  # some formats know it only now
+    if _orientation(image) in {5, 6, 7, 8}:
+        size = (size[1], size[0])
+    small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+    if upright.size != small:
+        upright = upright.resize(small, Image.Resampling.BOX)  # the mean of the area, as images are made smaller here
+    return size, upright, tables
 
 
 def _upright(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:

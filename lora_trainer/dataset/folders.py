@@ -11,20 +11,28 @@ from math import ceil
 from pathlib import Path
 
 from lora_trainer.config import CaptionConfig, DatasetConfig
-from lora_trainer.dataset.buckets import place
+from lora_trainer.dataset.buckets import Size, place
 from lora_trainer.dataset.decode import probe
+from lora_trainer.dataset.findings import Finding
 from lora_trainer.dataset.items import Dataset, Folder, ImageItem, Skipped
 from lora_trainer.dataset.layout import Listing, find_folders, leftovers
 from lora_trainer.dataset.remarks import caption_remarks
 from lora_trainer.dataset.texts import Caption, caption_endings, find_caption, read_lines
-from lora_trainer.errors import DatasetError, counted, shown
+from lora_trainer.errors import DatasetError, counted
 
 FEWEST_TO_SPLIT = 12  # images
 
 OnImage = Callable[[int, int], None]  # images read so far, images in all
+SizeOf = Callable[[Path, int, int], Size]  # of a file that is whole; its path, bytes and time of change in ns
 
 
-def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progress: OnImage | None = None) -> Dataset:
+def scan(
+    directory: Path,
+    config: DatasetConfig,
+    caption: CaptionConfig,
+    progress: OnImage | None = None,
+    size_of: SizeOf = probe,
+) -> Dataset:
     """Read a dataset in kohya's layout.
 
     Every image is decoded once, in threads, so that a damaged file is found now and not in the middle of a run; a file
@@ -32,16 +40,17 @@ def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progres
 
     Args:
         directory: holds ``<repeats>_<trigger>`` folders, or is one.
+        size_of: decodes an image, as :func:`probe` does.
 
     Raises:
         DatasetError: nothing to train on, or a folder that can't be read; one sentence with the remedy.
     """
     directory, reg_directory = Path(directory).expanduser(), Path(config.reg_data_dir).expanduser()
-    notices: list[str] = []
-    found = find_folders(directory, False, notices)
+    findings: list[Finding] = []
+    found = find_folders(directory, False, findings)
     if config.reg_data_dir:
-        found += find_folders(reg_directory, True, notices)
-    read = _read_all(found, config, caption, progress)
+        found += find_folders(reg_directory, True, findings)
+    read = _read_all(found, config, caption, progress, size_of)
     endings = caption_endings(caption.caption_extension)
     items: list[ImageItem] = []
     skipped: dict[bool, list[Skipped]] = {False: [], True: []}  # by is_reg
@@ -49,25 +58,29 @@ def scan(directory: Path, config: DatasetConfig, caption: CaptionConfig, progres
         used = [(item, text) for item, text in read[folder] if isinstance(item, ImageItem)]
         items += [item for item, _ in used]
         skipped[folder.is_reg] += [item for item, _ in read[folder] if isinstance(item, Skipped)]
-        skipped[folder.is_reg] += leftovers(folder.path, listing, endings, notices)
-        notices += caption_remarks(folder, used, endings[0], caption)
+        skipped[folder.is_reg] += leftovers(folder.path, listing, endings, findings)
+        findings += caption_remarks(folder, used, endings[0], caption)
         if not used:
-            notices.append(f"{folder.name}: none of its images can be used.")
+            findings.append(Finding("nothing_usable", "warning", f"{folder.name}: none of its images can be used"))
     train = [item for item in items if not item.is_reg]
     reg = [item for item in items if item.is_reg]
     if not train:
         raise DatasetError(_nothing(directory, skipped[False]))
     if config.reg_data_dir and not reg:
         raise DatasetError(_nothing(reg_directory, skipped[True]))
-    train, held_out = _hold_out(train, config, notices)
-    reg = _match_regularisation(reg, sum(item.repeats for item in train), notices)
+    train, held_out = _hold_out(train, config, findings)
+    reg = _match_regularisation(reg, sum(item.repeats for item in train), findings)
     folders = tuple(folder for folder, _ in found)
     unused = (*skipped[False], *skipped[True])
-    return Dataset(directory, config, (*train, *reg), folders, tuple(held_out), unused, tuple(map(shown, notices)))
+    return Dataset(directory, config, (*train, *reg), folders, tuple(held_out), unused, tuple(findings))
 
 
 def _read_all(
-    found: list[tuple[Folder, Listing]], config: DatasetConfig, caption: CaptionConfig, progress: OnImage | None
+    found: list[tuple[Folder, Listing]],
+    config: DatasetConfig,
+    caption: CaptionConfig,
+    progress: OnImage | None,
+    size_of: SizeOf,
 ) -> dict[Folder, list[tuple[ImageItem | Skipped, Caption]]]:
     """Every image of every folder, in order; decoding runs in threads (Pillow frees the interpreter meanwhile)."""
     endings = caption_endings(caption.caption_extension)
@@ -76,7 +89,7 @@ def _read_all(
     def read(job: tuple[Folder, Listing, Path]) -> tuple[ImageItem | Skipped, Caption]:
         folder, listing, path = job
         text = _read_caption(path, folder, listing, endings)
-        return _read_image(path, folder, text, config), text
+        return _read_image(path, folder, text, config, size_of), text
 
     results: dict[Folder, list[tuple[ImageItem | Skipped, Caption]]] = {folder: [] for folder, _ in found}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -87,13 +100,15 @@ def _read_all(
     return results
 
 
-def _read_image(path: Path, folder: Folder, text: Caption, config: DatasetConfig) -> ImageItem | Skipped:
+def _read_image(
+    path: Path, folder: Folder, text: Caption, config: DatasetConfig, size_of: SizeOf
+) -> ImageItem | Skipped:
     try:
         status = path.stat()
     except OSError as error:
         return Skipped(path, f"can't be read ({error.strerror}); check its permissions.")
     try:
-        size = probe(path, status.st_size, status.st_mtime_ns)
+        size = size_of(path, status.st_size, status.st_mtime_ns)
         placement = place(size, config)
     except DatasetError as error:
         return Skipped(path, str(error))
@@ -119,28 +134,27 @@ def _read_caption(image: Path, folder: Folder, listing: Listing, endings: tuple[
 
 
 def _hold_out(
-    train: list[ImageItem], config: DatasetConfig, notices: list[str]
+    train: list[ImageItem], config: DatasetConfig, findings: list[Finding]
 ) -> tuple[list[ImageItem], list[ImageItem]]:
     """The images to train on, and those that are held out: of each folder the share that sd-scripts takes, and with the
     same seed the same images."""
     if not config.validation_split:
         return train, []
     if len(train) < FEWEST_TO_SPLIT:
-        notices.append(
-            f"None of the {counted(len(train), 'image')} is held out: with fewer than {FEWEST_TO_SPLIT}, each one is "
-            "needed for training."
-        )
+        few = f"with fewer than {FEWEST_TO_SPLIT}, each one is needed for training"
+        findings.append(Finding("held_out", "info", f"None of the {counted(len(train), 'image')} is held out: {few}"))
         return train, []
     held: set[Path] = set()
     for folder in dict.fromkeys(item.folder for item in train):
         paths = sorted(str(item.path) for item in train if item.folder == folder)
         random.Random(config.validation_seed).shuffle(paths)
         held.update(map(Path, paths[ceil(len(paths) * (1 - config.validation_split)) :]))
-    notices.append(f"{counted(len(held), 'image')} of {len(train)} held out: not trained on, only measured.")
+    told = f"{counted(len(held), 'image')} of {len(train)} held out: not trained on, only measured"
+    findings.append(Finding("held_out", "info", told))
     return [item for item in train if item.path not in held], [item for item in train if item.path in held]
 
 
-def _match_regularisation(reg: list[ImageItem], wanted: int, notices: list[str]) -> list[ImageItem]:
+def _match_regularisation(reg: list[ImageItem], wanted: int, findings: list[Finding]) -> list[ImageItem]:
     """kohya's rule: as many uses of regularisation images as of training images in an epoch.
 
     Images are taken in folder order with their folder's repeats until there are enough; if all together are too few,
@@ -157,17 +171,17 @@ def _match_regularisation(reg: list[ImageItem], wanted: int, notices: list[str])
         uses += item.repeats
     unused = len(reg) - len(taken)
     if unused:
-        notices.append(
+        told = (
             f"{unused} of {len(reg)} regularisation images aren't used, because an epoch has only {wanted} samples of "
-            "training images; raise the repeats of the training folders to use them."
+            "training images"
         )
+        remedy = "raise the repeats of the training folders to use them"
+        findings.append(Finding("regularisation", "info", told, remedy))
     if uses < wanted:
         more, rest = divmod(wanted - uses, len(taken))
         taken = [replace(item, repeats=item.repeats + more + (n < rest)) for n, item in enumerate(taken)]
-        notices.append(
-            f"The {len(taken)} regularisation images are repeated to {wanted} samples per epoch, to match the training "
-            "images."
-        )
+        told = f"The {len(taken)} regularisation images are repeated to {wanted} samples per epoch"
+        findings.append(Finding("regularisation", "info", f"{told}, to match the training images"))
     return taken
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from lora_trainer.config import DatasetConfig
 from lora_trainer.dataset.buckets import Placement, Size
+from lora_trainer.dataset.findings import Finding
 from lora_trainer.errors import DatasetError, shown
 
 
@@ -98,7 +99,12 @@ class Dataset:
     folders: tuple[Folder, ...]  # training, then regularisation
     held_out: tuple[ImageItem, ...] = ()  # never trained on: see validation_split
     skipped: tuple[Skipped, ...] = ()
-    notices: tuple[str, ...] = field(default=())
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The findings, a line each."""
+        return tuple(map(str, self.findings))
 
     @property
     def train_samples(self) -> int:

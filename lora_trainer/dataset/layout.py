@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from lora_trainer.dataset.decode import image_endings
+from lora_trainer.dataset.findings import Finding, Severity, names
 from lora_trainer.dataset.items import Folder, Skipped
 from lora_trainer.dataset.texts import USUAL_ENDINGS
 from lora_trainer.errors import DatasetError, LooseImagesError, counted
@@ -96,8 +96,8 @@ def parse_name(name: str) -> tuple[int, str] | None:
     return int(match.group(1)), text.strip()
 
 
-def find_folders(directory: Path, is_reg: bool, notices: list[str]) -> list[tuple[Folder, Listing]]:
-    """The folders to train on, with what lies in them. What is ignored goes into ``notices``.
+def find_folders(directory: Path, is_reg: bool, findings: list[Finding]) -> list[tuple[Folder, Listing]]:
+    """The folders to train on, with what lies in them. What is ignored goes into ``findings``.
 
     Raises:
         DatasetError: if there is none; says what to rename.
@@ -109,26 +109,27 @@ def find_folders(directory: Path, is_reg: bool, notices: list[str]) -> list[tupl
         if parsed and parsed[0]:
             found.append((_folder(path, parsed, is_reg), list_folder(path)))
         elif images := _images_in(path):
-            notices.append(_ignored(path, images, parsed is not None))
+            findings.append(_ignored(path, images, parsed is not None))
     parsed = parse_name(directory.resolve().name)
     if found:
         if listing.images:
-            notices.append(
-                f"{_count(len(listing.images), 'image')} ignored: images directly in {directory} aren't used; "
-                "move them into a <repeats>_<trigger> folder to train on them."
-            )
+            ignored = f"{_count(len(listing.images), 'image')} ignored: images directly in {directory} aren't used"
+            remedy = "move them into a <repeats>_<trigger> folder to train on them"
+            findings.append(Finding("loose_images", "warning", ignored, remedy, tuple(listing.images)))
     elif listing.images and parsed and parsed[0]:
         found.append((_folder(directory.resolve(), parsed, is_reg), listing))
-        notices.append(f"{directory} is itself a <repeats>_<trigger> folder; it is used as the whole dataset.")
+        itself = f"{directory} is itself a <repeats>_<trigger> folder"
+        findings.append(Finding("single_folder", "info", itself, "it is used as the whole dataset"))
     if not found:
         raise (LooseImagesError if listing.images else DatasetError)(_what_to_rename(directory, listing))
     for folder, inside in found:
         if folder.repeats > PLAUSIBLE_REPEATS and inside.images:
-            notices.append(
-                f"{folder.name} repeats each of its images {folder.repeats} times per epoch, as its name says; if that "
-                f"number means something else, such as a date, rename the folder, for instance to "
-                f"{_suggestion(folder.name)}."
+            often = f"{folder.name} repeats each of its images {folder.repeats} times per epoch, as its name says"
+            remedy = (
+                "if that number means something else, such as a date, rename the folder, for instance to "
+                f"{_suggestion(folder.name)}"
             )
+            findings.append(Finding("repeats", "error", often, remedy, (folder.path,)))
     return found
 
 
@@ -153,13 +154,14 @@ def unopened(path: Path) -> str:
     return f"is a {path.suffix.lower()} file, which can't be read here; convert it to PNG or JPEG."
 
 
-def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], notices: list[str]) -> list[Skipped]:
-    """Images in formats that can't be read, as skipped; everything else that is ignored goes into ``notices``."""
+def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], findings: list[Finding]) -> list[Skipped]:
+    """Images in formats that can't be read, as skipped; everything else that is ignored goes into
+    ``findings``."""
     skipped: list[Skipped] = []
-    others: Counter[str] = Counter()
+    others: list[Path] = []
     stems = {image.stem.lower() for image in listing.images}
-    orphans: list[str] = []
-    unread: list[str] = []
+    orphans: list[Path] = []
+    unread: list[Path] = []
     for path in listing.files:
         ending = path.suffix.lower()
         if ending in image_endings() or ending in _SIDECARS:
@@ -170,43 +172,44 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], notices:
             if not any(
                 path.name.lower() == stem + caption.lower() for caption in endings for stem in _stems(path, stems)
             ):
-                orphans.append(path.name)
+                orphans.append(path)
         elif ending in USUAL_ENDINGS and path.stem.lower() in stems:
-            unread.append(path.name)
+            unread.append(path)
         else:
-            others[ending or "no extension"] += 1
-    if orphans:
-        notices.append(
-            f"{folder.name}: {_count(len(orphans), 'caption file')} ignored: no image has that name ({names(orphans)})."
-        )
-    if unread:
-        notices.append(
-            f"{folder.name}: {_count(len(unread), 'caption file')} not read ({names(unread)}), because "
-            f"caption_extension is {endings[0]}; set it to {Path(unread[0]).suffix} to use them."
-        )
-    if listing.masks:
-        notices.append(
-            f"{folder.name}: {_count(len(listing.masks), 'mask')} not trained as images "
-            f"({names([mask.name for mask in listing.masks])}); for masked loss, put a mask into its image's alpha "
-            "channel and switch alpha_mask on."
-        )
-    if others:
-        notices.append(
-            f"{folder.name}: {_count(sum(others.values()), 'file')} ignored, being neither image nor caption "
-            f"({', '.join(sorted(others))})."
-        )
-    nested = [path.name for path in listing.folders if _images_in(path)]
-    if nested:
-        notices.append(
-            f"{folder.name}: images in its sub-folders ({names(nested)}) are ignored; move them up to train on them."
-        )
+            others.append(path)
+
+    def tell(kind: str, severity: Severity, paths: list[Path], reason: str, remedy: str = "") -> None:
+        if paths:
+            findings.append(Finding(kind, severity, f"{folder.name}: {reason}", remedy, tuple(paths)))
+
+    def few(paths: list[Path]) -> str:
+        return names([path.name for path in paths])
+
+    captions = _count(len(orphans), "caption file")
+    tell("orphan_captions", "warning", orphans, f"{captions} ignored: no image has that name ({few(orphans)})")
+    tell(
+        "unread_captions", "warning", unread,
+        f"{_count(len(unread), 'caption file')} not read ({few(unread)}), because caption_extension is {endings[0]}",
+        f"set it to {unread[0].suffix} to use them" if unread else "",
+    )  # fmt: skip
+    tell(
+        "masks", "info", listing.masks,
+        f"{_count(len(listing.masks), 'mask')} not trained as images ({few(listing.masks)})",
+        "for masked loss, put a mask into its image's alpha channel and switch alpha_mask on",
+    )  # fmt: skip
+    kinds = ", ".join(sorted({path.suffix.lower() or "no extension" for path in others}))
+    tell(
+        "other_files",
+        "info",
+        others,
+        f"{_count(len(others), 'file')} ignored, being neither image nor caption ({kinds})",
+    )
+    nested = [path for path in listing.folders if _images_in(path)]
+    tell(
+        "nested_images", "warning", nested,
+        f"images in its sub-folders ({few(nested)}) are ignored", "move them up to train on them",
+    )  # fmt: skip
     return skipped
-
-
-def names(values: list[str], most: int = 3) -> str:
-    """The first few names of a list, and how many more there are."""
-    rest = len(values) - most
-    return ", ".join(values[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _list_if_readable(path: Path) -> Listing:
@@ -230,12 +233,11 @@ def _count(number: int, noun: str) -> str:
     return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
 
 
-def _ignored(path: Path, images: int, zero_repeats: bool) -> str:
+def _ignored(path: Path, images: int, zero_repeats: bool) -> Finding:
     why = "its name says 0 repeats" if zero_repeats else "its name doesn't begin with a number of repeats"
-    return (
-        f"The folder {path.name} with {counted(images, 'image')} is ignored because {why}; "
-        f"rename it, for instance to {_suggestion(path.name)}, to train on it."
-    )
+    ignored = f"The folder {path.name} with {counted(images, 'image')} is ignored because {why}"
+    remedy = f"rename it, for instance to {_suggestion(path.name)}, to train on it"
+    return Finding("ignored_folder", "warning", ignored, remedy, (path,))
 
 
 def _suggestion(name: str) -> str:

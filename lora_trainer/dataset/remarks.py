@@ -1,4 +1,4 @@
-"""One line for each way in which the captions of a folder aren't what the user may think."""
+"""The ways in which the captions of a folder aren't what the user may think."""
 
 from __future__ import annotations
 
@@ -7,78 +7,85 @@ from pathlib import Path
 
 from lora_trainer.config import CaptionConfig
 from lora_trainer.config.groups import TOKEN_LENGTHS
+from lora_trainer.dataset.findings import Finding, Severity, names
 from lora_trainer.dataset.items import Folder, ImageItem
-from lora_trainer.dataset.layout import names
 from lora_trainer.dataset.texts import USUAL_ENDINGS, Caption
-from lora_trainer.tokens import longer_than
+from lora_trainer.errors import shortened
+from lora_trainer.tokens import beyond, longer_than
 
 Used = Sequence[tuple[ImageItem, Caption]]
 
 
-def caption_remarks(folder: Folder, used: Used, ending: str, config: CaptionConfig) -> Iterator[str]:
+def caption_remarks(folder: Folder, used: Used, ending: str, config: CaptionConfig) -> Iterator[Finding]:
     """All of them; ``ending`` is the one of caption files that is looked for first."""
     yield from _without_text(folder, used, ending)
     yield from _without_trigger(folder, used, config)
     yield from _cut_off(folder, used, config)
     other = sorted({text.ending for _, text in used if text.ending and text.ending != ending})
     if other:
-        yield f"{folder.name}: captions come from {' and '.join(other)} files where there is no {ending} file."
-    several = [item.path.name for item, text in used if len(text.lines) > 1]
+        where = f"{folder.name}: captions come from {' and '.join(other)} files where there is no {ending} file"
+        yield Finding("caption_endings", "info", where)
+    several = [item.path for item, text in used if len(text.lines) > 1]
     if several and not config.enable_wildcard:
-        yield (
-            f"{folder.name}: {len(several)} captions have several lines; only the first is used ({names(several)}). "
-            "Switch enable_wildcard on to use a random line each time."
-        )
-    foreign = [item.path.name for item, text in used if not text.known_encoding]
+        lines = f"{folder.name}: {len(several)} captions have several lines; only the first is used ({_few(several)})"
+        remedy = "switch enable_wildcard on to use a random line each time"
+        yield Finding("caption_lines", "info", lines, remedy, tuple(several))
+    foreign = [item.path for item, text in used if not text.known_encoding]
     if foreign:
-        yield (
-            f"{folder.name}: captions of {names(foreign)} aren't UTF-8 and were read as Windows-1252; "
-            "save them as UTF-8 if they look wrong."
-        )
+        read = f"{folder.name}: captions of {_few(foreign)} aren't UTF-8 and were read as Windows-1252"
+        yield Finding("caption_encoding", "info", read, "save them as UTF-8 if they look wrong", tuple(foreign))
 
 
-def _without_text(folder: Folder, used: Used, ending: str) -> Iterator[str]:
+def _without_text(folder: Folder, used: Used, ending: str) -> Iterator[Finding]:
     """Images for which the folder's words stand in: usual for regularisation images."""
     if folder.is_reg and folder.trigger:
         return
     instead = f'the folder\'s words "{folder.trigger}"' if folder.trigger else "an empty caption"
     if used and ending not in USUAL_ENDINGS and all(text.source == "missing" for _, text in used):
-        yield f"{folder.name}: no image has a {ending} file, so all are trained with {instead}."
+        none = f"{folder.name}: no image has a {ending} file, so all are trained with {instead}"
+        yield Finding("captions_missing", "info", none, files=tuple(item.path for item, _ in used))
         return
     for source, what in (("missing", "without a caption file"), ("empty", "with an empty caption file")):
-        who = [item.path.name for item, text in used if text.source == source]
+        who = [item.path for item, text in used if text.source == source]
         if who:
             subject = f"1 image {what} is" if len(who) == 1 else f"{len(who)} images {what} are"
-            yield (
-                f"{folder.name}: {subject} trained with {instead} ({names(who)}); "
-                f"write {Path(who[0]).stem}{ending} to change that."
-            )
+            reason = f"{folder.name}: {subject} trained with {instead} ({_few(who)})"
+            remedy = f"write {who[0].stem}{ending} to change that"
+            yield Finding(f"captions_{source}", "warning", reason, remedy, tuple(who))
 
 
-def _without_trigger(folder: Folder, used: Used, config: CaptionConfig) -> Iterator[str]:
+def _without_trigger(folder: Folder, used: Used, config: CaptionConfig) -> Iterator[Finding]:
     """Words that no caption has are never trained, though the LoRA's card names them as its trigger."""
     if folder.is_reg or not folder.trigger:
         return
-    written = [(item, text) for item, text in used if text.source == "file"]
-    word = _plain(folder.trigger)
-    without = [
-        item.path.name
-        for item, text in written
-        if not any(word in _plain(line) for line in _whole_lines(text.lines, config))
-    ]
+    written = [(item.path, _whole_lines(text.lines, config)) for item, text in used if text.source == "file"]
+    word = plain(folder.trigger)
+    without = [path for path, lines in written if not any(word in plain(line) for line in lines)]
     if without:
         some = "its only caption doesn't" if len(written) == 1 else f"{len(without)} of {len(written)} captions don't"
-        yield (
-            f'{folder.name}: {some} contain the folder\'s words "{folder.trigger}" '
-            f"({names(without)}), so a prompt with these words may not bring up what was learned; write them into "
-            f'the captions, or set caption_prefix to "{folder.trigger}," to put them before each one.'
-        )
+        severity: Severity = "error" if len(without) == len(written) == len(used) else "warning"
+        yield Finding(
+            "trigger_missing", severity,
+            f'{folder.name}: {some} contain the folder\'s words "{folder.trigger}" ({_few(without)}), so a prompt with '
+            "these words may not bring up what was learned",
+            "write them into the captions, or set caption_prefix to "
+            f'"{folder.trigger}," to put them before each one', tuple(without),
+        )  # fmt: skip
+    late = [path for path, lines in written if path not in without and not _begins(lines, word)]
+    if late:
+        some = "1 caption has" if len(late) == 1 else f"{len(late)} captions have"
+        reason = f'{folder.name}: {some} "{folder.trigger}" somewhere inside ({_few(late)})'
+        yield Finding("trigger_not_first", "info", reason, "begin each caption with it", tuple(late))
 
 
-def _cut_off(folder: Folder, used: Used, config: CaptionConfig) -> Iterator[str]:
+def _begins(lines: Sequence[str], word: str) -> bool:
+    return all(plain(line).startswith(word) for line in lines if word in plain(line))
+
+
+def _cut_off(folder: Folder, used: Used, config: CaptionConfig) -> Iterator[Finding]:
     """Captions of which the text encoder doesn't see the end."""
     limit = config.max_token_length
-    long = [(item.path.name, line) for item, text in used for line in _whole_lines(text.lines, config)
+    long = [(item.path, line) for item, text in used for line in _whole_lines(text.lines, config)
             if longer_than(line, limit)]  # fmt: skip
     if long:
         larger = [length for length in TOKEN_LENGTHS if length > limit]
@@ -86,10 +93,17 @@ def _cut_off(folder: Folder, used: Used, config: CaptionConfig) -> Iterator[str]
         remedy = f"set max_token_length to {(enough or larger)[0 if enough else -1]}" if larger else "shorten them"
         remedy += " and shorten them" if larger and not enough else ""
         subject = "1 caption is" if len(long) == 1 else f"{len(long)} captions are"
-        yield (
-            f"{folder.name}: {subject} longer than {limit} tokens ({names([name for name, _ in long])}); what "
-            f"comes after that isn't trained: {remedy}."
-        )
+        paths = tuple(path for path, _ in long)
+        lost = shortened(beyond(long[0][1], limit), 60)
+        yield Finding(
+            "caption_overlong", "warning",
+            f"{folder.name}: {subject} longer than {limit} tokens ({_few(paths)}); what comes after that, such as "
+            f'"{lost}", isn\'t trained', remedy, paths,
+        )  # fmt: skip
+
+
+def _few(paths: Sequence[Path]) -> str:
+    return names([path.name for path in paths])
 
 
 def _whole_lines(lines: Sequence[str], config: CaptionConfig) -> list[str]:
@@ -100,5 +114,6 @@ def _whole_lines(lines: Sequence[str], config: CaptionConfig) -> list[str]:
     ]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A text as words are compared: case, spaces and _ don't count."""
     return " ".join(text.casefold().replace("_", " ").split())

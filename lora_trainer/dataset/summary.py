@@ -9,7 +9,8 @@ from typing import Any
 from lora_trainer.dataset.batches import bucket_samples
 from lora_trainer.dataset.buckets import Size, aspect_error
 from lora_trainer.dataset.captions import tag_frequency
-from lora_trainer.dataset.items import Dataset, Folder, ImageItem
+from lora_trainer.dataset.checks.words import is_bare
+from lora_trainer.dataset.items import Dataset, Folder
 from lora_trainer.errors import counted, shown
 
 
@@ -75,7 +76,7 @@ def to_json(facts: DatasetSummary) -> dict[str, Any]:
 
 
 def describe(facts: DatasetSummary) -> list[str]:
-    """The summary as lines for a person."""
+    """The counts as lines for a person."""
     lines = [f"{facts.path}: {counted(facts.images, 'image')}, {counted(facts.samples, 'sample')} per epoch"]
     if facts.reg_images:
         images = counted(facts.reg_images, "regularisation image")
@@ -90,11 +91,7 @@ def describe(facts: DatasetSummary) -> list[str]:
         lines.append(f"{images} without a caption file, {facts.captions_empty} with an empty one")
     if facts.skipped:
         lines.append(f"{counted(len(facts.skipped), 'file')} skipped")
-    return [*lines, *facts.skipped, *facts.notices]
-
-
-def _is_bare(item: ImageItem) -> bool:
-    return all(line.casefold() == item.trigger.casefold() for line in item.captions)
+    return lines
 
 
 def _folder(dataset: Dataset, folder: Folder) -> FolderSummary:
@@ -108,6 +105,6 @@ def _folder(dataset: Dataset, folder: Folder) -> FolderSummary:
         samples=sum(item.repeats for item in items),
         captions_missing=sum(item.caption_source == "missing" for item in items),
         captions_empty=sum(item.caption_source == "empty" for item in items),
-        captions_bare=sum(item.caption_source == "file" and _is_bare(item) for item in items),
+        captions_bare=sum(item.caption_source == "file" and is_bare(item) for item in items),
         tags=tag_frequency(item.captions[0] for item in items if item.captions),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import batches_per_epoch, total_epochs, total_steps
-from lora_trainer.dataset.folders import scan
+from lora_trainer.dataset.checks.check import check
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.errors import ConfigError, FileError, UnsupportedModelError, quoted
 from lora_trainer.files import IMPOSSIBLE, check_writable, name_problem
@@ -93,7 +93,10 @@ def _train(
     processes: Processes,
     told: list[str],
 ) -> Iterator[Event]:
-    dataset = scan(request.dataset, request.config.dataset, request.config.caption)
+    checked = check(
+        request.dataset, request.config.dataset, request.config.caption, trigger=request.trigger, output=request.output
+    )
+    dataset = checked.dataset
     if processes.is_main:
         yield from (Notice(text) for text in [*told, *dataset.notices, *map(str, dataset.skipped)])
     with host.take(request.config.memory.mixed_precision) as model:
@@ -106,7 +109,7 @@ def _train(
             )
         session = _open(host, request, model, dataset, folder, processes)
         if processes.is_main:
-            yield from (Notice(text) for text in session.news)
+            yield from (Notice(text) for text in [f"Check of the images: {checked.readiness}", *session.news])
         written: list[Path] = []
         meter = Meter(model.device)
         with recorded(session, token):

@@ -19,6 +19,7 @@ from lora_trainer.ui.estimate import Paces, count_steps, gpu_memory
 from lora_trainer.ui.forms import CUSTOM, Answer, Page
 
 if TYPE_CHECKING:
+    from lora_trainer.dataset.checks.check import Checked
     from lora_trainer.dataset.items import Dataset
     from lora_trainer.hosts.base import Glance
     from lora_trainer.ui.job import Job
@@ -103,10 +104,24 @@ class Desk:
         Raises:
             LoraTrainerError: one sentence.
         """
+        from lora_trainer.dataset.checks.looks import FILE, Looks
         from lora_trainer.dataset.folders import scan
 
         config = page.config()
-        return scan(existing(page.dataset), config.dataset, config.caption)
+        with Looks(self.job.output / FILE, config.dataset.resolution) as looks:  # checked before, nothing is decoded
+            return scan(existing(page.dataset), config.dataset, config.caption, size_of=looks.size)
+
+    def check(self, page: Page) -> Checked:
+        """Whether the dataset is fit to train on.
+
+        Raises:
+            LoraTrainerError: one sentence.
+        """
+        from lora_trainer.dataset.checks.check import check
+
+        config, values = page.config(), page.values
+        folder, subject = existing(page.dataset), str(values.get("subject") or "")
+        return check(folder, config.dataset, config.caption, subject, page.trigger, self.job.output)
 
     def planned(self, answer: Answer, page: Page, notes: Sequence[str] = (), dataset: Dataset | None = None) -> Answer:
         """The answer with the plan, as far as the options allow one."""

@@ -170,14 +170,14 @@ class Job:
             with suppress(FileError):
                 mark_interrupted(RunFolder(self.record.output, self.record.name))
 
-    def check(self, dataset: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What there is to say about a dataset folder; reads every image's header, so not for an event loop.
+    def check(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What there is to say about a dataset folder; decodes images, so not for an event loop.
 
         Raises:
             LoraTrainerError: if there is nothing to train on.
         """
         load()
-        return check_dataset(dataset, config)
+        return check_dataset(values, self.output)
 
     def _refuse_second(self, choices: tuple[str, ...] = ()) -> None:
         if self.running:

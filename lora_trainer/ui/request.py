@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lora_trainer.training.run import RunRequest
 
 TRAIN_KEYS = ("name", "dataset", "config", "resume", "overwrite", "test", "test_plan", "trigger")
+CHECK_KEYS = ("dataset", "config", "subject", "trigger")
 TEST_KEYS = (
     "lora", "resume", "trigger", "subject", "strengths", "prompts", "seeds", "steps", "width", "height", "sampler",
     "epochs", "measures",
@@ -80,19 +81,23 @@ def test_plan_of(values: Mapping[str, Any], name: str, trigger: str) -> dict[str
     return {"trigger": trigger, **given}
 
 
-def check_dataset(dataset: str, config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What there is to say about a dataset folder; reads every image's header, so not for an event loop.
+def check_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
+    """Whether a dataset folder is fit to train on, and what there is to say about it; decodes images that weren't seen
+    before, so not for an event loop.
 
     Raises:
         LoraTrainerError: if there is nothing to train on.
     """
     from lora_trainer.config import RunConfig
-    from lora_trainer.dataset.folders import scan
-    from lora_trainer.dataset.summary import describe, summary, to_json
+    from lora_trainer.dataset.checks.check import check
+    from lora_trainer.dataset.summary import summary, to_json
 
-    options = RunConfig.from_dict(config_of(config))
-    facts = summary(scan(folder_of(dataset), options.dataset, options.caption))
-    return {**to_json(facts), "lines": describe(facts)}
+    refuse_unknown(values, CHECK_KEYS, "check")
+    options = RunConfig.from_dict(config_of(values.get("config")))
+    folder = folder_of(values.get("dataset", ""))
+    subject, trigger = (str(values.get(key) or "") for key in ("subject", "trigger"))
+    checked = check(folder, options.dataset, options.caption, subject, trigger, output)
+    return {**to_json(summary(checked.dataset)), **checked.to_dict(), "lines": checked.lines()}
 
 
 def text_of(values: Mapping[str, Any], key: str, what: str) -> str:

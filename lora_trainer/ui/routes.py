@@ -150,8 +150,7 @@ class _Routes:
 
     async def check(self, request: Request) -> Response:
         """Look at a dataset."""
-        values = await read_body(request)
-        return Json(await aside(self.job.check, values.get("dataset", ""), values.get("config")))
+        return Json(await aside(self.job.check, await read_body(request)))
 
     async def practice(self, request: Request) -> Response:
         """Install the practice project in the WebUI."""

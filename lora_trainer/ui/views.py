@@ -5,28 +5,21 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lora_trainer.errors import counted
 from lora_trainer.families import traits
 from lora_trainer.ui.forms import CHOICES
 
 if TYPE_CHECKING:
-    from lora_trainer.dataset.items import Dataset
-    from lora_trainer.dataset.summary import DatasetSummary
     from lora_trainer.hosts.base import Glance
     from lora_trainer.ui.estimate import Pace
 
-THUMBNAILS = 12
 THUMBNAIL_SIDE = 96
-MOST_SIZES = 8
-FEW_LINES = 3  # of a list that is shown at once
 
 
 _asked = itertools.count(1)  # a question that is asked again is another one: it shows again
@@ -59,66 +52,6 @@ def note(*sentences: str, kind: str = "lt-good") -> str:
     """Something the user should know."""
     lines = "".join(f"<div>{escape(sentence)}</div>" for sentence in sentences if sentence)
     return f'<div class="lt-note {kind}">{lines}</div>' if lines else ""
-
-
-def dataset_view(facts: DatasetSummary, dataset: Dataset, trigger: str, suggested: Mapping[str, str]) -> str:
-    """What the check found, plainly.
-
-    Args:
-        suggested: texts by input; the page's script takes each where nothing was typed.
-    """
-    shapes = len(facts.buckets)
-    counts = [
-        (str(facts.images), "image" if facts.images == 1 else "images"),
-        (str(facts.images - facts.captions_missing - facts.captions_empty - facts.captions_bare), "with a caption"),
-        (str(facts.samples), "samples per epoch"),
-        (str(shapes), "bucket" if shapes == 1 else "buckets"),
-    ]
-    tiles = "".join(f"<div><b>{escape(number)}</b><span>{escape(what)}</span></div>" for number, what in counts)
-    folders = [
-        f"{folder.name}: {folder.images} × {folder.repeats}"
-        + (", regularisation" if folder.is_reg else f", trigger word “{folder.trigger}”")
-        for folder in facts.folders
-    ]
-    listed = sorted(facts.buckets, key=lambda row: -row[1])
-    sizes = ", ".join(f"{width}×{height} ({uses})" for (width, height), uses in listed[:MOST_SIZES])
-    sizes += f" and {shapes - MOST_SIZES} more" if shapes > MOST_SIZES else ""
-    remarks = [*caption_remarks(facts, dataset, trigger), *facts.notices]
-    return (
-        f'<div class="lt-check" data-images="{facts.images}" data-suggested="{escape(json.dumps(suggested))}">'
-        f'<div class="lt-tiles">{tiles}</div>{_thumbnails(dataset)}'
-        f"<p>{'<br>'.join(map(escape, folders))}</p><p>Buckets, with their samples per epoch: {escape(sizes)}</p>"
-        f"{_lines('Notes', remarks, 'lt-warn')}{_lines('Skipped', facts.skipped, 'lt-problem')}</div>"
-    )
-
-
-def caption_remarks(facts: DatasetSummary, dataset: Dataset, trigger: str) -> list[str]:
-    """How the captions and the trigger word go together."""
-    remarks = []
-    if facts.captions_missing:
-        remarks.append(
-            f"{facts.captions_missing} of {counted(facts.images, 'image')} without a caption: the folder's words "
-            "are used."
-        )
-    if facts.captions_empty:
-        remarks.append(f"{counted(facts.captions_empty, 'empty caption')}: the folder's words are used.")
-    if facts.captions_bare:
-        remarks.append(
-            f"{facts.captions_bare} of {facts.images} captions are only the folder's words; whatever else is in "
-            "these images is learned as part of them."
-        )
-    captions = [item.captions[0] for item in dataset.items if not item.folder.is_reg and item.captions]
-    word = trigger.strip().lower()
-    told = word in {folder.trigger.lower() for folder in facts.folders}  # the notices say it of a folder's own words
-    without = sum(word not in caption.lower() for caption in captions) if word and not told else 0
-    if without:
-        remarks.append(
-            f"{without} of {len(captions)} captions don't contain the trigger word “{trigger.strip()}”. To put it "
-            "before every caption, write it, with a comma, into Advanced → Captions → Caption prefix."
-        )
-    if facts.images < 5:
-        remarks.append("Fewer than 5 images: enough for a try, but the LoRA will do little more than copy them.")
-    return remarks
 
 
 def plan_view(
@@ -174,23 +107,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _lines(title: str, lines: Iterable[str], kind: str) -> str:
-    """A list that is folded where it is long: what comes after it must not be pushed out of sight."""
-    items = [f"<li>{escape(line)}</li>" for line in lines]
-    if not items:
-        return ""
-    opened = " open" if len(items) <= FEW_LINES else ""
-    head = f"<summary>{escape(title)} ({len(items)})</summary>"
-    return f'<details class="lt-note {kind}"{opened}>{head}<ul tabindex="0">{"".join(items)}</ul></details>'
-
-
-def _thumbnails(dataset: Dataset) -> str:
-    pictures = [item.path for item in dataset.items if not item.folder.is_reg]
-    images = [picture for path in pictures[:THUMBNAILS] if (picture := thumbnail(path))]
-    rest = f"<span>+ {len(pictures) - THUMBNAILS}</span>" if len(pictures) > THUMBNAILS else ""
-    return f'<div class="lt-thumbs">{"".join(images)}{rest}</div>'
 
 
 def thumbnail(path: Path) -> str:

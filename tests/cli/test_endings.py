@@ -136,7 +136,7 @@ def test_a_library_that_exits_is_a_failure(
     def leave(*args: object, **more: object) -> None:
         raise SystemExit(0)
 
-    monkeypatch.setattr("lora_trainer.cli.dataset.scan", leave)
+    monkeypatch.setattr("lora_trainer.cli.dataset.check", leave)
     assert main(["check", "data"]) == 1
     assert "ended the program" in one_line(capsys.readouterr().err)
 

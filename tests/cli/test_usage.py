@@ -51,7 +51,7 @@ def test_unexpected_error_is_one_line_but_a_traceback_with_debug(
     def broken(*args: object, **more: object) -> None:
         raise ZeroDivisionError("division\nby zero")
 
-    monkeypatch.setattr("lora_trainer.cli.dataset.scan", broken)
+    monkeypatch.setattr("lora_trainer.cli.dataset.check", broken)
     assert main(["check", "data"]) == 1
     assert "ZeroDivisionError: division by zero" in one_line(capsys.readouterr().err)
     with pytest.raises(ZeroDivisionError):

@@ -51,5 +51,4 @@ def test_json_and_lines(data: Dataset) -> None:
     assert "4 images, 32 samples per epoch" in text
     assert counted(1, "image") == "1 image" and counted(0, "image") == "0 images"
     assert "576x384: 20 samples" in text
-    for line in (*data.notices, *map(str, data.skipped)):
-        assert line in lines
+    assert "1 file skipped" in lines

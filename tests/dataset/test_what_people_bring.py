@@ -41,7 +41,7 @@ def test_captions_without_the_folders_words_are_told(save: Save, read: Scan) -> 
         save(f"4_ohwx man/{n}.png", caption=text)
     text = notice(read(), "2 of 3 captions don't contain", '"ohwx man"', "0.png, 2.png")
     assert 'set caption_prefix to "ohwx man,"' in text
-    assert text in describe(summary(read()))
+    assert text in summary(read()).notices
     assert not any("contain" in line for line in read(caption_prefix="ohwx man,").notices)
 
 
@@ -264,7 +264,7 @@ def test_names_that_no_file_system_should_have() -> None:
         (f"{TAGS}, zorbo", 75, ("1 caption is longer than 75 tokens (a.png)", "set max_token_length to 225.")),
         (f"zorbo, {TAGS[:400]}", 75, ("1 caption is longer than 75 tokens", "set max_token_length to 150.")),
         (f"zorbo, {TAGS}, {TAGS}", 75, ("set max_token_length to 225 and shorten them",)),
-        (f"zorbo, {TAGS}, {TAGS}", 225, ("longer than 225 tokens", "isn't trained: shorten them.")),
+        (f"zorbo, {TAGS}, {TAGS}", 225, ("longer than 225 tokens", "isn't trained; shorten them.")),
     ],
 )
 def test_captions_that_are_cut_off_are_told(

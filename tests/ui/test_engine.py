@@ -36,7 +36,9 @@ def test_only_one_thread_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     assert most[0] == 1
 
 
-@pytest.mark.parametrize("ask", [lambda job: job.start({}), lambda job: job.test({}), lambda job: job.check("x")])
+@pytest.mark.parametrize(
+    "ask", [lambda job: job.start({}), lambda job: job.test({}), lambda job: job.check({"dataset": "x"})]
+)
 def test_everything_that_needs_the_engine_loads_it_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Job], Any]
 ) -> None:

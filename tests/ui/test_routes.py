@@ -40,9 +40,9 @@ class FakeJob:
     def test(self, values: dict[str, Any]) -> str:
         return self.start(values)
 
-    def check(self, dataset: str, config: dict[str, Any] | None = None) -> dict[str, Any]:
+    def check(self, values: dict[str, Any]) -> dict[str, Any]:
         self.held.wait(10)
-        return {"images": 3, "path": dataset}
+        return {"images": 3, "path": values["dataset"]}
 
     def stop(self) -> bool:
         return True

@@ -82,7 +82,7 @@ def test_check_shows_what_is_there_and_what_is_wrong(page: Page, dataset: Path, 
     assert (
         re.search(r"6\s+images", text)
         and re.search(r"12\s+samples per epoch", text)
-        and "4 of 6 images without a" in text
+        and "4 images without a caption file" in text
     )
     assert page.locator("#lora_trainer_check_answer .lt-thumbs img").count() == 6
     filled(page, trigger="zwx")

@@ -8,6 +8,7 @@ from pathlib import Path
 from lora_trainer.dataset.layout import unopened
 from lora_trainer.errors import DatasetError, LooseImagesError, LoraTrainerError
 from lora_trainer.ui import views
+from lora_trainer.ui.check_view import check_view
 from lora_trainer.ui.copies import copy_photos
 from lora_trainer.ui.desk import Desk, existing
 from lora_trainer.ui.forms import Answer, Page
@@ -20,19 +21,19 @@ def check(desk: Desk, page: Page) -> Answer:
     """Look at the dataset; suggests trigger and name, which the page takes where nothing was typed."""
     desk.checked = ""
     try:
-        dataset = desk.scan(page)
+        checked = desk.check(page)
     except LoraTrainerError as error:
         way_out = PHOTOS_BOX if isinstance(error, LooseImagesError) else ""
         return desk.planned(Answer({"check_answer": views.problem(f"{error}{way_out}")}), page)
     desk.checked = page.dataset
     from lora_trainer.dataset.summary import summary
 
-    facts = summary(dataset)
+    facts = summary(checked.dataset)
     words = next((folder.trigger for folder in facts.folders if folder.trigger and not folder.is_reg), "")
     suggested = {"trigger": words, "name": _as_name(words)} if words else {}
     desk.remember()
-    view = views.dataset_view(facts, dataset, page.trigger or words, suggested)
-    return desk.planned(Answer({"check_answer": view}), page, dataset=dataset)
+    view = check_view(checked, facts, suggested)
+    return desk.planned(Answer({"check_answer": view}), page, dataset=checked.dataset)
 
 
 def copy(desk: Desk, page: Page, files: Sequence[str]) -> Answer:

@@ -24,7 +24,7 @@ def test_check_counts_skips_and_suggests(desk: Desk, dataset: Path) -> None:
     assert answer.values == {}, "the page takes suggestions where nothing was typed: only it knows in time"
     assert 'data-images="3"' in answer.html["check_answer"]
     assert "broken.png" in answer.html["check_answer"] and "Skipped" in answer.html["check_answer"]
-    assert "1 of 3 images without a caption" in answer.html["check_answer"]
+    assert "1 image without a caption file is trained with the folder" in answer.html["check_answer"]
     assert "1 of 2 captions don&#x27;t contain the folder&#x27;s words" in answer.html["check_answer"]
     assert "1 of 3 captions don&#x27;t contain the trigger word" not in answer.html["check_answer"], "said twice"
     other = images.check(desk, page(desk, dataset=str(dataset), trigger="mat"))
@@ -89,7 +89,7 @@ def test_the_trigger_alone_is_no_caption(desk: Desk, photos: Path) -> None:
     answer = images.copy(desk, page(desk, dataset=str(photos), trigger="zwx", options={"bucket_reso_steps": "8"}), [])
     assert "1 had a caption, the others got" in answer.html["check_answer"]
     assert "<b>1</b><span>with a caption</span>" in answer.html["check_answer"]
-    assert "2 of 3 captions are only the folder&#x27;s words" in answer.html["check_answer"]
+    assert "2 of 3 captions are the folder&#x27;s words and nothing else" in answer.html["check_answer"]
 
 
 def test_a_file_that_has_not_arrived_is_not_copied(desk: Desk, job: FakeJob, photos: Path) -> None:

@@ -148,10 +148,10 @@ def test_a_paused_job_can_be_stopped(job: Job, host: OfficeHost, values: dict[st
 
 
 def test_check(job: Job, values: dict[str, Any]) -> None:
-    found = job.check(values["dataset"])
+    found = job.check({"dataset": values["dataset"]})
     assert found["images"] == 5 and found["folders"][0]["trigger"] == "zork" and found["lines"]
     with pytest.raises(DatasetError):
-        job.check("")
+        job.check({})
 
 
 def test_a_long_curve_is_thinned(tmp_path: Path) -> None:

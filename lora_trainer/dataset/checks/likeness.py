@@ -1,0 +1,146 @@
+"""Which pictures show the same thing again: resized, re-encoded, mirrored, or cropped.
+
+Each picture is a small grey thumbnail. One that is cropped out of another equals a window of it, so each is compared
+with windows of all the others, first coarsely, all at once; what comes near is then fitted more finely. Likeness is the
+correlation of the grey values, which neither brightness nor contrast changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+Array = np.ndarray[Any, Any]
+Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the sides
+
+THUMBNAIL = 64  # px of each side, whatever the picture's shape
+COARSE = 12
+FINE = 24
+SCALES = (1.0, 0.9, 0.8, 0.72)  # of a window's sides
+SMALLEST = 0.68  # of a window's sides: a smaller part is a close-up and has its own worth
+NEAR = 0.65  # coarse likeness from which a pair is looked at more closely
+TRIES = 4  # fits in vain after which a picture is taken to have no twin
+HOPEFUL = (0.8, 0.9)  # likeness that a fit must have reached after each step but the last
+AT_ONCE = 256  # pictures whose windows are in memory together
+FLAT = 2.0  # of 255: the contrast below which a thumbnail shows nothing
+
+
+def thumbnail(picture: Image.Image) -> bytes:
+    """Grey values, row by row; ``picture`` is grey or colour."""
+    return picture.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).tobytes()
+
+
+def alike(thumbnails: Sequence[bytes], least: float) -> list[list[int]]:
+    """Groups of pictures (by index, each in order) that are alike: each by at least ``least`` to another one in it."""
+    grey = [np.frombuffer(one, np.uint8).reshape(THUMBNAIL, THUMBNAIL).astype(np.float32) for one in thumbnails]
+    shown = [index for index, one in enumerate(grey) if one.std() >= FLAT]
+    group = list(range(len(grey)))  # each points to an earlier member of its group, the first to itself
+
+    def first(index: int) -> int:
+        while group[index] != index:
+            index = group[index]
+        return index
+
+    vain = [0] * len(grey)
+    boxes = list(_boxes())
+    for row, column, box, flipped in _candidates([grey[index] for index in shown], boxes):
+        outer, inner = shown[row], shown[column]
+        if max(vain[outer], vain[inner]) >= TRIES:
+            continue
+        one, other = sorted((first(outer), first(inner)))
+        if one == other:
+            continue
+        if _fitted(grey[outer], grey[inner][:, :: -1 if flipped else 1], boxes[box]) >= least:
+            group[other] = one
+        else:
+            vain[outer] += 1
+            vain[inner] += 1
+    members: dict[int, list[int]] = {}
+    for index in range(len(grey)):
+        members.setdefault(first(index), []).append(index)
+    return [found for found in members.values() if len(found) > 1]
+
+
+def _candidates(grey: Sequence[Array], boxes: Sequence[Box]) -> Iterator[tuple[int, int, int, bool]]:
+    """Pairs that are near, coarsely, the nearest first: outer, inner, the number of the outer's window that is the
+    inner, and whether that is mirrored."""
+    if len(grey) < 2:
+        return
+    whole = np.stack([_vector(_window(_picture(one), boxes[0], COARSE)) for one in grey])
+    mirrored = np.stack([_vector(_window(_picture(one[:, ::-1]), boxes[0], COARSE)) for one in grey])
+    found: list[tuple[Array, ...]] = []
+    for start in range(0, len(grey), AT_ONCE):
+        part = [_picture(one) for one in grey[start : start + AT_ONCE]]
+        windows = np.stack([_vector(_window(one, box, COARSE)) for one in part for box in boxes])
+        both = np.stack([windows @ others.T for others in (whole, mirrored)])
+        both = both.reshape(2, len(part), len(boxes), len(grey)).transpose(1, 3, 0, 2).reshape(len(part), len(grey), -1)
+        best = both.max(axis=2)
+        best[np.arange(len(part)), np.arange(start, start + len(part))] = -1
+        rows, columns = np.nonzero(best >= NEAR)
+        found.append((best[rows, columns], start + rows, columns, both[rows, columns].argmax(axis=1)))
+    likeness, outer, inner, which = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    for at in np.argsort(-likeness, kind="stable"):
+        flipped, box = divmod(int(which[at]), len(boxes))
+        yield int(outer[at]), int(inner[at]), box, bool(flipped)
+
+
+def _boxes() -> Iterator[Box]:
+    for scale in SCALES:
+        places = (0.0, 0.5, 1.0) if scale < 1 else (0.0,)
+        for x, y in product(places, repeat=2):
+            left, top = x * (1 - scale), y * (1 - scale)
+            yield left, top, left + scale, top + scale
+
+
+def _picture(grey: Array) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(grey))
+
+
+def _window(picture: Image.Image, box: Box, side: int) -> Array:
+    """A part of a thumbnail, resampled to ``side`` x ``side``."""
+    edges = (box[0] * THUMBNAIL, box[1] * THUMBNAIL, box[2] * THUMBNAIL, box[3] * THUMBNAIL)
+    return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR, box=edges))
+
+
+def _vector(window: Array) -> Array:
+    """With mean 0 and length 1, so that a product of two is their correlation."""
+    values = (window - window.mean()).ravel()
+    return values / max(float(np.linalg.norm(values)), 1e-6)
+
+
+def _fitted(outer: Array, inner: Array, box: Box) -> float:
+    """The likeness of a picture and the best window of another one near ``box``: each edge in turn, in ever smaller
+    steps."""
+    target, picture = _vector(_window(_picture(inner), (0, 0, 1, 1), FINE)), _picture(outer)
+
+    def likeness(edges: Box) -> float:
+        return float(_vector(_window(picture, edges, FINE)) @ target)
+
+    best, edges = likeness(box), box
+    for step, hopeful in zip((0.06, 0.03, 0.015), (*HOPEFUL, 0), strict=True):
+        for _ in range(3):
+            before = best
+            for tried in _moved(edges, step):
+                if (value := likeness(tried)) > best:
+                    best, edges = value, tried
+            if best == before:
+                break
+        if best < hopeful:
+            break
+    return best
+
+
+def _moved(box: Box, step: float) -> Iterator[Box]:
+    """The box with an edge moved, and with two opposite ones."""
+    left, top, right, bottom = box
+    for a, b, c, d in (
+        (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (1, 0, 1, 0), (0, 1, 0, 1), (1, 1, -1, -1),
+    ):  # fmt: skip
+        for sign in (step, -step):
+            moved = (left + a * sign, top + b * sign, right + c * sign, bottom + d * sign)
+            if min(moved) >= 0 and max(moved) <= 1 and min(moved[2] - moved[0], moved[3] - moved[1]) >= SMALLEST:
+                yield moved

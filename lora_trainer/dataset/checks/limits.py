@@ -1,0 +1,43 @@
+"""What each measure says: its limit, and where that comes from. ``docs/checks.md`` shows this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SPEC = "the workflow for a first LoRA"
+CASES = "labelled cases"  # tests/labelled: chosen on one half of the photographs, reported on the other
+OURS = "our choice"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit of a measure."""
+
+    measure: str
+    value: float
+    unit: str
+    source: str
+
+
+BLUR = Limit("blur where the image is sharpest (Crété et al. 2007)", 0.35, "", CASES)
+TOO_DARK = Limit("brightness that only 1 % of the pixels exceed", 0.40, "of white", CASES)
+TOO_BRIGHT = Limit("pixels with a channel at its end", 0.32, "of the image", CASES)
+WASHED_OUT = Limit("brightness that only 5 % of the pixels are below", 0.55, "of white", CASES)
+ON_WHITE = Limit("white pixels along the outline of an object before white", 0.90, "of the outline", CASES)
+BORDER = Limit("stripe of one colour along a side", 0.02, "of the side", CASES)
+TWINS = Limit("correlation with the best window of another image", 0.96, "", CASES)
+MASK = Limit("pixels that are black or white", 0.97, "of the image", OURS)
+JPEG = Limit("JPEG quality by the quantisation table", 50, "of 100", OURS)
+SMALL = Limit("pixels, compared with the training resolution", 0.80, "of its area", OURS)
+TINY = Limit("pixels, compared with the training resolution", 0.25, "of its area: half of each side", OURS)
+CUT = Limit("what the bucket's crop cuts off", 0.15, "of the image", OURS)
+ALONE = Limit("images with a bucket of their own", 0.50, "of the images", OURS)
+FEWEST = Limit("images below which a LoRA does little more than copy them", 5, "images", OURS)
+
+LIMITS = (
+    BLUR, TOO_DARK, TOO_BRIGHT, WASHED_OUT, ON_WHITE, BORDER, TWINS, MASK, JPEG, SMALL, TINY, CUT, ALONE, FEWEST,
+)  # fmt: skip
+
+COUNTS: dict[str, tuple[int, int]] = {  # images by kind of subject, from SPEC
+    "person": (15, 20), "character": (15, 20), "style": (20, 50), "object": (10, 30), "concept": (30, 100),
+}  # fmt: skip

@@ -1,0 +1,190 @@
+"""What was seen of each image file, remembered by its content: a second check doesn't decode it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_trainer.dataset.buckets import Size
+from lora_trainer.dataset.checks import likeness, measures
+from lora_trainer.dataset.checks.measures import Borders, Exposure
+from lora_trainer.dataset.decode import read_small
+from lora_trainer.errors import DatasetError
+
+log = logging.getLogger(__name__)
+
+FILE = "checks.sqlite"  # in the output folder
+VERSION = 1  # of the measures: another one and nothing that is remembered counts
+PATIENCE = 5.0  # seconds for another process that writes there
+TABLES = """
+CREATE TABLE files (path BLOB PRIMARY KEY, bytes INTEGER, changed INTEGER, content TEXT);
+CREATE TABLE looks (content TEXT, area INTEGER, facts TEXT, thumbnail BLOB, PRIMARY KEY (content, area));
+CREATE TABLE groups (contents TEXT PRIMARY KEY, found TEXT);
+"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Measures of one image, as :mod:`lora_trainer.dataset.checks.measures` has them."""
+
+    content: str  # hash of the file's bytes
+    size: Size  # (width, height) after EXIF rotation
+    blur: float
+    exposure: Exposure
+    borders: Borders
+    two_toned: float
+    jpeg_quality: int | None
+    thumbnail: bytes  # of :mod:`lora_trainer.dataset.checks.likeness`
+
+
+class Looks:
+    """Looks at images, each content once; usable from several threads. What can't be remembered is looked at again."""
+
+    def __init__(self, file: Path | None, resolution: Size) -> None:
+        """Args:
+        file: remembers from one program to the next; None forgets.
+        resolution: (width, height) in px of training: images are measured at its area, as they are trained.
+        """
+        self._area = resolution[0] * resolution[1]
+        self._lock = threading.Lock()
+        self._seen: dict[Path, Look] = {}
+        self._memory = _opened(file)
+
+    def size(self, path: Path, file_size: int, changed_ns: int) -> Size:
+        """The size of an image that is whole, as :func:`lora_trainer.dataset.decode.probe` gives it.
+
+        Raises:
+            DatasetError: the end of a sentence that begins with the file's name.
+        """
+        if file_size == 0:
+            raise DatasetError("is an empty file; copy it again or delete it.")
+        content = self._content(path, file_size, changed_ns)
+        look = self._remembered(content)
+        if look is None:
+            look = take_look(path, content, self._area)
+            facts = {name: getattr(look, name) for name in ("size", "blur", "exposure", "borders", "two_toned",
+                                                            "jpeg_quality")}  # fmt: skip
+            self._write("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?)",
+                        (content, self._area, json.dumps(facts), look.thumbnail))  # fmt: skip
+        self._seen[path] = look
+        return look.size
+
+    def of(self, path: Path) -> Look:
+        """What was seen of an image whose size was asked for."""
+        return self._seen[path]
+
+    def twins(self, contents: Sequence[str], thumbnails: Sequence[bytes], least: float) -> list[list[int]]:
+        """As :func:`lora_trainer.dataset.checks.likeness.alike`; remembered for the same pictures."""
+        key = hashlib.blake2b("".join([str(least), *contents]).encode()).hexdigest()
+        row = self._read("SELECT found FROM groups WHERE contents = ?", (key,))
+        if row is not None:
+            return [list(map(int, group)) for group in json.loads(row[0])]
+        found = likeness.alike(thumbnails, least)
+        self._write("INSERT OR REPLACE INTO groups VALUES (?, ?)", (key, json.dumps(found)))
+        return found
+
+    def __enter__(self) -> Looks:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Keep what was seen."""
+        with self._lock, suppress(sqlite3.Error):
+            self._memory.commit()
+            self._memory.close()
+
+    def _content(self, path: Path, file_size: int, changed_ns: int) -> str:
+        key = os.fsencode(path.absolute())
+        row = self._read("SELECT content FROM files WHERE path = ? AND bytes = ? AND changed = ?",
+                         (key, file_size, changed_ns))  # fmt: skip
+        if row is not None:
+            return str(row[0])
+        digest = hashlib.blake2b(digest_size=20)
+        try:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise DatasetError(f"can't be read ({error.strerror}); check its permissions.") from error
+        content = digest.hexdigest()
+        self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (key, file_size, changed_ns, content))
+        return content
+
+    def _remembered(self, content: str) -> Look | None:
+        row = self._read("SELECT facts, thumbnail FROM looks WHERE content = ? AND area = ?", (content, self._area))
+        if row is None:
+            return None
+        facts = json.loads(row[0])
+        width, height = facts["size"]
+        return Look(
+            content, (width, height), facts["blur"], Exposure(*facts["exposure"]), Borders(*facts["borders"]),
+            facts["two_toned"], facts["jpeg_quality"], row[1],
+        )  # fmt: skip
+
+    def _read(self, query: str, values: tuple[Any, ...]) -> Any:
+        with self._lock, suppress(sqlite3.Error):
+            return self._memory.execute(query, values).fetchone()
+        return None
+
+    def _write(self, statement: str, values: tuple[Any, ...]) -> None:
+        with self._lock, suppress(sqlite3.Error):
+            self._memory.execute(statement, values)
+
+
+def take_look(path: Path, content: str, area: int) -> Look:
+    """Decode an image and measure it.
+
+    Raises:
+        DatasetError: the end of a sentence that begins with the file's name.
+    """
+    size, picture, tables = read_small(path, area)
+    colour, grey = np.asarray(picture), np.asarray(picture.convert("L"))
+    tiny = min(picture.size) < 2 * measures.TILES  # no room for tiles
+    return Look(
+        content=content,
+        size=size,
+        blur=0.0 if tiny else measures.blur(grey),
+        exposure=measures.exposure(colour, grey),
+        borders=Borders(0, 0, 0, 0) if tiny else measures.borders(colour),
+        two_toned=measures.two_toned(grey),
+        jpeg_quality=measures.jpeg_quality(tables),
+        thumbnail=likeness.thumbnail(picture),
+    )
+
+
+def _opened(file: Path | None) -> sqlite3.Connection:
+    """The file's memory; one that ends with the program where there is none that can be used."""
+    if file is not None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            return _connected(file)
+        except (OSError, sqlite3.OperationalError) as error:
+            log.info("%s can't be used: %s", file, error)
+        except sqlite3.DatabaseError as error:
+            log.info("%s is made anew: %s", file, error)
+            with suppress(OSError, sqlite3.Error):
+                file.unlink()  # only ours, and only what is seen again
+                return _connected(file)
+    return _connected(":memory:")
+
+
+def _connected(file: Path | str) -> sqlite3.Connection:
+    return _tables(sqlite3.connect(file, timeout=PATIENCE, check_same_thread=False))
+
+
+def _tables(memory: sqlite3.Connection) -> sqlite3.Connection:
+    memory.execute("PRAGMA synchronous = OFF")  # what a crash loses is seen again
+    if memory.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+        memory.executescript("DROP TABLE IF EXISTS files; DROP TABLE IF EXISTS looks; DROP TABLE IF EXISTS groups;")
+        memory.executescript(f"{TABLES} PRAGMA user_version = {VERSION};")
+    return memory

@@ -1,0 +1,105 @@
+"""What a check found, as a piece of the page: one sentence, counts, and a list with what matters most at its top."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import TYPE_CHECKING
+
+from lora_trainer.errors import counted, shown
+from lora_trainer.ui.views import thumbnail
+
+if TYPE_CHECKING:
+    from lora_trainer.dataset.checks.check import Checked
+    from lora_trainer.dataset.findings import Finding
+    from lora_trainer.dataset.items import Dataset
+    from lora_trainer.dataset.summary import DatasetSummary
+
+THUMBNAILS = 12
+MOST_SIZES = 8
+MOST_FILES = 200  # of a finding that are listed
+FEW_LINES = 3  # of a list that is shown at once
+
+
+def check_view(checked: Checked, facts: DatasetSummary, suggested: Mapping[str, str]) -> str:
+    """What the check found, plainly.
+
+    Args:
+        suggested: texts by input; the page's script takes each where nothing was typed.
+    """
+    kind = "lt-good" if checked.readiness == "Ready." else "lt-warn" if checked.ready else "lt-unready"
+    dataset = checked.dataset
+    weighty = [one for one in checked.findings if one.severity != "info"]
+    notes = [one for one in checked.findings if one.severity == "info"]
+    return (
+        f'<div class="lt-check" data-images="{facts.images}" data-suggested="{escape(json.dumps(suggested))}">'
+        f'<div class="lt-note lt-readiness {kind}" role="status">{escape(checked.readiness)}</div>'
+        f"{_findings(weighty)}{_tiles(facts)}{_thumbnails(dataset)}{_folders(facts)}"
+        f"{_folded(f'Good to know ({len(notes)})', _findings(notes)) if notes else ''}"
+        f"{_lines('Skipped', facts.skipped)}</div>"
+    )
+
+
+def _findings(findings: Iterable[Finding]) -> str:
+    rows = []
+    for one in findings:
+        remedy = f"<small>{escape(_sentence(one.remedy))}</small>" if one.remedy else ""
+        names = [shown(path.name) for path in one.files[:MOST_FILES]]
+        rest = len(one.files) - len(names)
+        listed = escape(", ".join(names)) + (f" and {rest} more" if rest else "")
+        files = _folded(counted(len(one.files), "file"), f"<p>{listed}</p>") if len(one.files) > 1 else ""
+        rows.append(
+            f'<li class="lt-finding" data-kind="{escape(one.kind)}"><span class="lt-chip lt-{one.severity}">'
+            f"{one.severity}</span><div><div>{escape(shown(one.reason))}.</div>{remedy}{files}</div></li>"
+        )
+    return f'<ul class="lt-findings">{"".join(rows)}</ul>' if rows else ""
+
+
+def _sentence(text: str) -> str:
+    text = shown(text)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _tiles(facts: DatasetSummary) -> str:
+    shapes = len(facts.buckets)
+    counts = [
+        (facts.images, "image" if facts.images == 1 else "images"),
+        (facts.images - facts.captions_missing - facts.captions_empty - facts.captions_bare, "with a caption"),
+        (facts.samples, "samples per epoch"),
+        (shapes, "bucket" if shapes == 1 else "buckets"),
+    ]
+    tiles = "".join(f"<div><b>{number}</b><span>{what}</span></div>" for number, what in counts)
+    return f'<div class="lt-tiles">{tiles}</div>'
+
+
+def _folders(facts: DatasetSummary) -> str:
+    folders = [
+        f"{folder.name}: {folder.images} × {folder.repeats}"
+        + (", regularisation" if folder.is_reg else f", trigger word “{folder.trigger}”")
+        for folder in facts.folders
+    ]
+    listed = sorted(facts.buckets, key=lambda row: -row[1])
+    sizes = ", ".join(f"{width}×{height} ({uses})" for (width, height), uses in listed[:MOST_SIZES])
+    sizes += f" and {len(listed) - MOST_SIZES} more" if len(listed) > MOST_SIZES else ""
+    return f"<p>{'<br>'.join(map(escape, folders))}</p><p>Buckets, with their samples per epoch: {escape(sizes)}</p>"
+
+
+def _lines(title: str, lines: Iterable[str]) -> str:
+    items = [f"<li>{escape(line)}</li>" for line in lines]
+    if not items:
+        return ""
+    listed = f'<ul tabindex="0">{"".join(items)}</ul>'
+    return _folded(f"{title} ({len(items)})", listed, "lt-note lt-warn", len(items) <= FEW_LINES)
+
+
+def _folded(head: str, body: str, kind: str = "lt-fold", opened: bool = False) -> str:
+    """What is long is folded: what comes after it must not be pushed out of sight."""
+    return f'<details class="{kind}"{" open" if opened else ""}><summary>{escape(head)}</summary>{body}</details>'
+
+
+def _thumbnails(dataset: Dataset) -> str:
+    pictures = [item.path for item in dataset.items if not item.folder.is_reg]
+    images = [picture for path in pictures[:THUMBNAILS] if (picture := thumbnail(path))]
+    rest = f"<span>+ {len(pictures) - THUMBNAILS}</span>" if len(pictures) > THUMBNAILS else ""
+    return f'<div class="lt-thumbs">{"".join(images)}{rest}</div>'

@@ -1,0 +1,1 @@
+"""Labelled cases for the checks of images: made from real photographs, measured, and counted."""
