@@ -11,6 +11,7 @@
 #   make fuzz              20,000 hostile files, settings and requests (FUZZ_CASES=... for another number)
 #   make calibrate         how right the verdict is on a LoRA: 20 trainings, a judge that knows the truth; hours, resumes
 #   make cases             how right the check of a dataset is, on labelled cases; writes the tables of docs/checks.md
+#   make gpu               memory and time at the true sizes of SD 1.5, 2.1 and SDXL; without a GPU, memory only, counted
 #   make lint              ruff and mypy
 #   make options           write the tables of docs/options.md and docs/kohya.md anew, after a change of the options
 #
@@ -55,7 +56,7 @@ PIP := -m pip install --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: demo test test-portable test-webui-pins test-gradio4 fuzz mutants calibrate cases ui lint format options clean
+.PHONY: demo gpu test test-portable test-webui-pins test-gradio4 fuzz mutants calibrate cases ui lint format options clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/python -m lora_trainer demo
@@ -80,6 +81,9 @@ mutants: $(VENV)/.mutants
 		names = sorted(line.split(":")[0].strip() for line in sys.stdin if "__mutmut_" in line); \
 		print(*random.Random($(SEED)).sample(names, $(MUTANTS)), sep="\n")' > mutants/sample.txt
 	xargs --arg-file mutants/sample.txt $(MUTMUT) run --max-children 1
+
+gpu: $(VENV)/.test
+	$(VENV)/bin/python -m lora_trainer bench --suite
 
 calibrate: export OMP_NUM_THREADS = 1
 calibrate: $(VENV)/.run

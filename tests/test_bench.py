@@ -12,12 +12,14 @@ import pytest
 import torch
 from support.tiny_checkpoints import write_checkpoint
 
-from lora_trainer.bench import measure, steps
+from lora_trainer.bench import measure, steps, suite
 from lora_trainer.bench.memory import peak_memory
 from lora_trainer.bench.model import opened, random_unet
 from lora_trainer.bench.plan import BenchPlan
 from lora_trainer.cli import main
-from lora_trainer.cli.benchmark import table
+from lora_trainer.cli.benchmark import suite_table, table
+from lora_trainer.config import RunConfig
+from lora_trainer.training.memory_plan.figures import expected
 
 TINY = BenchPlan(size="tiny", resolution=64, rank=2, steps=1)
 
@@ -122,3 +124,37 @@ def test_bench_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["modules"] == 192 and found["ratio"] > 0
     for name in ("ours", "peer"):
         assert found[name]["seconds"] > 0 and found[name]["peak_memory_mb"] > 0
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "side"),
+    [("sd1", "sd15", 512), ("sd2", "sd21", 768), pytest.param("sdxl", "sdxl", 1024, marks=pytest.mark.slow)],
+)
+def test_the_figures_that_the_page_shows_are_those_that_are_counted(family: Any, size: str, side: int) -> None:
+    nothing, some, everything = suite.counted(size, side)
+    assert everything.step < some.step < nothing.step and 1 == nothing.work < some.work < everything.work < 1.5
+    for checkpointing, one in ((False, nothing), (True, everything)):
+        config = RunConfig().replace(
+            resolution=side, network_dim=suite.RANK, network_train_unet_only=True, mixed_precision="fp16",
+            gradient_checkpointing=checkpointing,
+        )  # fmt: skip
+        found = expected(family, config)
+        assert found.training == pytest.approx(one.total, rel=0.03)
+        assert found.least == pytest.approx(everything.total, rel=0.03)
+
+
+def test_the_suite_counts_where_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "MODELS", (("tiny", 64),))
+    monkeypatch.setattr(suite, "best_device", lambda: torch.device("cpu"))
+    found = suite.run_suite(lambda text: None)
+    lines = suite_table(json.loads(json.dumps(found)))
+    assert sum(line.startswith("| tiny") for line in lines) == 3 and "nothing was measured" in lines[-1]
+
+
+def test_the_unet_that_is_counted_is_the_one_that_is_measured() -> None:
+    from lora_trainer.bench.counted import count_unet
+
+    cost, weights, _ = count_unet("tiny", 64, rank=2)
+    with opened(TINY) as model:
+        real = sum(weight.numel() for weight in model.unet.parameters())
+        assert weights == 2 * real and len(cost.blocks) == len(model.blocks())

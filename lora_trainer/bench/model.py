@@ -14,7 +14,7 @@ from torch import nn
 
 from lora_trainer.bench.plan import BenchPlan
 from lora_trainer.dtypes import DTYPES
-from lora_trainer.families import SD1, traits
+from lora_trainer.families import SD1, SD2, SDXL, Family, traits
 from lora_trainer.hosts.base import Conditioning, ModelInfo, SizeConditioning
 from lora_trainer.hosts.standalone.host import DiffusersHost, best_device
 from lora_trainer.hosts.standalone.model import DiffusersModel, PictureSettings
@@ -27,9 +27,18 @@ if TYPE_CHECKING:
 
 SIZES: dict[str, dict[str, Any]] = {  # what differs from diffusers' default UNet, which is SD 1.5's but for the context
     "sd15": {},
+    SDXL: {
+        "block_out_channels": (320, 640, 1280), "attention_head_dim": (5, 10, 20), "cross_attention_dim": 2048,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10), "use_linear_projection": True, "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
+    },
+    "sd21": {"cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True},
     "small": {"block_out_channels": (64, 128, 256, 256)},
     "tiny": {"block_out_channels": (32, 32, 64, 64), "attention_head_dim": 4},
-}
+}  # fmt: skip
+FAMILIES: dict[str, Family] = {SDXL: SDXL, "sd21": SD2}
 CONTEXT_WIDTH, TOKENS = 768, 77
 
 
@@ -42,7 +51,8 @@ def opened(plan: BenchPlan) -> Iterator[DiffusersModel]:
             yield model
         return
     nothing: Any = nn.Identity()  # no picture or caption is encoded here
-    info = ModelInfo(SD1, "epsilon", "diffusers", f"random {plan.size}", "", "", "", "", "", 512)
+    family = FAMILIES.get(plan.size, SD1)
+    info = ModelInfo(family, "epsilon", "diffusers", f"random {plan.size}", "", "", "", "", "", 512)
     parts = Parts(random_unet(plan.size), nothing, [nothing], "epsilon")
     model = DiffusersModel(
         parts, info, linear_in_root(0.00085, 0.012), best_device(), PictureSettings(), cast(Any, None)
@@ -56,7 +66,7 @@ def random_unet(size: str) -> Any:
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        unet = UNet2DConditionModel(cross_attention_dim=CONTEXT_WIDTH, **SIZES[size])
+        unet = UNet2DConditionModel(**{"cross_attention_dim": CONTEXT_WIDTH, **SIZES[size]})
     unet.to_empty(device="cpu")
     block = torch.randn(1 << 16, generator=torch_generator("bench"))
     with torch.no_grad():

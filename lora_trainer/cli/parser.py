@@ -130,7 +130,14 @@ def _bench(commands: Any, common: Any) -> None:
     command.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="default: a UNet with random weights, as large as SD 1.5's"
     )
-    command.add_argument("--size", choices=("sd15", "small", "tiny"), default="sd15", help="size of the random UNet")
+    command.add_argument(
+        "--suite",
+        action="store_true",
+        help="SD 1.5, SD 2.1 and SDXL at their true sizes: memory counted, and time and memory measured on a GPU",
+    )
+    command.add_argument(
+        "--size", choices=("sd15", "sd21", "sdxl", "small", "tiny"), default="sd15", help="size of the random UNet"
+    )
     command.add_argument("--resolution", type=side, default=256, metavar="PIXELS", help="default: 256")
     command.add_argument("--batch", type=count, default=1, metavar="N", help="default: 1")
     command.add_argument("--rank", type=count, default=16, metavar="N", help="default: 16")

@@ -47,16 +47,6 @@ CLASS_PATHS: dict[str, str] = {
 NAMES = (*BUILT_IN, *CLASS_PATHS)
 
 
-STATE_BYTES = {"lion": 4, "sgd": 4, "adafactor": 1, "prodigy": 16, "dadapt": 16}  # of a parameter; of others two fp32
-
-
-def state_bytes(config: OptimizerConfig) -> int:
-    """About how much memory the optimiser keeps for each number of the LoRA, in bytes."""
-    name = config.optimizer_type.rsplit(".", 1)[-1].lower()
-    known = next((size for part, size in STATE_BYTES.items() if part in name), 8)
-    return max(known // 4, 1) if "8bit" in name else known
-
-
 def create_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig, typed: Collection[str] = ()) -> Optimizer:
     """Make the optimiser, in training mode.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lora_trainer.config import OPTIONS, RunConfig
 from lora_trainer.errors import DatasetError, LoraTrainerError
 from lora_trainer.fitting import find, fitted, is_practice, presets_for
+from lora_trainer.training.memory_plan.figures import Expected, expected
 from lora_trainer.ui import remembered, views
 from lora_trainer.ui.draft import Draft
 from lora_trainer.ui.estimate import Paces, count_steps, gpu_memory
@@ -135,7 +136,9 @@ class Desk:
                 steps, epochs = count_steps(dataset, config)
             pace = self._pace(config, glance)
             doubts = [*_doubts(page, config, glance), *_photos(glance, dataset)]
-            answer.html["plan"] = views.plan_view(glance, steps, epochs, pace, gpu_memory(), notes, doubts)
+            answer.html["plan"] = views.plan_view(
+                glance, steps, epochs, pace, gpu_memory(), _needed(config, glance), notes, doubts
+            )
         except LoraTrainerError as error:
             answer.html["plan"] = views.problem(str(error))
         answer.cards = self.cards(page.values.get("preset"), dataset)
@@ -149,11 +152,17 @@ class Desk:
         for preset in presets_for(glance):
             config, _ = fitted(preset, glance, suggested)
             steps = count_steps(dataset, config)[0] if dataset is not None else None
-            rows.append((views.card_text(preset.label, preset.help, steps, self._pace(config, glance)), preset.name))
+            pace, needed = self._pace(config, glance), _needed(config, glance)
+            rows.append((views.card_text(preset.label, preset.help, steps, pace, needed), preset.name))
         return [*rows, ("Loaded\nSettings from a file.", CUSTOM)] if chosen == CUSTOM else rows
 
     def _pace(self, config: RunConfig, glance: Glance | None) -> Any:
         return self._paces.like(self.job.output, config, glance.checkpoint) if glance else None
+
+
+def _needed(config: RunConfig, glance: Glance | None) -> Expected | None:
+    """The memory that a run needs; nobody has counted it for models to practise on."""
+    return None if glance is None or glance.refusal or is_practice(glance) else expected(glance.family, config)
 
 
 def _doubts(page: Page, config: RunConfig, glance: Glance | None) -> list[str]:

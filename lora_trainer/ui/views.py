@@ -17,6 +17,7 @@ from lora_trainer.ui.forms import CHOICES
 
 if TYPE_CHECKING:
     from lora_trainer.hosts.base import Glance
+    from lora_trainer.training.memory_plan.figures import Expected
     from lora_trainer.ui.estimate import Pace
 
 THUMBNAIL_SIDE = 96
@@ -60,6 +61,7 @@ def plan_view(
     epochs: int | None,
     pace: Pace | None,
     memory: tuple[float, float] | None,
+    needed: Expected | None = None,
     notes: Sequence[str] = (),
     doubts: Sequence[str] = (),
 ) -> str:
@@ -75,14 +77,23 @@ def plan_view(
         rows.append(("Time", time_text(steps, pace)))
     else:
         rows.append(("Steps", "known once the images are checked"))
-    if memory is not None:
-        free, whole = memory
-        rows.append(("GPU memory", f"{free:.1f} of {whole:.1f} GB free now; how much training needs isn't known"))
-    else:
-        rows.append(("Memory", "no CUDA GPU here, so training uses system memory; how much isn't known"))
+    rows.append(("Memory", memory_text(memory, needed)))
     body = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows)
     refusal = problem(glance.refusal) if glance is not None and glance.refusal else ""
     return f'<dl class="lt-plan">{body}</dl>{note(*notes, kind="lt-quiet")}{note(*doubts, kind="lt-warn")}{refusal}'
+
+
+def memory_text(memory: tuple[float, float] | None, needed: Expected | None) -> str:
+    """What there is, and what the run needs."""
+    need = "how much training needs is told when it begins"
+    if needed is not None:
+        need = f"training needs about {needed.most:.1f} GB"
+        if needed.least < needed.training - 0.05:
+            need += f", or down to {max(needed.least, needed.images):.1f} GB where that isn't free, more slowly"
+    if memory is None:
+        return f"no CUDA GPU here, so training uses system memory; {need}"
+    free, whole = memory
+    return f"{free:.1f} of {whole:.1f} GB of the GPU are free now; {need}"
 
 
 def time_text(steps: int, pace: Pace | None) -> str:
@@ -92,13 +103,14 @@ def time_text(steps: int, pace: Pace | None) -> str:
     return f"about {duration(steps * pace.seconds)} at {pace.seconds:.2g} s per step, as in the run {pace.name}"
 
 
-def card_text(label: str, help: str, steps: int | None, pace: Pace | None) -> str:
+def card_text(label: str, help: str, steps: int | None, pace: Pace | None, needed: Expected | None = None) -> str:
     """A preset's card: name, what it is for, what it takes; one a line."""
+    memory = f"{needed.most:.1f} GB" if needed else ""
     if not steps:
-        return f"{label}\n{help}"
+        return f"{label}\n{help}" + (f"\n{memory}" if memory else "")
     counted = f"{steps:,} steps".replace(",", " ")
-    time = f" · about {duration(steps * pace.seconds)}" if pace else " · time not known yet"
-    return f"{label}\n{help}\n{counted}{time}"
+    time = f"about {duration(steps * pace.seconds)}" if pace else "time not known yet"
+    return f"{label}\n{help}\n{' · '.join(filter(None, (counted, time, memory)))}"
 
 
 def duration(seconds: float) -> str:

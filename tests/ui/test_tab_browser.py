@@ -46,7 +46,7 @@ def test_the_page_as_it_looks_at_first(page: Page) -> None:
     assert cards.count() >= 6 and "Practice" in cards.first.inner_text()
     assert page.locator("#lora_trainer_preset input:checked").count() == 1
     assert "tiny-world" in page.inner_text("#lora_trainer_plan")
-    assert "isn't known" in page.inner_text("#lora_trainer_plan"), "no invented figures"
+    assert "told when it begins" in page.inner_text("#lora_trainer_plan"), "no invented figures"
     for button in ("stop", "pause", "resume"):
         assert not page.is_visible(f"#lora_trainer_{button}"), "nothing to stop yet"
     ids = page.evaluate("[...document.querySelectorAll('#lora_trainer [id]')].map(one => one.id)")

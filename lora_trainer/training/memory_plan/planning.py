@@ -26,8 +26,8 @@ from lora_trainer.training.events import Event, Notice, Phase, Planned
 from lora_trainer.training.inputs import StepInputs
 from lora_trainer.training.memory_plan.choosing import Setup, choose
 from lora_trainer.training.memory_plan.counting import Live, StepCost, count_step
+from lora_trainer.training.memory_plan.figures import state_bytes
 from lora_trainer.training.memory_plan.remedies import Need, remedy
-from lora_trainer.training.optimizers import state_bytes
 from lora_trainer.training.step import training_step
 
 if TYPE_CHECKING:

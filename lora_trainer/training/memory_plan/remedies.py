@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lora_trainer.config import RunConfig
 from lora_trainer.memory import size_text
 from lora_trainer.training.memory_plan.counting import StepCost
-from lora_trainer.training.optimizers import state_bytes
+from lora_trainer.training.memory_plan.figures import state_bytes
 
 SMALLEST_RANK, SMALLEST_SIDE, STEP = 4, 256, 64
 

@@ -13,7 +13,8 @@ from lora_trainer import memory
 from lora_trainer.config import OptimizerConfig, RunConfig
 from lora_trainer.errors import ConfigError
 from lora_trainer.training.events import Event, Finished, Notice, Planned
-from lora_trainer.training.optimizers import create_optimizer, state_bytes
+from lora_trainer.training.memory_plan.figures import state_bytes
+from lora_trainer.training.optimizers import create_optimizer
 from tests.support.runs import of, run, tensors
 from tests.support.tiny_host import TinyHost
 
