@@ -24,6 +24,18 @@ def test_check_counts_for_people_and_programs(place: Path, capsys: pytest.Captur
     assert (facts["images"], facts["samples"], len(facts["skipped"])) == (5, 5, 1)
 
 
+def test_photos_are_prepared_and_then_checked(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare = ["prepare", "data/1_zork", "set", "--trigger", "zwx", "--subject", "style"]
+    assert main(prepare) == 0
+    out = capsys.readouterr().out
+    assert "Your originals are untouched." in out and " repeats × 10 epochs ÷ batch size 1 = " in out
+    assert main(prepare) == 2 and "exists already" in one_line(capsys.readouterr().err)
+    assert main(["check", "set", "--subject", "style", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["folders"][0]["trigger"] == "zwx" and "number" in {one["kind"] for one in facts["findings"]}
+    assert main(["prepare", "nowhere", "set", "--trigger", "zwx", "--subject", "style"]) == 2
+
+
 def test_only_the_first_process_speaks(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from lora_trainer.errors import ConfigError, FileError, HostBusyError, NameTakenError
 from lora_trainer.evaluation.html import COPY_SCRIPT
@@ -292,3 +293,20 @@ def test_status_answers_while_a_check_runs(job: FakeJob) -> None:
         finally:
             job.held.set()
             check.join()
+
+
+def test_photos_are_prepared(job: FakeJob, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(3):
+        Image.new("RGB", (70, 64), (number, 9, 9)).save(photos / f"{number}.png")
+    web = client(job)
+    made = web.post("/lora-trainer/prepare", json={"source": str(photos), "trigger": "zwx", "subject": "object"}).json()
+    assert (made["images"], made["repeats"], made["skipped"]) == (3, 20, [])
+    assert Path(made["dataset"]) == job.output / "datasets" / "zwx"
+    assert len(list((job.output / "datasets" / "zwx" / "20_zwx").glob("*.png"))) == 3
+    for values, words in (({"source": str(photos)}, "trigger is missing"), ({"trigger": "x"}, "source is missing"),
+                          ({"source": "/no/such", "trigger": "x"}, "doesn't exist"),
+                          ({"source": str(photos), "trigger": "x", "size": 3}, "size")):  # fmt: skip
+        answer = web.post("/lora-trainer/prepare", json=values)
+        assert answer.status_code == 400 and words in answer.json()["error"]
