@@ -47,7 +47,7 @@ WEBUI_PYTHON ?= $(call works,python3.11 python3.10 python3,(3 , 10) <= sys.versi
 VENV := .venv
 WEBUI_VENV := .venv-webui
 GRADIO4 := $(WEBUI_VENV)/gradio4
-PAGE_TESTS := tests/ui/test_tab_browser.py tests/ui/test_page_accessibility.py
+PAGE_TESTS := tests/ui/test_tab_browser.py tests/ui/test_captions_browser.py tests/ui/test_page_accessibility.py
 MUTMUT := $(VENV)/bin/mutmut
 FIRST_MUTANT := lora_trainer.dataset.batches.x_count_batches__mutmut_1
 PIP := -m pip install --disable-pip-version-check --quiet

@@ -111,8 +111,6 @@ def prepare_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
 
     refuse_unknown(values, PREPARE_KEYS, "prepare")
     source = folder_of(text_of(values, "source", "the folder with the photos"))
-    if not source.is_dir():
-        raise DatasetError(f"The folder {source} doesn't exist; check its path.")
     trigger = check_trigger(text_of(values, "trigger", "a trigger word"))
     repeats, subject = str(values.get("repeats") or ""), str(values.get("subject") or "")
     made = prepare([source], free_folder(output / DATASETS, trigger), trigger, repeats, subject, output)

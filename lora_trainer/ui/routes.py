@@ -22,6 +22,7 @@ from lora_trainer.errors import (
 )
 from lora_trainer.ui.access import PAGE_KEY, Access, RefusedError, check_page, is_page_key
 from lora_trainer.ui.answers import Handler, Json, aside, error_answer, read_body
+from lora_trainer.ui.caption_routes import caption_table
 from lora_trainer.ui.compare_routes import compare_table
 from lora_trainer.ui.job import Job
 from lora_trainer.ui.request import prepare_dataset
@@ -56,6 +57,7 @@ def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) ->
         ("GET", "/report/{name}/{path:path}", routes.file),
         *run_table(job),
         *compare_table(job),
+        *caption_table(job),
     ]
     for method, path, handler in table:
         app.add_api_route(ROUTE + path, guarded(handler, access), methods=[method], response_model=None)
