@@ -28,6 +28,7 @@
         else if (button.classList.contains("lt-use")) tab.use(button);
         else if (button.dataset.act) tab.actOnRun(button);
         else if (button.dataset.compare) tab.compare(button);
+        else if (button.dataset.caption) tab.caption(button);
         else if (["lora_trainer_stop", "lora_trainer_pause", "lora_trainer_resume"].includes(button.id)) {
             tab.command(button.id.slice("lora_trainer_".length), button);
         } else if (BEGINS.test(button.id)) {
@@ -86,6 +87,7 @@
         dressFolds();
         tab.showPages();
         tab.takeSuggestions();
+        tab.showCaptions();
         if (Date.now() - tab.lastAsked >= (tab.running() || !tab.status ? TICK : IDLE_TICK)) tab.refresh();
         else if (tab.part("progress") && !tab.part("progress").querySelector(".lt-filled")) tab.show(null);
     }

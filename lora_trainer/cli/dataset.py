@@ -1,31 +1,55 @@
-"""``check``"""
+"""``check`` and ``prepare``"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from lora_trainer.cli.settings import read_settings
 from lora_trainer.cli.terminal import ProgressBar, say
 from lora_trainer.dataset.checks.check import check
+from lora_trainer.dataset.folders import OnImage
+from lora_trainer.dataset.prepare import prepare
 from lora_trainer.dataset.summary import summary, to_json
+from lora_trainer.errors import DatasetError
 
 
 def run_check(args: argparse.Namespace) -> None:
     """Say whether a dataset is fit to train on, what it holds and what is wrong with it."""
     config, _, notices = read_settings(args)
-    bar = ProgressBar()
-
-    def seen(done: int, total: int) -> None:
-        if sys.stdout.isatty():  # elsewhere the answer stands alone
-            bar.update("Looking at images", done, total)
-
-    checked = check(args.dataset, config.dataset, config.caption, args.subject, args.trigger, args.output, seen)
-    bar.clear()
+    with _looking() as seen:
+        checked = check(args.dataset, config.dataset, config.caption, args.subject, args.trigger, args.output, seen)
     if args.json:
         # ASCII, which every pipe carries
         say(json.dumps({**to_json(summary(checked.dataset)), **checked.to_dict()}, indent=2))
         return
     for line in [*notices, *checked.lines()]:
         say(line)
+
+
+def run_prepare(args: argparse.Namespace) -> None:
+    """Copy photos into a folder that can be trained."""
+    if not args.source.expanduser().is_dir():
+        raise DatasetError(f"The folder {args.source} doesn't exist; check its path.")
+    with _looking() as seen:
+        made = prepare([args.source], args.dataset, args.trigger, args.repeats or "", args.subject, args.output, seen)
+    for line in made.lines():
+        say(line)
+
+
+@contextmanager
+def _looking() -> Iterator[OnImage]:
+    """A bar for as long as images are looked at; where there is no terminal, the answer stands alone."""
+    bar = ProgressBar()
+
+    def seen(done: int, total: int) -> None:
+        if sys.stdout.isatty():
+            bar.update("Looking at images", done, total)
+
+    try:
+        yield seen
+    finally:
+        bar.clear()

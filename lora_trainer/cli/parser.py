@@ -22,7 +22,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="python -m lora_trainer", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_demo, _train, _test, add_runs, add_queue, add_lora, _check, _config, _bench, _ui):
+    for add in (_demo, _train, _test, add_runs, add_queue, add_lora, _check, _prepare, _caption, _config, _bench, _ui):
         add(commands, common)
     return parser
 
@@ -100,6 +100,41 @@ def _check(commands: Any, common: Any) -> None:
         help="the folder that remembers what was seen, so that a second check is fast; default: output",
     )  # fmt: skip
     command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _prepare(commands: Any, common: Any) -> None:
+    command = new_command(
+        commands, common, "prepare", "dataset.run_prepare",
+        "copy photos into a <repeats>_<trigger> folder: upright, in sRGB, without duplicates; originals stay untouched",
+    )  # fmt: skip
+    command.add_argument("source", type=Path, metavar="SOURCE_DIR", help="the folder with the photos")
+    command.add_argument("dataset", type=folder, metavar="DATASET_DIR", help="gets the <repeats>_<trigger> folder")
+    command.add_argument("--trigger", required=True, metavar="WORD", help="calls the subject in a prompt")
+    command.add_argument("--subject", required=True, metavar="KIND", help=SUBJECT)
+    command.add_argument("--repeats", type=count, metavar="N", help="default: as suits the number of images")
+    command.add_argument(
+        "--output", type=folder, default=Path("output"), metavar="DIR",
+        help="the folder that remembers what was seen of images; default: output",
+    )  # fmt: skip
+
+
+def _caption(commands: Any, common: Any) -> None:
+    command = new_command(
+        commands, common, "caption", "captions.run_caption", "show the captions of a dataset, or change many at once",
+        "Without a change, all captions are listed; one in parentheses is that of the folder's name.",
+    )  # fmt: skip
+    command.add_argument("dataset", type=Path, metavar="DATASET_DIR")
+    command.add_argument("--tags", action="store_true", help="list the tags, the most frequent first")
+    command.add_argument("--prefix", metavar="WORDS", help="put these before every caption that doesn't begin so")
+    command.add_argument("--append", metavar="WORDS", help="put these at the end of every caption")
+    command.add_argument("--replace", nargs=2, metavar=("WORDS", "INSTEAD"), help="replace words in every caption")
+    command.add_argument("--remove", metavar="TAG", help="remove a tag")
+    command.add_argument("--first", metavar="TAG", help="bring a tag to the front where a caption has it")
+    command.add_argument("--undo", action="store_true", help="take the last change back")
+    command.add_argument(
+        "--output", type=folder, default=Path("output"), metavar="DIR",
+        help="the folder that keeps what was changed, for --undo; default: output",
+    )  # fmt: skip
 
 
 def _config(commands: Any, common: Any) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from PIL import Image, ImageCms, ImageFile
 
 from lora_trainer.dataset.buckets import Size
 from lora_trainer.dataset.png import pixels_only
-from lora_trainer.dataset.profiles import MODES, to_srgb
+from lora_trainer.dataset.profiles import MODES, changes_colours, to_srgb
 from lora_trainer.errors import DatasetError
 
 T = TypeVar("T")
@@ -60,7 +61,12 @@ def strict_decoding() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def image_endings() -> frozenset[str]:
-    """Lower-case file endings, with the dot, of the formats that this Pillow can open."""
+    """Lower-case file endings, with the dot, of the formats that this Pillow can open, with the plug-ins that there are
+    for the photos of phones."""
+    with suppress(ImportError):
+        import_module("pillow_heif").register_heif_opener()
+    with suppress(ImportError):
+        import_module("pillow_jxl")  # registers itself
     return frozenset(
         ending.lower()
         for ending, name in Image.registered_extensions().items()
@@ -105,6 +111,19 @@ def read_image(path: Path) -> tuple[Image.Image, Image.Image | None]:
         return _opened(path, _upright)
     except Exception as error:  # see probe
         raise DatasetError(f"{path} {_unreadable(error)}") from error
+
+
+def is_plain(path: Path, area: int) -> bool:
+    """Whether a readable image is fit to be copied as it is: one PNG or JPEG frame, upright, its colours sRGB, of no
+    more than ``area`` pixels."""
+
+    def plain(image: Image.Image) -> bool:
+        size = image.width * image.height
+        if image.format not in ("PNG", "JPEG") or getattr(image, "n_frames", 1) > 1 or size > area:
+            return False
+        return _orientation(image) == 1 and not changes_colours(image.info.get("icc_profile"), image.mode)
+
+    return _opened(path, plain)
 
 
 def read_small(path: Path, area: int) -> tuple[Size, Image.Image, Quantisation]:

@@ -22,6 +22,7 @@ MOST_REPEATS = 10**9
 _FOREIGN_IMAGES = frozenset(  # pictures that Pillow doesn't open, or only with a plug-in
     {".heic", ".heif", ".avif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".xcf"}
 )
+PLUGINS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".jxl": "pillow-jxl-plugin"}
 _SIDECARS = frozenset({".npz", ".json", ".db", ".ini"})  # caches and notes of other trainers and file managers
 
 
@@ -151,7 +152,10 @@ def is_foreign_image(path: Path) -> bool:
 
 def unopened(path: Path) -> str:
     """The end of a sentence on such a picture."""
-    return f"is a {path.suffix.lower()} file, which can't be read here; convert it to PNG or JPEG."
+    ending = path.suffix.lower()
+    plugin = PLUGINS.get(ending)
+    instead = f", or install {plugin}" if plugin else ""
+    return f"is a {ending} file, which can't be read here; convert it to PNG or JPEG{instead}."
 
 
 def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], findings: list[Finding]) -> list[Skipped]:

@@ -34,6 +34,13 @@ def to_srgb(image: Image.Image, profile: object) -> Image.Image:
     return image if converted is None else converted
 
 
+def changes_colours(profile: object, mode: str) -> bool:
+    """Whether a picture of that mode means other colours than sRGB's."""
+    if mode == "CMYK":
+        return True
+    return isinstance(profile, bytes) and bool(profile) and mode in MODES and _transform(profile, mode) is not None
+
+
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> Any:
     """From the profile to sRGB; None if it is broken, meant for another mode, or sRGB itself."""

@@ -62,7 +62,7 @@ class Desk:
         values = {
             "dataset": "", "trigger": "", "name": "", "preset": preset.name, "test": True,
             "subject": "", "test_prompts": "",
-            "photos_word": "", "repeats": "10",
+            "photos_word": "", "repeats": "",
         }  # fmt: skip
         return Page(values, plain(config)), notes
 

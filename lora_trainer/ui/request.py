@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_trainer.errors import ConfigError, DatasetError, quoted, shortened
+from lora_trainer.errors import ConfigError, DatasetError, quoted, shortened, shown
 from lora_trainer.files import given_path
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TRAIN_KEYS = ("name", "dataset", "config", "resume", "overwrite", "test", "test_plan", "trigger")
 CHECK_KEYS = ("dataset", "config", "subject", "trigger")
+PREPARE_KEYS = ("source", "trigger", "subject", "repeats")
 TEST_KEYS = (
     "lora", "resume", "trigger", "subject", "strengths", "prompts", "seeds", "steps", "width", "height", "sampler",
     "epochs", "measures",
@@ -98,6 +99,26 @@ def check_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
     subject, trigger = (str(values.get(key) or "") for key in ("subject", "trigger"))
     checked = check(folder, options.dataset, options.caption, subject, trigger, output)
     return {**to_json(summary(checked.dataset)), **checked.to_dict(), "lines": checked.lines()}
+
+
+def prepare_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
+    """Copy the photos of a folder into a new dataset in the output folder.
+
+    Raises:
+        LoraTrainerError: one sentence.
+    """
+    from lora_trainer.dataset.prepare import DATASETS, check_trigger, free_folder, prepare
+
+    refuse_unknown(values, PREPARE_KEYS, "prepare")
+    source = folder_of(text_of(values, "source", "the folder with the photos"))
+    trigger = check_trigger(text_of(values, "trigger", "a trigger word"))
+    repeats, subject = str(values.get("repeats") or ""), str(values.get("subject") or "")
+    made = prepare([source], free_folder(output / DATASETS, trigger), trigger, repeats, subject, output)
+    return {
+        "dataset": str(made.folder), "images": made.images, "repeats": made.repeats, "changed": made.changed,
+        "described": made.described, "twins": [shown(path) for path in made.twins],
+        "skipped": [str(one) for one in made.skipped], "lines": [shown(line) for line in made.lines()],
+    }  # fmt: skip
 
 
 def text_of(values: Mapping[str, Any], key: str, what: str) -> str:

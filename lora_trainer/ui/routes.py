@@ -22,8 +22,10 @@ from lora_trainer.errors import (
 )
 from lora_trainer.ui.access import PAGE_KEY, Access, RefusedError, check_page, is_page_key
 from lora_trainer.ui.answers import Handler, Json, aside, error_answer, read_body
+from lora_trainer.ui.caption_routes import caption_table
 from lora_trainer.ui.compare_routes import compare_table
 from lora_trainer.ui.job import Job
+from lora_trainer.ui.request import prepare_dataset
 from lora_trainer.ui.run_routes import run_table
 from lora_trainer.ui.status import ROUTE
 
@@ -47,6 +49,7 @@ def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) ->
         ("POST", "/resume", routes.resume),
         ("POST", "/test", routes.test),
         ("POST", "/check", routes.check),
+        ("POST", "/prepare", routes.prepare),
         ("POST", "/practice", routes.practice),
         ("GET", "/curve", routes.curve),
         ("GET", "/shown/{name}", routes.shown),
@@ -54,6 +57,7 @@ def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) ->
         ("GET", "/report/{name}/{path:path}", routes.file),
         *run_table(job),
         *compare_table(job),
+        *caption_table(job),
     ]
     for method, path, handler in table:
         app.add_api_route(ROUTE + path, guarded(handler, access), methods=[method], response_model=None)
@@ -151,6 +155,11 @@ class _Routes:
     async def check(self, request: Request) -> Response:
         """Look at a dataset."""
         return Json(await aside(self.job.check, await read_body(request)))
+
+    async def prepare(self, request: Request) -> Response:
+        """Make a dataset of a folder of photos."""
+        values = await read_body(request)
+        return Json(await aside(prepare_dataset, values, self.job.output))
 
     async def practice(self, request: Request) -> Response:
         """Install the practice project in the WebUI."""

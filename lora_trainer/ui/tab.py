@@ -18,6 +18,7 @@ from lora_trainer.ui.binding import EVERYTHING, FILLS, PLAN, Form
 from lora_trainer.ui.desk import Desk
 from lora_trainer.ui.panels import (
     advanced,
+    captions,
     images,
     practice,
     preset,
@@ -46,7 +47,7 @@ class Panel(Protocol):
 
 # The tab's pages from left to right, the columns of each, and the panels of these from top to bottom.
 PAGES: dict[str, dict[str, tuple[Panel, ...]]] = {
-    "images": {"sources": (images, practice)},
+    "images": {"sources": (images, captions, practice)},
     "train": {"form": (trigger, preset, start, advanced), "live": (progress, watch)},
     "result": {"outcome": (result, tools)},
     "runs": {"history": (runs,)},

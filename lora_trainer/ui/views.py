@@ -123,16 +123,25 @@ def duration(seconds: float) -> str:
 
 def thumbnail(path: Path) -> str:
     """A small picture inside the page itself; nothing of the folder has to be served. Empty if it can't be read."""
+    small = small_jpeg(path, THUMBNAIL_SIDE)
+    if not small:
+        return ""
+    coded = base64.b64encode(small).decode()
+    return f'<img src="data:image/jpeg;base64,{coded}" alt="{escape(path.name)}" title="{escape(path.name)}">'
+
+
+def small_jpeg(path: Path, side: int, whole: bool = False) -> bytes:
+    """A small picture as a JPEG file: its middle as a square, or the whole within one. Empty if it can't be read."""
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))  # JPEG: decodes at a fraction of the size
-            small = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), (THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+            image.draft("RGB", (2 * side, 2 * side))  # JPEG: decodes at a fraction of the size
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            small = (ImageOps.contain if whole else ImageOps.fit)(upright, (side, side))
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
-        return ""
+        return b""
     memory = io.BytesIO()
     small.save(memory, format="JPEG", quality=80)
-    coded = base64.b64encode(memory.getvalue()).decode()
-    return f'<img src="data:image/jpeg;base64,{coded}" alt="{escape(path.name)}" title="{escape(path.name)}">'
+    return memory.getvalue()
 
 
 def page_facts(facts: dict[str, Any]) -> str:

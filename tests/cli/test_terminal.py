@@ -24,6 +24,35 @@ def test_check_counts_for_people_and_programs(place: Path, capsys: pytest.Captur
     assert (facts["images"], facts["samples"], len(facts["skipped"])) == (5, 5, 1)
 
 
+def test_photos_are_prepared_and_then_checked(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare = ["prepare", "data/1_zork", "set", "--trigger", "zwx", "--subject", "style"]
+    assert main(prepare) == 0
+    out = capsys.readouterr().out
+    assert "Your originals are untouched." in out and " repeats × 10 epochs ÷ batch size 1 = " in out
+    assert main(prepare) == 2 and "exists already" in one_line(capsys.readouterr().err)
+    assert main(["check", "set", "--subject", "style", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["folders"][0]["trigger"] == "zwx" and "number" in {one["kind"] for one in facts["findings"]}
+    assert main(["prepare", "nowhere", "set", "--trigger", "zwx", "--subject", "style"]) == 2
+
+
+def test_captions_are_listed_changed_and_taken_back(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def out(*arguments: str) -> str:
+        assert main(["caption", "data", *arguments]) == 0
+        return capsys.readouterr().out
+
+    before = out()
+    assert len(before.splitlines()) == 5
+    assert "5 captions changed; --undo takes that back." in out("--append", "photo")
+    assert "     5  photo" in out("--tags").splitlines()
+    assert "5 captions changed" in out("--replace", "photo", "drawing") and "drawing" in out()
+    assert "taken back: “photo” replaced by “drawing”" in out("--undo")
+    out("--undo")
+    assert out() == before and "0 captions changed." in out("--remove", "nothing")
+    assert main(["caption", "data", "--undo"]) == 2 and "no change" in one_line(capsys.readouterr().err)
+    assert main(["caption", "data", "--prefix", "x", "--append", "y"]) == 2
+
+
 def test_only_the_first_process_speaks(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import socket
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from lora_trainer.errors import ConfigError, FileError, HostBusyError, NameTakenError
 from lora_trainer.evaluation.html import COPY_SCRIPT
@@ -292,3 +294,53 @@ def test_status_answers_while_a_check_runs(job: FakeJob) -> None:
         finally:
             job.held.set()
             check.join()
+
+
+def test_photos_are_prepared(job: FakeJob, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(3):
+        Image.new("RGB", (70, 64), (number, 9, 9)).save(photos / f"{number}.png")
+    web = client(job)
+    made = web.post("/lora-trainer/prepare", json={"source": str(photos), "trigger": "zwx", "subject": "object"}).json()
+    assert (made["images"], made["repeats"], made["skipped"]) == (3, 20, [])
+    assert Path(made["dataset"]) == job.output / "datasets" / "zwx"
+    assert len(list((job.output / "datasets" / "zwx" / "20_zwx").glob("*.png"))) == 3
+    for values, words in (({"source": str(photos)}, "trigger is missing"), ({"trigger": "x"}, "source is missing"),
+                          ({"source": "/no/such", "trigger": "x"}, "doesn't exist"),
+                          ({"source": str(photos), "trigger": "x", "size": 3}, "size")):  # fmt: skip
+        answer = web.post("/lora-trainer/prepare", json=values)
+        assert answer.status_code == 400 and words in answer.json()["error"]
+
+
+def test_captions_are_shown_changed_and_taken_back(job: FakeJob, tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "2_zwx"
+    folder.mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.new("RGB", (600, 300), "red").save(folder / f"{name}.png")
+    (folder / "a.txt").write_text("a cat")
+    dataset, web = str(folder.parent), client(job)
+    found = web.get("/lora-trainer/captions", params={"dataset": dataset}).json()
+    assert [row["text"] for row in found["rows"]] == ["a cat", ""] and found["rows"][1]["instead"] == "zwx"
+    assert (found["rows"][0]["tokens"], found["tags"], found["undo"]) == (2, [["a cat", 1]], "")
+
+    def post(**values: Any) -> Any:
+        return web.post("/lora-trainer/captions", json={"dataset": dataset, **values})
+
+    changed = post(action="prefix", words="zwx").json()
+    assert [row["text"] for row in changed["changed"]] == ["zwx, a cat", "zwx"] and "zwx" in changed["undo"]
+    assert post(action="set", id="2_zwx/b.png", text="zwx, a dog", before="zwx").status_code == 200
+    assert post(action="set", id="2_zwx/b.png", text="late", before="zwx").status_code == 400
+    post(action="undo")
+    assert post(action="undo").json()["undo"] == "" and not (folder / "b.txt").exists()
+    assert post(action="undo").status_code == 404
+    assert post(action="count", text="a cat " * 60, limit=75).json()["tokens"] == 120
+    for values in ({"action": "x"}, {"action": "prefix"}, {"action": "prefix", "words": "x", "ids": "all"},
+                   {"action": "count", "limit": 76}, {"action": "undo", "more": 1}):  # fmt: skip
+        assert post(**values).status_code == 400, values
+    picture = web.get("/lora-trainer/thumbnail", params={"dataset": dataset, "id": "2_zwx/a.png"})
+    assert picture.headers["content-type"] == "image/jpeg"
+    with Image.open(io.BytesIO(picture.content)) as image:
+        assert image.size == (256, 128)
+    for id in ("2_zwx/../../secret.json", "2_zwx/a.txt", ""):
+        assert web.get("/lora-trainer/thumbnail", params={"dataset": dataset, "id": id}).status_code == 404

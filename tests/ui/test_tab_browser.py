@@ -108,7 +108,7 @@ def test_photos_become_a_dataset(page: Page, served: Served, pictures: Path) -> 
     fill(page, "photos_word", "qqball")
     fill(page, "repeats", "3")
     press(page, "copy")
-    page.wait_for_selector("#lora_trainer_check_answer >> text=6 photos were copied")
+    page.wait_for_selector("#lora_trainer_check_answer >> text=6 images copied")
     folder = served.output / "datasets" / "qqball" / "3_qqball"
     assert len(list(folder.glob("*.png"))) == 6 and (folder / "5.txt").read_text() == "qqball"
     assert (folder / "1.txt").read_text() == "zwx, a ball, number 1", served.log.read_text("utf-8", "replace")[-2000:]

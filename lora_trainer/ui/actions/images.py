@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lora_trainer.dataset.layout import unopened
+from lora_trainer.dataset.prepare import DATASETS, check_trigger, free_folder, prepare
 from lora_trainer.errors import DatasetError, LooseImagesError, LoraTrainerError
 from lora_trainer.ui import views
 from lora_trainer.ui.check_view import check_view
-from lora_trainer.ui.copies import copy_photos
 from lora_trainer.ui.desk import Desk, existing
 from lora_trainer.ui.forms import Answer, Page
 
-DATASETS = "datasets"  # copies of photos, in the output folder
 PHOTOS_BOX = " Or open “I just have photos” below the folder: it copies them into such a folder and leaves yours alone."
 
 
@@ -41,17 +39,18 @@ def copy(desk: Desk, page: Page, files: Sequence[str]) -> Answer:
     word = str(page.values.get("photos_word") or "").strip() or page.trigger
     try:
         sources = _arrived(files) or [existing(page.dataset)]
-        made = copy_photos(sources, desk.job.output / DATASETS, word, page.values.get("repeats"))
+        output, subject = desk.job.output, str(page.values.get("subject") or "")
+        folder = free_folder(output / DATASETS, check_trigger(word))
+        made = prepare(sources, folder, word, page.values.get("repeats") or "", subject, output)
     except LoraTrainerError as error:
         return Answer({"check_answer": views.problem(str(error))})
     filled = {"dataset": str(made.folder), "trigger": word}
     answer = check(desk, desk.page(filled))
     answer.values |= filled
-    told = f"{made.pictures} photos were copied to {made.folder}; {made.described} had a caption"
-    rest = f", the others got “{word}” as theirs" if made.described < made.pictures else ""
-    left = [f"Not copied: {file.name} {unopened(file)}" for file in made.left]
+    told = made.lines()
+    left = [line for line in told if line.startswith("Not copied")]
     answer.html["check_answer"] = (
-        views.note(told + rest + ". Your originals are untouched.")
+        views.note(*(line for line in told if line not in left))
         + views.note(*left, kind="lt-warn")
         + answer.html["check_answer"]
     )

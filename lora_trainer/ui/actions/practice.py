@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from lora_trainer.dataset.prepare import DATASETS
 from lora_trainer.demo.install import Practice, install_practice
 from lora_trainer.errors import ConfigError, LoraTrainerError
 from lora_trainer.ui import views
-from lora_trainer.ui.actions.images import DATASETS
 from lora_trainer.ui.desk import Desk
 from lora_trainer.ui.forms import Answer, Page
 from lora_trainer.ui.job import Job

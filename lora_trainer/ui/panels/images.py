@@ -10,8 +10,8 @@ from lora_trainer.ui.binding import FILLS_PANEL, PLAN, Form, paths
 
 PHOTOS = (
     '<p class="lt-help">Drop them here, or enter their folder above. They are copied into a new '
-    "<code>repeats_trigger</code> folder; the originals stay as they are. A photo without a caption gets the trigger "
-    "word as its caption. Better captions make a better LoRA: edit the .txt files in that folder.</p>"
+    "<code>repeats_trigger</code> folder, upright, in sRGB and without duplicates; the originals stay as they are. "
+    "A photo without a caption gets the trigger word as its caption.</p>"
 )
 
 
@@ -53,7 +53,8 @@ def _show_photos(form: Form) -> None:
         repeats = gr.Textbox(
             max_lines=1,
             label="Repeats",
-            value="10",
+            value="",
+            placeholder="as suits their number",
             info="How often each photo is used in one epoch.",
             elem_id="lora_trainer_repeats",
         )

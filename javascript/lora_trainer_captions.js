@@ -1,0 +1,181 @@
+// The caption editor: every image with its text, changes of many at once, and the way back. Images come in portions, when
+// they are scrolled to.
+
+(function (tab) {
+    "use strict";
+
+    const PORTION = 40; // cards that are added at once
+    const PAUSE = 500; // ms without a key until the tokens are counted
+    const MOST_TAGS = 60;
+    const EDITS = {prefix: "Put before", append: "Put at the end", first: "Bring to the front", remove: "Remove this tag"};
+
+    let of = ""; // the folder whose captions are shown
+    let rows = []; // as the server gave them
+    let tags = [];
+    let undo = "";
+    let chosen = ""; // the tag that is filtered by
+    let shown = 0; // cards that are there
+    let recheck = 0;
+
+    const place = () => tab.part("captions").querySelector(".lt-captions");
+    const limit = () => Number((tab.part("max_token_length_option") && tab.typed("max_token_length_option")) || 75) || 75;
+    const filtered = () => (chosen ? rows.filter((row) => row.text.split(/[,\n]/).some((tag) => tag.trim().toLowerCase() === chosen)) : rows);
+    const say = (text, wrong = false) => {
+        const where = place().querySelector(".lt-said");
+        where.textContent = text;
+        where.classList.toggle("lt-problem", wrong);
+    };
+
+    /** The button that opens the editor, once a folder was found fit; nothing where there is none. */
+    tab.showCaptions = function () {
+        const answer = tab.part("check_answer");
+        const ready = answer && answer.querySelector(".lt-check");
+        if (!ready) {
+            of = "";
+            tab.put("captions", "");
+        } else if (of !== tab.typed("dataset")) {
+            of = "";
+            tab.put("captions", `<div class="lt-panel" data-of="${tab.escaped(tab.typed("dataset"))}"><div class="lt-title"><h3>Captions</h3>
+                <small>What is to stay changeable belongs into them; what isn't said becomes part of the trigger word.</small></div>
+                <button type="button" class="lt-go" data-caption="open">Edit captions</button><div class="lt-captions"></div></div>`);
+        }
+    };
+
+    async function open() {
+        const folder = tab.typed("dataset");
+        const found = await tab.ask(`/lora-trainer/captions?dataset=${encodeURIComponent(folder)}&limit=${limit()}`);
+        of = folder;
+        rows = found.rows;
+        chosen = "";
+        take(found);
+        place().innerHTML = `<div class="lt-many"><label>Words <input type="text" name="lt_words"></label>
+            <label>replaced by <input type="text" name="lt_instead"></label></div>
+            <div class="lt-choices">${["replace", ...Object.keys(EDITS)].map((edit) =>
+                `<button type="button" class="lt-go" data-caption="${edit}">${EDITS[edit] || "Replace"}</button>`).join(" ")}
+            <button type="button" class="lt-go lt-undo" data-caption="undo"></button></div>
+            <div class="lt-said" role="status"></div><div class="lt-tags"></div><ul class="lt-cards"></ul>
+            <button type="button" class="lt-go lt-more" data-caption="more">Show more</button>`;
+        const sight = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(), {rootMargin: "400px"});
+        sight.observe(place().querySelector(".lt-more"));
+        draw();
+    }
+
+    function take(found) {
+        tags = found.tags;
+        undo = found.undo;
+    }
+
+    /** Everything but the row of inputs; the cards from the first. */
+    function draw() {
+        drawTags();
+        place().querySelector(".lt-cards").innerHTML = "";
+        shown = 0;
+        more();
+    }
+
+    function drawTags() {
+        const button = place().querySelector(".lt-undo");
+        button.textContent = undo ? `Undo: ${undo}` : "Undo";
+        button.disabled = !undo;
+        const focused = document.activeElement && document.activeElement.dataset.tag;
+        const chip = ([tag, number]) => `<button type="button" class="lt-tag" data-caption="tag" data-tag="${tab.escaped(tag)}"
+            aria-pressed="${tag === chosen}">${tab.escaped(tag)} <small>${number}</small></button>`;
+        const rest = tags.length - MOST_TAGS;
+        place().querySelector(".lt-tags").innerHTML = `<p>${chosen ? `${filtered().length} of ${rows.length} captions have “${tab.escaped(chosen)}”;
+            changes are made in these.` : `Changes are made in all ${rows.length} captions; press a tag to make them only where it is.`}</p>
+            ${tags.slice(0, MOST_TAGS).map(chip).join(" ")}${rest > 0 ? ` <small>and ${rest} more</small>` : ""}`;
+        if (focused) [...place().querySelectorAll(".lt-tag")].find((one) => one.dataset.tag === focused)?.focus();
+    }
+
+    function more() {
+        const all = filtered();
+        const cards = all.slice(shown, shown + PORTION).map(cardHtml).join("");
+        place().querySelector(".lt-cards").insertAdjacentHTML("beforeend", cards);
+        tab.dress(place());
+        shown = Math.min(shown + PORTION, all.length);
+        place().querySelector(".lt-more").classList.toggle("lt-hidden", shown >= all.length);
+    }
+
+    function cardHtml(row) {
+        const url = `/lora-trainer/thumbnail?dataset=${encodeURIComponent(of)}&id=${encodeURIComponent(row.id)}`;
+        const name = tab.escaped(row.id);
+        return `<li class="lt-card" data-id="${name}"><img data-src="${tab.escaped(url)}" alt="" loading="lazy" width="96" height="96">
+            <div><label><span>${name}</span><textarea rows="2" placeholder="${tab.escaped(row.instead)}">${tab.escaped(row.text)}</textarea></label>
+            <small class="lt-count">${countHtml(row)}</small></div></li>`;
+    }
+
+    const countHtml = (row) => `${row.tokens} of ${limit()} tokens` +
+        (row.cut ? `; <span class="lt-cut">not seen: ${tab.escaped(row.cut)}</span>` : "");
+
+    /** What the server says changed is what is shown. */
+    function update(found) {
+        take(found);
+        const byId = new Map(found.changed.map((row) => [row.id, row]));
+        rows = rows.map((row) => byId.get(row.id) || row);
+        for (const card of place().querySelectorAll(".lt-card")) {
+            const row = byId.get(card.dataset.id);
+            if (!row) continue;
+            card.querySelector("textarea").value = row.text;
+            card.querySelector(".lt-count").innerHTML = countHtml(row);
+        }
+        if (chosen && !filtered().length) {
+            chosen = "";
+            draw();
+        } else drawTags();
+        clearTimeout(recheck);
+        recheck = setTimeout(() => tab.part("check").click(), 1500);
+    }
+
+    const post = (values) => tab.ask("/lora-trainer/captions", "POST", {dataset: of, limit: limit(), ...values});
+
+    async function change(edit) {
+        const [words, instead] = ["words", "instead"].map((name) => place().querySelector(`[name=lt_${name}]`).value);
+        const ids = chosen ? filtered().map((row) => row.id) : null;
+        const found = await post(edit === "undo" ? {action: edit} : {action: edit, words, instead, ids});
+        update(found);
+        const number = found.changed.length;
+        say(`${number} ${number === 1 ? "caption" : "captions"} changed.`);
+    }
+
+    async function save(card) {
+        const row = rows.find((one) => one.id === card.dataset.id);
+        const text = card.querySelector("textarea").value;
+        if (!row || text === row.text) return;
+        const found = await post({action: "set", id: row.id, text, before: row.text});
+        update(found);
+        say("Saved.");
+    }
+
+    /** A button of the editor. */
+    tab.caption = async function (button) {
+        const what = button.dataset.caption;
+        try {
+            if (what === "open") await open();
+            else if (what === "more") more();
+            else if (what === "tag") {
+                chosen = chosen === button.dataset.tag ? "" : button.dataset.tag;
+                draw();
+                place().querySelector(".lt-tag[aria-pressed=true]")?.focus();
+            } else await change(what);
+        } catch (error) {
+            if (place().querySelector(".lt-said")) say(error.message, true);
+            else place().innerHTML = tab.problem(error.message);
+        }
+    };
+
+    let timer = 0;
+
+    document.addEventListener("input", (event) => {
+        const card = event.target.closest && event.target.closest("#lora_trainer_captions .lt-card");
+        if (!card) return;
+        clearTimeout(timer);
+        timer = setTimeout(async () => {
+            const found = await post({action: "count", text: event.target.value}).catch(() => null);
+            if (found) card.querySelector(".lt-count").innerHTML = countHtml(found);
+        }, PAUSE);
+    });
+    document.addEventListener("change", (event) => {
+        const card = event.target.closest && event.target.closest("#lora_trainer_captions .lt-card");
+        if (card) save(card).catch((error) => say(error.message, true));
+    });
+})(window.loraTrainer = window.loraTrainer || {});

@@ -1,0 +1,213 @@
+"""The captions of a dataset as a sheet: every image with its text, changed one by one or many at once.
+
+Before a change the files are kept as they were, byte by byte, in the output folder, so that each change can be undone.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_trainer.config import CaptionConfig
+from lora_trainer.dataset.caption_edits import edited, said, tags_of
+from lora_trainer.dataset.layout import find_folders
+from lora_trainer.dataset.texts import caption_endings, find_caption, read_lines
+from lora_trainer.errors import ConfigError, DatasetError, FileError, quoted, shown
+from lora_trainer.files import read_object, replaced, write_json, write_text
+from lora_trainer.tokens import beyond, tokenise
+
+FOLDER = "caption-backups"  # in the output folder
+MOST_BACKUPS = 200  # of a dataset
+
+_changing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image and its caption."""
+
+    id: str  # <folder>/<name>
+    image: Path
+    file: Path  # of the caption, where there is one or where it will be
+    text: str  # its non-empty lines; "" where there is no file
+    instead: str  # what is trained where the text is empty
+
+    def to_dict(self, limit: int) -> dict[str, Any]:
+        """For JSON; ``limit`` is the number of tokens that the text encoder sees."""
+        about = {"id": shown(self.id), "text": shown(self.text), "instead": shown(self.instead)}
+        return {**about, **counted_tokens(self.text, limit)}
+
+
+def counted_tokens(text: str, limit: int) -> dict[str, Any]:
+    """The tokens of the longest line, and what of it isn't seen."""
+    lines = text.splitlines() or [""]
+    longest = max(lines, key=lambda line: len(tokenise(line)))
+    return {"tokens": len(tokenise(longest)), "cut": shown(beyond(longest, limit))}
+
+
+class CaptionSheet:
+    """The captions of one dataset, read anew for each change."""
+
+    def __init__(self, dataset: Path, config: CaptionConfig, output: Path) -> None:
+        """Args:
+            dataset: holds ``<repeats>_<trigger>`` folders, or is one.
+            output: the folder that keeps what was changed.
+
+        Raises:
+            DatasetError: if there is no such folder.
+        """
+        self.dataset = dataset.expanduser().resolve()
+        key = hashlib.sha256(os.fsencode(self.dataset)).hexdigest()[:16]
+        self._backups = output / FOLDER / key
+        self._endings = caption_endings(config.caption_extension)
+
+    def rows(self) -> list[Row]:
+        """Every training image, in the order of the folders; images aren't decoded."""
+        found = []
+        for folder, listing in find_folders(self.dataset, False, []):
+            for image in listing.images:
+                caption = find_caption(image, listing.by_name, self._endings)
+                file = caption[0] if caption else image.with_name(image.stem + self._endings[0])
+                try:
+                    text = "\n".join(read_lines(file)[0]) if caption else ""
+                except OSError as error:
+                    raise DatasetError(
+                        f"The caption {file} can't be read ({error.strerror}); check its permissions."
+                    ) from error
+                found.append(Row(f"{folder.path.name}/{image.name}", image, file, text, folder.trigger))
+        return found
+
+    def image(self, id: str) -> Path:
+        """The image of that id; captions aren't read.
+
+        Raises:
+            FileError: if there is none.
+        """
+        for folder, listing in find_folders(self.dataset, False, []):
+            for image in listing.images:
+                if shown(f"{folder.path.name}/{image.name}") == id:
+                    return image
+        raise FileError(f"There is no image {quoted(id)} in {self.dataset}; load the captions again.")
+
+    def set(self, id: str, text: str, before: str) -> list[Row]:
+        """Write one caption.
+
+        Args:
+            before: the text that it takes the place of: what somebody else wrote meanwhile isn't overwritten.
+
+        Returns:
+            The rows that changed.
+        """
+        with _changing:
+            image = self.image(id)
+            row = next(row for row in self.rows() if row.image == image)
+            if shown(row.text) != before:
+                raise ConfigError(f"{shown(row.file.name)} was changed meanwhile; load the captions again.")
+            return self._write([(row, _tidy(text))], said("set"))
+
+    def edit(self, edit: str, words: str, instead: str = "", ids: Sequence[str] | None = None) -> list[Row]:
+        """Change many captions; ``ids`` are those of the images, None for all.
+
+        Returns:
+            The rows that changed.
+
+        Raises:
+            LoraTrainerError: one sentence.
+        """
+        wanted = None if ids is None else set(ids)
+        with _changing:
+            chosen = [row for row in self.rows() if wanted is None or shown(row.id) in wanted]
+            changes = [(row, _tidy(edited(row.text, edit, words, instead))) for row in chosen]
+            return self._write(changes, said(edit, words, instead))
+
+    def tags(self, rows: Sequence[Row]) -> list[tuple[str, int]]:
+        """How many captions have each tag, the most frequent first."""
+        counts = Counter(tag for row in rows for tag in {tag.lower() for line in row.text.splitlines()
+                                                         for tag in tags_of(line)})  # fmt: skip
+        return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+    @property
+    def undoable(self) -> str:
+        """What :meth:`undo` would take back; "" if there is nothing."""
+        newest = self._newest()
+        return str(read_object(newest).get("what", "")) if newest else ""
+
+    def undo(self) -> list[Row]:
+        """Put the files back as they were before the last change that wasn't taken back yet.
+
+        Raises:
+            FileError: if there is none, or a file can't be written.
+        """
+        with _changing:
+            newest = self._newest()
+            if newest is None:
+                raise FileError("There is no change of these captions to take back.")
+            try:
+                files = {
+                    self.dataset / os.fsdecode(base64.b64decode(name)): None
+                    if content is None
+                    else base64.b64decode(content)
+                    for name, content in read_object(newest)["files"]
+                }
+            except (KeyError, TypeError, ValueError) as error:
+                raise FileError(f"{newest} is damaged; the captions can't be put back from it.") from error
+            before = {row.id: row.text for row in self.rows()}
+            for path, content in files.items():
+                _put_back(path, content)
+            newest.unlink()
+            return [row for row in self.rows() if row.text != before.get(row.id)]
+
+    def _write(self, changes: Sequence[tuple[Row, str]], what: str) -> list[Row]:
+        changes = [(row, text) for row, text in changes if text != row.text]
+        if not changes:
+            return []
+        files = {row.file: row.file.read_bytes() if row.file.exists() else None for row, _ in changes}
+        self._keep(files, what)
+        for row, text in changes:
+            write_text(row.file, text)
+        return [Row(row.id, row.image, row.file, text, row.instead) for row, text in changes]
+
+    def _keep(self, files: dict[Path, bytes | None], what: str) -> None:
+        """As base64, since neither names nor captions need be text."""
+        kept = self._kept()
+        number = int(kept[-1].stem) + 1 if kept else 1
+        coded = [(_coded(os.fsencode(path.relative_to(self.dataset))), None if content is None else _coded(content))
+                 for path, content in files.items()]  # fmt: skip
+        write_json(self._backups / f"{number:06}.json", {"dataset": shown(self.dataset), "what": what, "files": coded})
+        for old in kept[: max(0, len(kept) + 1 - MOST_BACKUPS)]:
+            old.unlink(missing_ok=True)
+
+    def _kept(self) -> list[Path]:
+        return sorted(path for path in self._backups.glob("*.json") if path.stem.isdigit())
+
+    def _newest(self) -> Path | None:
+        kept = self._kept()
+        return kept[-1] if kept else None
+
+
+def _coded(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _decoded(content: str | None) -> bytes | None:
+    return None if content is None else base64.b64decode(content)
+
+
+def _put_back(path: Path, content: bytes | None) -> None:
+    """``content`` None: there was no file; empty: there was an empty one."""
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    with replaced(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _tidy(text: str) -> str:
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())

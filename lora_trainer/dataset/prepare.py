@@ -1,0 +1,275 @@
+"""From loose photos to a dataset: copies in a ``<repeats>_<trigger>`` folder; the originals are never touched."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import unicodedata
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from PIL import Image
+
+from lora_trainer.dataset.checks.limits import COUNTS, TWINS
+from lora_trainer.dataset.checks.looks import FILE, Look, Looks
+from lora_trainer.dataset.decode import is_plain, read_image
+from lora_trainer.dataset.findings import names
+from lora_trainer.dataset.folders import OnImage
+from lora_trainer.dataset.images import resize
+from lora_trainer.dataset.items import Skipped
+from lora_trainer.dataset.layout import Listing, is_foreign_image, list_folder, sorted_files, unopened
+from lora_trainer.dataset.texts import USUAL_ENDINGS, find_caption, read_lines
+from lora_trainer.errors import ConfigError, DatasetError, FileError, counted, quoted
+from lora_trainer.files import name_problem, replaced, write_text
+
+DATASETS = "datasets"  # copies of photos, in the output folder
+MOST_REPEATS = 1000
+LARGEST = 1024  # px: no copy has more pixels than a square of this side, the largest that SDXL is trained at
+MEASURED = (512, 512)  # px: enough to tell twins
+EPOCHS = 10  # of the presets
+USUAL_REPEATS = 10  # of the workflow for a first LoRA
+LONGEST_STEM = 100  # characters
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was made of a person's photos."""
+
+    folder: Path  # the dataset
+    target: Path  # its <repeats>_<trigger> folder
+    repeats: int
+    images: int
+    changed: int  # of these, how many were turned upright, brought to sRGB, made smaller or converted
+    described: int  # how many came with a caption that says more than the trigger word
+    twins: tuple[Path, ...] = ()  # left out: another one is nearly the same
+    skipped: tuple[Skipped, ...] = ()  # can't be read
+
+    def lines(self) -> list[str]:
+        """What was done, for a person."""
+        told = f"{counted(self.images, 'image')} copied to {self.target}; {self.described} had a caption"
+        rest = ", the others got the trigger word as theirs" if self.described < self.images else ""
+        lines = [f"{told}{rest}. Your originals are untouched."]
+        if self.changed:
+            how = "turned upright, brought to sRGB, made smaller, or saved as PNG"
+            lines.append(f"{self.changed} of them {'was' if self.changed == 1 else 'were'} {how}, as needed.")
+        if self.twins:
+            few = names([path.name for path in self.twins])
+            lines.append(f"Left out, as another one is nearly the same: {counted(len(self.twins), 'image')} ({few}).")
+        return [*lines, *(f"Not copied: {one.path.name} {one.reason}" for one in self.skipped), self.sum]
+
+    @property
+    def sum(self) -> str:
+        """How many steps that makes."""
+        return steps_sum(self.images, self.repeats, EPOCHS, 1)
+
+
+def steps_sum(images: int, repeats: int, epochs: int, batch: int) -> str:
+    """The sum in one line."""
+    steps = math.ceil(images * repeats / batch) * epochs
+    return f"{images} images × {repeats} repeats × {epochs} epochs ÷ batch size {batch} = {steps} steps."
+
+
+def suggested_repeats(images: int, subject: str) -> int:
+    """As many repeats as make about as many steps as the fewest images that are usual for such a subject make with the
+    usual repeats; for many images fewer, for few images no more than twice the usual.
+
+    Raises:
+        ConfigError: if the kind isn't known; "" is any kind.
+    """
+    if subject and subject not in COUNTS:
+        raise ConfigError(f"subject can't be {quoted(subject)}; give one of {', '.join(COUNTS)}.")
+    usual = COUNTS[subject or "person"][0] * USUAL_REPEATS
+    return max(1, min(2 * USUAL_REPEATS, round(usual / max(1, images))))
+
+
+def prepare(
+    sources: Sequence[Path],
+    folder: Path,
+    trigger: str,
+    repeats: object = "",
+    subject: str = "",
+    output: Path | None = None,
+    progress: OnImage | None = None,
+) -> Prepared:
+    """Copy pictures and the captions beside them into ``folder/<repeats>_<trigger>``.
+
+    Of images that are nearly the same the largest is taken. A picture without a caption gets one that is the trigger
+    word alone. Either all copies are there at the end, or none.
+
+    Args:
+        sources: a folder, or files (pictures and caption files of the same name).
+        folder: the dataset; the ``<repeats>_<trigger>`` folder in it must be new.
+        repeats: "" for as many as suit the number of images and the kind of subject.
+        output: the folder that remembers what was seen of images; None forgets.
+
+    Raises:
+        DatasetError, FileError, ConfigError: one sentence.
+    """
+    words = check_trigger(trigger)
+    times = check_repeats(repeats) if str(repeats).strip() else 0
+    suggested_repeats(0, subject)  # refuses an unknown kind
+    listing = _listing(sources)
+    skipped = [Skipped(file, unopened(file)) for file in listing.files if is_foreign_image(file)]
+    with Looks(output / FILE if output is not None else None, MEASURED) as looks:
+        pictures = _readable(listing.images, looks, skipped, progress)
+        chosen, twins = _without_twins(pictures, looks)
+    if not chosen:
+        raise DatasetError(_nothing(sources, skipped))
+    times = times or suggested_repeats(len(chosen), subject)
+    target = folder / f"{times}_{words}"
+    if target.exists():
+        raise DatasetError(f"{target} exists already, and nothing is added to it; give another folder or trigger word.")
+    described, changed = _copy_all(chosen, listing, target, words)
+    return Prepared(folder, target, times, len(chosen), changed, described, tuple(twins), tuple(skipped))
+
+
+def _readable(
+    images: Sequence[Path], looks: Looks, skipped: list[Skipped], progress: OnImage | None
+) -> list[tuple[Path, Look]]:
+    found = []
+    for done, path in enumerate(images, 1):
+        try:
+            status = path.stat()
+            looks.size(path, status.st_size, status.st_mtime_ns)
+            found.append((path, looks.of(path)))
+        except OSError as error:
+            skipped.append(Skipped(path, f"can't be read ({error.strerror}); check its permissions."))
+        except DatasetError as error:
+            skipped.append(Skipped(path, str(error)))
+        if progress:
+            progress(done, len(images))
+    return found
+
+
+def _without_twins(pictures: Sequence[tuple[Path, Look]], looks: Looks) -> tuple[list[Path], list[Path]]:
+    """What is taken, in order, and what is left out."""
+    groups = looks.twins([look.content for _, look in pictures], [look.thumbnail for _, look in pictures], TWINS.value)
+    same: dict[str, list[int]] = {}
+    for index, (_, look) in enumerate(pictures):
+        same.setdefault(look.content, []).append(index)
+    out: set[int] = set()
+    for group in [*groups, *same.values()]:
+        best = max(group, key=lambda index: math.prod(pictures[index][1].size))
+        out.update(index for index in group if index != best)
+    return (
+        [path for index, (path, _) in enumerate(pictures) if index not in out],
+        [pictures[index][0] for index in sorted(out)],
+    )
+
+
+def _copy_all(pictures: Sequence[Path], listing: Listing, target: Path, words: str) -> tuple[int, int]:
+    """Into a folder of a temporary name first; how many were described, and how many changed."""
+    making = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
+    described = changed = 0
+    try:
+        for stem, picture in _unique(pictures):
+            changed += _copy_picture(picture, making, stem)
+            caption = find_caption(picture, listing.by_name, USUAL_ENDINGS)
+            if caption is None:
+                write_text(making / f"{stem}.txt", words)
+            else:
+                _copy(caption[0], making / f"{stem}.txt")
+                described += _says_more(making / f"{stem}.txt", words)
+        making.rename(target)
+    except OSError as error:
+        raise FileError(f"{target} can't be made ({error.strerror}); choose another folder.") from error
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(making)
+    return described, changed
+
+
+def _copy_picture(picture: Path, folder: Path, stem: str) -> bool:
+    """As it is where that is right; else upright, in sRGB, no larger than needed, as PNG. Whether it was changed."""
+    if is_plain(picture, LARGEST * LARGEST):
+        _copy(picture, folder / f"{stem}{picture.suffix.lower()}")
+        return False
+    colour, _ = read_image(picture)
+    scale = math.sqrt(LARGEST * LARGEST / (colour.width * colour.height))
+    if scale < 1:
+        size = (max(1, round(colour.width * scale)), max(1, round(colour.height * scale)))
+        colour = Image.fromarray(resize(colour, size))
+    with replaced(folder / f"{stem}.png") as temporary:
+        colour.save(temporary, "PNG")
+    return True
+
+
+def _says_more(caption: Path, words: str) -> bool:
+    return any(line.casefold() != words.casefold() for line in read_lines(caption)[0])
+
+
+def check_trigger(trigger: str) -> str:
+    """The trigger word as a folder name can have it.
+
+    Raises:
+        DatasetError: one sentence.
+    """
+    words = " ".join(trigger.split())
+    if not words:
+        raise DatasetError("The trigger word is missing: give one, such as zwx_anna.")
+    problem = name_problem(words)
+    if problem:
+        raise DatasetError(
+            f"The trigger word {quoted(words)} can't be used, because it names the folder and {problem}; use letters, "
+            "digits, - and _."
+        )
+    return words
+
+
+def check_repeats(repeats: object) -> int:
+    """How often each picture is used in an epoch.
+
+    Raises:
+        DatasetError: one sentence.
+    """
+    text = str(repeats).strip().removesuffix(".0")
+    if not text.isdigit() or not 1 <= int(text) <= MOST_REPEATS:
+        raise DatasetError(f"Repeats can't be {quoted(text)}; give a whole number from 1 to {MOST_REPEATS}.")
+    return int(text)
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """A folder that doesn't exist yet: with a number where one of that name does."""
+    folder, number = parent / name, 2
+    while folder.exists():
+        folder, number = parent / f"{name}-{number}", number + 1
+    return folder
+
+
+def _listing(sources: Sequence[Path]) -> Listing:
+    """Everything in the folder, or the files themselves."""
+    if len(sources) == 1 and sources[0].is_dir():
+        return list_folder(sources[0])
+    return sorted_files([source for source in sources if not source.is_dir()])
+
+
+def _nothing(sources: Sequence[Path], skipped: Sequence[Skipped]) -> str:
+    where = f" in {sources[0]}" if sources and sources[0].is_dir() else ""
+    if skipped:
+        return f"No image{where} can be copied: {skipped[0].path.name} {skipped[0].reason}"
+    return f"There are no images{where} to copy; give a folder of photos or drop the files here."
+
+
+def _unique(pictures: Sequence[Path]) -> list[tuple[str, Path]]:
+    """A name for each copy: its own, with a number where two pictures would share a caption."""
+    used: set[str] = set()
+    named: list[tuple[str, Path]] = []
+    for picture in pictures:
+        own = unicodedata.normalize("NFC", picture.stem)[:LONGEST_STEM].strip(" .") or "image"
+        stem, number = own, 2
+        while stem.lower() in used:
+            stem, number = f"{own}-{number}", number + 1
+        used.add(stem.lower())
+        named.append((stem, picture))
+    return named
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        with replaced(target) as temporary:
+            shutil.copyfile(source, temporary)
+    except FileNotFoundError as error:
+        raise FileError(f"{source} isn't there any more; drop the files again.") from error

@@ -1,0 +1,104 @@
+"""The routes of the caption editor: the sheet, its changes, and small pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from lora_trainer.config import CaptionConfig
+from lora_trainer.config.groups import TOKEN_LENGTHS
+from lora_trainer.dataset.caption_sheet import CaptionSheet, Row, counted_tokens
+from lora_trainer.errors import ConfigError, quoted
+from lora_trainer.ui.answers import Handler, Json, aside, read_body
+from lora_trainer.ui.job import Job
+from lora_trainer.ui.request import folder_of, refuse_unknown, text_of
+from lora_trainer.ui.views import small_jpeg
+
+KEYS = ("dataset", "action", "id", "ids", "text", "before", "words", "instead", "limit")
+ACTIONS = ("set", "prefix", "append", "replace", "remove", "first", "undo", "count")
+SIDE = 256  # px of a small picture
+
+
+def caption_table(job: Job) -> list[tuple[str, str, Handler]]:
+    """Methods, addresses and handlers."""
+    routes = _CaptionRoutes(job)
+    return [
+        ("GET", "/captions", routes.captions),
+        ("POST", "/captions", routes.change),
+        ("GET", "/thumbnail", routes.thumbnail),
+    ]
+
+
+class _CaptionRoutes:
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    async def captions(self, request: Request) -> Response:
+        """All captions of a dataset, with their tags."""
+        asked = dict(request.query_params)
+        return Json(await aside(self._captions, asked.get("dataset", ""), _limit(asked.get("limit"))))
+
+    def _captions(self, dataset: str, limit: int) -> dict[str, Any]:
+        sheet = self._sheet(dataset)
+        rows = sheet.rows()
+        return {"rows": [row.to_dict(limit) for row in rows], **_about(sheet, rows)}
+
+    async def change(self, request: Request) -> Response:
+        """Change captions; the answer has the rows that changed."""
+        return Json(await aside(self._change, await read_body(request)))
+
+    def _change(self, values: dict[str, Any]) -> dict[str, Any]:
+        refuse_unknown(values, KEYS, "captions")
+        action, limit = values.get("action"), _limit(values.get("limit"))
+        if action not in ACTIONS:
+            raise ConfigError(f"action can't be {quoted(action)}; give one of {', '.join(ACTIONS)}.")
+        if action == "count":
+            return counted_tokens(str(values.get("text") or ""), limit)
+        sheet = self._sheet(values.get("dataset"))
+        if action == "undo":
+            changed = sheet.undo()
+        elif action == "set":
+            text, before = str(values.get("text") or ""), str(values.get("before") or "")
+            changed = sheet.set(text_of(values, "id", "the id of an image"), text, before)
+        else:
+            changed = sheet.edit(
+                str(action), str(values.get("words") or ""), str(values.get("instead") or ""), _ids(values)
+            )
+        return {"changed": [row.to_dict(limit) for row in changed], **_about(sheet, sheet.rows())}
+
+    async def thumbnail(self, request: Request) -> Response:
+        """A small picture of an image of the dataset."""
+        asked = dict(request.query_params)
+        content = await aside(self._thumbnail, asked.get("dataset", ""), asked.get("id", ""))
+        if not content:
+            return Response(status_code=404)
+        headers = {"Cache-Control": "private, max-age=300", "X-Content-Type-Options": "nosniff"}
+        return Response(content, media_type="image/jpeg", headers=headers)
+
+    def _thumbnail(self, dataset: str, id: str) -> bytes:
+        return small_jpeg(self._sheet(dataset).image(id), SIDE, whole=True)
+
+    def _sheet(self, dataset: Any) -> CaptionSheet:
+        return CaptionSheet(folder_of(dataset), CaptionConfig(), self.job.output)
+
+
+def _about(sheet: CaptionSheet, rows: list[Row]) -> dict[str, Any]:
+    return {"tags": sheet.tags(rows), "undo": sheet.undoable}
+
+
+def _limit(value: object) -> int:
+    text = str(value or TOKEN_LENGTHS[0])
+    if not text.isdigit() or int(text) not in TOKEN_LENGTHS:
+        raise ConfigError(f"limit can't be {quoted(value)}; give one of {', '.join(map(str, TOKEN_LENGTHS))}.")
+    return int(text)
+
+
+def _ids(values: dict[str, Any]) -> list[str] | None:
+    ids = values.get("ids")
+    if ids is None:
+        return None
+    if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
+        raise ConfigError("ids must be a list of the ids of images.")
+    return ids

@@ -1,0 +1,108 @@
+"""The caption editor in a real Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.browser import Page, chromium, serious_findings
+from tests.support.tab_page import check
+
+pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
+    ),
+]
+CARDS = "#lora_trainer_captions .lt-card"
+SAID = "#lora_trainer_captions .lt-said"
+
+
+@pytest.fixture
+def folder(dataset: Path, tmp_path: Path) -> Path:
+    """A dataset of its own: two captions, four images without one."""
+    mine = tmp_path / "mine" / "2_zwx"
+    shutil.copytree(dataset / "2_zwx", mine)
+    return mine
+
+
+def open_captions(page: Page, folder: Path) -> None:
+    check(page, folder.parent)
+    page.click("#lora_trainer_captions [data-caption=open]")
+    page.wait_for_selector(CARDS)
+
+
+def test_captions_are_edited_filtered_and_taken_back(page: Page, folder: Path) -> None:
+    before = {path.name: path.read_text() for path in folder.glob("*.txt")}
+    open_captions(page, folder)
+    assert page.locator(CARDS).count() == 6
+    page.wait_for_function(
+        "where => [...document.querySelectorAll(where + ' img')].every(i => i.complete && i.naturalWidth)", arg=CARDS
+    )
+    area = page.locator(f"{CARDS} textarea").nth(5)
+    assert area.get_attribute("placeholder") == "zwx", "what is trained without a caption"
+    area.fill("zwx, green ball")
+    page.wait_for_selector(f"{CARDS}:nth-child(6) .lt-count >> text=/^[4-9] of 75 tokens/")
+    page.keyboard.press("Tab")
+    page.wait_for_selector(f"{SAID} >> text=Saved.")
+    assert (folder / "5.txt").read_text() == "zwx, green ball"
+    page.click("#lora_trainer_captions [data-tag='green ball']")
+    assert page.locator(CARDS).count() == 1
+    page.fill("#lora_trainer_captions [name=lt_words]", "photo")
+    page.click("#lora_trainer_captions [data-caption=append]")
+    page.wait_for_selector(f"{SAID} >> text=1 caption changed.")
+    assert (folder / "5.txt").read_text() == "zwx, green ball, photo"
+    page.click("#lora_trainer_captions [data-tag='green ball']")
+    page.fill("#lora_trainer_captions [name=lt_words]", "word " * 80)
+    page.click("#lora_trainer_captions [data-caption=append]")
+    page.wait_for_selector(f"{SAID} >> text=6 captions changed.")
+    page.wait_for_selector(f"{CARDS} .lt-cut >> text=word word")
+    for said in ("6 captions changed.", "1 caption changed.", "1 caption changed."):
+        page.click("#lora_trainer_captions [data-caption=undo]")
+        page.wait_for_selector(f"{SAID} >> text={said}")
+        page.wait_for_function(
+            "said => document.querySelector('#lora_trainer_captions .lt-said').textContent === said", arg=said
+        )
+        page.evaluate("document.querySelector('#lora_trainer_captions .lt-said').textContent = ''")
+    assert {path.name: path.read_text() for path in folder.glob("*.txt")} == before
+    assert page.is_disabled("#lora_trainer_captions [data-caption=undo]")
+    assert page.errors == []
+
+
+def test_what_somebody_else_wrote_is_not_overwritten(page: Page, folder: Path) -> None:
+    open_captions(page, folder)
+    (folder / "5.txt").write_text("theirs")
+    page.locator(f"{CARDS} textarea").nth(5).fill("mine")
+    page.keyboard.press("Tab")
+    page.wait_for_selector(f"{SAID} >> text=changed meanwhile")
+    assert (folder / "5.txt").read_text() == "theirs"
+
+
+def test_many_images_come_in_portions(page: Page, folder: Path) -> None:
+    for number in range(200):
+        shutil.copy(folder / "0.png", folder / f"more{number:03}.png")
+    asked: list[Any] = []
+    page.on("request", lambda request: asked.append(request.url) if "/thumbnail" in request.url else None)
+    open_captions(page, folder)
+    page.wait_for_timeout(1000)
+    assert page.locator(CARDS).count() < 206 and len(asked) < 150, "not all at once"
+    while page.is_visible("#lora_trainer_captions .lt-more"):
+        page.locator("#lora_trainer_captions .lt-more").scroll_into_view_if_needed()
+        page.wait_for_timeout(100)
+    assert page.locator(CARDS).count() == 206
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_editor_fits_and_can_be_used_by_all(page: Page, folder: Path, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    open_captions(page, folder)
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    for theme in ("light", "dark"):
+        page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
+        assert serious_findings(page, "#lora_trainer_captions") == [], theme
