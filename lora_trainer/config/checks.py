@@ -131,6 +131,8 @@ def _loss(config: Settings) -> Iterator[str]:
     loss = config.loss
     if loss.min_timestep >= loss.max_timestep:
         yield f"min_timestep ({loss.min_timestep}) must be below max_timestep ({loss.max_timestep})."
+    if loss.diff_output_preservation and not loss.preservation_class.strip():
+        yield "diff_output_preservation needs the class word, such as man or dog; set preservation_class."
     if loss.adaptive_noise_scale and not loss.noise_offset:
         yield "adaptive_noise_scale needs noise_offset; set noise_offset above 0 or adaptive_noise_scale to 0."
 

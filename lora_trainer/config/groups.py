@@ -185,6 +185,13 @@ class LossConfig(Group):
     max_timestep: int = option(1000, "Upper end of the trained timesteps (exclusive).", minimum=1, maximum=1000)
     v_parameterization: bool | None = option(None, "Train with v-prediction; empty to follow the checkpoint.")
     zero_terminal_snr: bool = option(False, "Zero terminal SNR: rescale the noise schedule to end in pure noise.")
+    diff_output_preservation: float = option(
+        0.0,
+        "Prior preservation without images: how much the model is held to what it made of the captions before, with "
+        "preservation_class in place of the trigger word; 1 is usual, 0 for off. A step takes twice as long.",
+        minimum=0.0,
+    )
+    preservation_class: str = option("", "Class word for diff_output_preservation, such as man or dog.")
     loss_type: str = option("l2", "Loss function.", choices=("l2", "l1", "huber", "smooth_l1"))
     huber_schedule: str = option(
         "snr", "How the Huber threshold depends on the timestep.", choices=("snr", "exponential", "constant")

@@ -16,6 +16,7 @@ from lora_trainer.errors import shown
 from lora_trainer.hosts.base import Conditioning, Part, TakenModel
 from lora_trainer.seeds import python_rng
 from lora_trainer.training.cache import CaptionCache, EncodedImage, LatentCache, LoadLater
+from lora_trainer.training.class_captions import ClassCaptions, both
 from lora_trainer.training.events import Event
 from lora_trainer.training.inputs import StepInputs
 from lora_trainer.training.objective import Objective
@@ -42,8 +43,9 @@ class Feed:
         epochs: int,
         processes: Processes,
         folder: RunFolder,
+        classes: ClassCaptions | None = None,
     ) -> None:
-        self.model, self.dataset, self.objective = model, dataset, objective
+        self.model, self.dataset, self.objective, self.classes = model, dataset, objective, classes
         self.config, self.seed = config, seed
         self.steps, self.epochs, self.processes, self._folder = steps, epochs, processes, folder
         self.changed: list[str] = []  # files that were, since this was last looked at
@@ -84,7 +86,9 @@ class Feed:
         """Encode all captions that the run will use, with nothing but the text encoders there."""
         self.model.keep(["text_encoders"])
         if self.captions_cached:
-            yield from self.captions.fill(self._all_texts(), self.processes, self._folder.cache / "captions")
+            yield from self.captions.fill(
+                both(self._all_texts(), self.classes), self.processes, self._folder.cache / "captions"
+            )
 
     def inputs(self, samples: Batch, epoch: int, step: int) -> StepInputs:
         """One micro-batch; ``step`` is the number of optimiser steps done (for token warm-up)."""
@@ -105,9 +109,23 @@ class Feed:
         rng = python_rng(self.seed, "caption", sample.uid)
         return render(lines, self.config.caption, rng, epoch, step, self.steps)
 
+    def texts(self, samples: Batch, epoch: int, step: int) -> list[str]:
+        """Their captions."""
+        return [self.text(sample, epoch, step) for sample in samples]
+
+    def class_texts(self, samples: Batch, epoch: int, step: int) -> list[str | None]:
+        """Their captions with the class word in place of the trigger word; None for those without it."""
+        assert self.classes is not None
+        items = [self.dataset.items[sample.item] for sample in samples]
+        pairs = zip(self.texts(samples, epoch, step), items, strict=True)
+        return [None if item.is_reg else self.classes.caption(text, item.folder.trigger) for text, item in pairs]
+
     def conditioning(self, samples: Batch, epoch: int, step: int) -> Conditioning:
         """Their captions, encoded; with gradients if the text encoders are trained and gradients are on."""
-        texts = [self.text(sample, epoch, step) for sample in samples]
+        return self.encode(self.texts(samples, epoch, step))
+
+    def encode(self, texts: list[str]) -> Conditioning:
+        """Captions, encoded; with gradients if the text encoders are trained and gradients are on."""
         if self.captions_cached:
             return self.captions.batch(texts)
         with torch.set_grad_enabled(self.config.trains_text_encoder and torch.is_grad_enabled()):
@@ -155,11 +173,11 @@ class Feed:
             self._stamps[item] = stamp
             self.changed.append(shown(path.name))
 
-    def _all_texts(self) -> Iterator[str]:
-        """Every caption that the run will use, in order of use."""
+    def _all_texts(self) -> Iterator[tuple[str, str]]:
+        """Every caption that the run will use, in order of use, with the words of its image's folder."""
         if not is_varied(self.config.caption):
-            for index in range(len(self.dataset.items)):
-                yield self.caption(index)
+            for index, item in enumerate(self.dataset.items):
+                yield self.caption(index), item.folder.trigger
             return
         accumulation, step = self.config.optimizer.gradient_accumulation_steps, 0
         for epoch in range(1, self.epochs + 1):
@@ -167,7 +185,8 @@ class Feed:
                 done = step + index // accumulation
                 if done >= self.steps:
                     return
-                yield from (self.text(sample, epoch, done) for sample in batch)
+                for sample in batch:
+                    yield self.text(sample, epoch, done), self.dataset.items[sample.item].folder.trigger
             step += self.groups_per_epoch
 
     def _store(self, what: str, on_disk: bool) -> TensorStore:

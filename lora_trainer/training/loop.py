@@ -12,6 +12,7 @@ from lora_trainer.dataset.batches import Batch, plan_epoch
 from lora_trainer.errors import TrainingDivergedError
 from lora_trainer.training.events import CancelToken, Event, Notice, Started, Watched
 from lora_trainer.training.finish import finish, rescue
+from lora_trainer.training.preservation import preserve
 from lora_trainer.training.shortage import fitted
 from lora_trainer.training.step import StepLoss, training_step
 from lora_trainer.training.watch.diverged import check_weights, look, not_finite, recover
@@ -114,6 +115,7 @@ def _gradients(run: Session, group: Sequence[Batch]) -> StepLoss:
                 losses = training_step(run.model, inputs, run.objective)
                 # kohya divides a partial group by all of it
                 loss = update.backward(losses, len(batch) * run.accumulation)
+                preserve(run, inputs, mine, len(batch) * run.accumulation)
                 base = run.base_loss(inputs, mine) if measured else math.nan
             expected = run.baseline.expected(inputs.timesteps.tolist()) * len(mine)
             total = [so_far + one / len(batch) for so_far, one in zip(total, (loss, base, expected), strict=True)]

@@ -16,6 +16,7 @@ from lora_trainer.errors import ConfigError, FileError, UnsupportedModelError, q
 from lora_trainer.files import IMPOSSIBLE, check_writable, name_problem
 from lora_trainer.hosts.base import GenerateRequest, Host, TakenModel
 from lora_trainer.network.network import LoraNetwork
+from lora_trainer.training.class_captions import ClassCaptions
 from lora_trainer.training.classes import check_paths
 from lora_trainer.training.ending import recorded
 from lora_trainer.training.events import CancelToken, Event, Notice, Saved
@@ -187,6 +188,7 @@ def _open(
         return made, make_update(made.parameter_groups(config), config, steps, model.device, request.typed)
 
     network, update = fresh()
+    classes = ClassCaptions.of(config, request.trigger, dataset)
     objective = make_objective(info, model.alphas_cumprod, config.loss)
     fallback = next((item.captions[0] for item in dataset.items if item.captions), request.name)
     session = Session(
@@ -195,7 +197,7 @@ def _open(
         model=model,
         network=network,
         dataset=dataset,
-        feed=Feed(model, dataset, objective, config, seed, steps, epochs, processes, folder),
+        feed=Feed(model, dataset, objective, config, seed, steps, epochs, processes, folder, classes),
         objective=objective,
         update=update,
         processes=processes,

@@ -66,6 +66,25 @@ def test_every_module_is_trained_and_comes_back_from_the_file(
             torch.testing.assert_close(model.predict(), changed.detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["lokr", "loha tucker", "locon tucker", "rslora"])
+def test_lycoris_loads_the_whole_file(tiny: Make, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It makes a network of its own first, whose targets only get in its way.
+    monkeypatch.setattr(lycoris.kohya.LycorisNetworkKohya, "UNET_TARGET_REPLACE_MODULE", [])
+    monkeypatch.setattr(lycoris.kohya.LycorisNetworkKohya, "UNET_TARGET_REPLACE_NAME", [])
+    model = tiny("sd1")
+    network = filled(model.network(**SMALL, **TYPES[name], lycoris_preset="full", network_train_unet_only=True))
+    path = tmp_path / "a.safetensors"
+    write_lora(path, network.state_dict(), {})
+    with network, torch.no_grad():
+        ours = model.predict()
+    theirs, _ = lycoris.kohya.create_network_from_weights(1.0, str(path), None, None, model.unet)
+    assert len(theirs.unet_loras) == len(network.modules)
+    for module in theirs.unet_loras:
+        module.eval().apply_to()
+    with torch.no_grad():
+        torch.testing.assert_close(model.predict(), ours, rtol=1e-3, atol=1e-4)
+
+
 def test_a_state_brings_every_bit_back(tiny: Make) -> None:
     model = tiny("sd1")
     for given in WHOLE.values():

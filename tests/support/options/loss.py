@@ -138,7 +138,33 @@ def the_last_step_is_pure_noise(base: Outcome, changed: Outcome) -> None:
 
 
 V = {"v_parameterization": True, **FIXED}
+HELD = {"diff_output_preservation": 2.0, "preservation_class": "toy", "network_weights": "{world}/rank4.safetensors"}
+SECOND = {"batches", "timesteps", "texts", "gradient", "weights", "encoding"}
+
+
+def held_to_the_base_model(base: Outcome, changed: Outcome) -> None:
+    """Each step also predicts the same noisy input for the class's captions, which the LoRA has moved before."""
+    calls = changed.model.calls
+    assert [len(calls), len(base.model.calls)] == [4, 2]
+    assert torch.equal(calls[1].noisy, calls[0].noisy) and not torch.equal(calls[1].context, calls[0].context)
+    assert any("toy" in text and "zork" not in text for text in changed.model.captions_encoded)
+    with torch.no_grad():
+        plain = changed.model.unet(calls[1].noisy, torch.tensor(calls[1].timesteps), calls[1].context).sample
+    assert float((calls[1].predicted - plain).abs().max()) > 1e-4
+
+
+def replaced(word: str) -> Check:
+    def check(base: Outcome, changed: Outcome) -> None:
+        assert any(word in text for text in changed.model.captions_encoded)
+        assert not any(word in text for text in base.model.captions_encoded)
+
+    return check
+
+
 CASES: dict[str, Case] = {
+    "diff_output_preservation": Case(
+        2.0, SECOND, {**HELD, "diff_output_preservation": 0.0}, held_to_the_base_model),
+    "preservation_class": Case("doll", {"texts", "gradient", "weights"}, HELD, replaced("doll"), idle=[{}]),
     "noise_offset": Case(0.3, INPUT, check=constant_over_each_channel),
     "noise_offset_random_strength": Case(
         True, INPUT, {"noise_offset": 0.3}, constant_but_of_random_strength, idle=[{}]),
