@@ -254,6 +254,12 @@ class SaveConfig(Group):
     stop_on_damage: bool = option(
         False, "Stop where known things have moved too far at two saves in a row; needs measure_at_saves."
     )
+    log_with: str = option(
+        "",
+        "Write every step's figures for these, too, where their packages are installed: TensorBoard (in the run's "
+        "folder) or Weights & Biases (which uploads them).",
+        choices=("", "tensorboard", "wandb", "all"),
+    )
     training_comment: str = option("", "Comment in the LoRA file's metadata.")
     metadata_title: str = option("", "Title in the LoRA file's metadata; empty for its name.")
     metadata_author: str = option("", "Author in the LoRA file's metadata.")

@@ -21,7 +21,7 @@ FORM_OPTIONS = (
     "caption_dropout_rate", "caption_extension", "clip_skip", "color_aug", "conv_alpha", "conv_block_alphas",
     "conv_block_dims", "conv_dim", "debiased_estimation_loss", "dim_from_weights", "down_lr_weight", "enable_bucket",
     "flip_aug", "gradient_accumulation_steps", "gradient_checkpointing", "huber_c", "huber_scale", "huber_schedule",
-    "ip_noise_gamma", "ip_noise_gamma_random_strength", "keep_tokens", "learning_rate", "loraplus_lr_ratio",
+    "ip_noise_gamma", "ip_noise_gamma_random_strength", "keep_tokens", "learning_rate", "log_with", "loraplus_lr_ratio",
     "loraplus_text_encoder_lr_ratio", "loraplus_unet_lr_ratio", "loss_type", "lr_scheduler", "lr_scheduler_args",
     "lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_type", "max_bucket_reso", "max_grad_norm",
     "max_timestep", "max_token_length", "max_train_steps", "metadata_author", "metadata_description",
@@ -52,7 +52,7 @@ DROPPED_ZEROS = ("lr_scheduler_power", "max_grad_norm", "network_alpha", "prior_
 # What would change the training if the form kept showing its last value
 SWITCHED_OFF: dict[str, Any] = {
     **dict.fromkeys(OTHER_FAMILIES, False), "dataset_config": "", "fp8_base": False, "full_bf16": False,
-    "full_fp16": False, "log_with": "", "masked_loss": False, "max_data_loader_n_workers": 0, "mem_eff_attn": False,
+    "full_fp16": False, "masked_loss": False, "max_data_loader_n_workers": 0, "mem_eff_attn": False,
     "no_token_padding": False, "persistent_data_loader_workers": False, "resume": "", "save_model_as": "safetensors",
     "sdxl": False, "stop_text_encoder_training": 0, "train_inpainting": False, "v2": False, "vae": "",
     "weighted_captions": False, "xformers": "xformers", **SHOWN,
@@ -196,7 +196,8 @@ def _text_cache(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lo
 
 
 def _own(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
-    own = ("diff_output_preservation", "ema_decay", "measure_at_saves", "on_divergence", "preservation_class",
+    own = ("diff_output_preservation", "ema_decay", "measure_at_saves", "memory_limit_gb", "on_divergence",
+           "preservation_class",
            "save_state_every_n_minutes", "stop_on_damage")  # fmt: skip
     lost += [f"kohya has no {name}; it isn't written." for name in own if flat[name] != OPTIONS[name].default]
 

@@ -109,7 +109,7 @@ NO_EFFECT: dict[str, tuple[str, ...]] = {
     "nothing is uploaded, and the log is log.jsonl in the run's folder": (
         "async_upload", "console_log_file", "console_log_level", "console_log_simple", "huggingface_path_in_repo",
         "huggingface_repo_id", "huggingface_repo_type", "huggingface_repo_visibility", "huggingface_token",
-        "log_config", "log_prefix", "log_tracker_config", "log_tracker_name", "log_with", "save_state_to_huggingface",
+        "log_config", "log_prefix", "log_tracker_config", "log_tracker_name", "save_state_to_huggingface",
         "use_wandb", "use_wandb_checkbox", "wandb_api_key", "wandb_api_key_textbox", "wandb_run_name",
     ),
     "a LoRA is no embedding": ("metadata_is_negative_embedding",),

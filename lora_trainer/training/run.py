@@ -37,6 +37,7 @@ from lora_trainer.training.session import Session
 from lora_trainer.training.state import load_state
 from lora_trainer.training.step import Update, make_update
 from lora_trainer.training.taken import check_taken
+from lora_trainer.training.trackers import Trackers
 from lora_trainer.training.watch.meter import Meter
 from lora_trainer.training.watch.weights import broken_weights
 
@@ -124,7 +125,10 @@ def _train(
             if not token.cancelled:
                 yield from session.told(session.learning.begin())
             comparison = Comparison(session)
-            with closing(training_loop(session, token)) as events:  # closed here, while the model is still ours
+            with (
+                Trackers(session) as trackers,
+                closing(training_loop(session, token)) as events,  # closed here, while the model is still ours
+            ):
                 for event in events:
                     if isinstance(event, Saved):
                         written.append(event.path)
@@ -132,6 +136,7 @@ def _train(
                     if processes.is_main:
                         yield event
                         yield from comparison.read(event)
+                        yield from session.told(trackers.read(event))
                         yield from meter.read()
     host.refresh_loras(written)
 

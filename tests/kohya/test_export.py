@@ -42,6 +42,7 @@ LOST = {
     "save_state_every_n_minutes",
     "on_divergence",
     "measure_at_saves",
+    "memory_limit_gb",
     "stop_on_damage",
     "wd_on_output",
     "rs_lora",

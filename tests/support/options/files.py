@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.options.run import LOSS, Case, Check, Outcome
 
 from lora_trainer.measures.denoising import DRIFT_CAP
@@ -52,6 +53,17 @@ def planned_for(limit: float) -> Check:
         assert not any(isinstance(event, Planned) for event in base.events)
 
     return check
+
+
+def tensorboard_has_the_losses(base: Outcome, changed: Outcome) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert not (base.folder / "out/zork/tensorboard").exists()
+    found = EventAccumulator(str(changed.folder / "out/zork/tensorboard"))
+    found.Reload()
+    losses = [(one.step, one.value) for one in found.Scalars("loss/current")]
+    assert losses == [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in changed.log]
+    assert {"loss/average", "grad_norm", "lr/unet"} <= set(found.Tags()["scalars"])
 
 
 def encoded_at_every_use(base: Outcome, changed: Outcome) -> None:
@@ -112,6 +124,7 @@ CASES: dict[str, Case] = {
         True, set(), {"cache_text_encoder_outputs": True}, kept_in("captions")),
     "vae_batch_size": Case(2, {"encoding"}, check=encoded_together, idle=[{"cache_latents": False}]),
     "save_precision": Case("fp16", {"dtype", "weights"}),
+    "log_with": Case("tensorboard", set(), check=tensorboard_has_the_losses),
     "save_every_n_epochs": Case(1, SAVED, check=files_are("-000001", "")),
     "save_every_n_steps": Case(1, SAVED, check=files_are("-step00000001", "")),
     "save_last_n_epochs": Case(2, {"files"}, KEPT, files_are("-000002", "-000003", ""), idle=[{}]),
