@@ -21,7 +21,7 @@
 TORCH ?= torch==2.13.0
 RUN_PACKAGES ?= diffusers transformers accelerate safetensors pillow numpy psutil
 TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest pytest-timeout hypothesis einops omegaconf fastapi httpx \
-	scikit-image scikit-learn pillow-heif
+	scikit-image scikit-learn pillow-heif tensorboard
 # LyCORIS, to compare the network types with; its own list of dependencies would bring another torch.
 LYCORIS_PACKAGE ?= --no-deps lycoris-lora==4.1.3 toml
 # The real ldm classes; its own list of dependencies pins old releases that nothing here needs.
@@ -30,7 +30,7 @@ LINT_PACKAGES ?= ruff mypy
 WEBUI_PACKAGES ?= transformers==4.30.2 accelerate==0.21.0 safetensors==0.4.2 pillow==9.5.0 numpy==1.26.2 psutil==5.9.5 \
 	diffusers==0.31.0 'huggingface-hub<0.26' einops==0.4.1 omegaconf==2.2.3 fastapi==0.94.0 httpx==0.24.1 \
 	gradio==3.41.2 playwright axe-playwright-python==0.1.8 \
-	pytest pytest-timeout hypothesis scikit-image==0.24.0 scikit-learn==1.5.2 pillow-heif==0.13.1
+	pytest pytest-timeout hypothesis scikit-image==0.24.0 scikit-learn==1.5.2 pillow-heif==0.13.1 tensorboard
 # Forge's page, laid over the same environment. With later releases of its parts gradio 4.40 doesn't start.
 GRADIO4_PACKAGES ?= gradio==4.40.0 fastapi==0.104.1 pydantic==2.8.2 'huggingface-hub<0.26' numpy==1.26.2 pillow==9.5.0
 PYTEST_ARGS ?=

@@ -151,20 +151,20 @@ def test_unusable_images_are_skipped_with_a_line_each(save: Save, read: Scan, ro
         Image.effect_noise((200, 200), 90).convert("RGB").save(path)
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) * 2 // 3])
-    (root / "1_a/phone.heic").write_bytes(b"x")
+    (root / "1_a/camera.cr2").write_bytes(b"x")
     (root / "1_a/folder.png").mkdir()
     data = read()
     assert [item.path.name for item in data.items] == ["good.png"]
     lines = {skipped.path.name: str(skipped) for skipped in data.skipped}
     assert set(lines) == {
         "one.png", "small.png", "noise.bmp", "empty.png", "cut.png", "cut.jpg", "cut.webp", "cut.gif", "cut.tif",
-        "phone.heic",
+        "camera.cr2",
     }  # fmt: skip
     assert "1x1 px" in lines["one.png"]
     assert "bucket_no_upscale" in lines["small.png"]
     assert "no format that Pillow knows" in lines["noise.bmp"]
     assert "empty file" in lines["empty.png"]
-    assert "convert it to PNG or JPEG" in lines["phone.heic"]
+    assert "convert it to PNG or JPEG" in lines["camera.cr2"]
     for name, line in lines.items():
         assert str(root / "1_a" / name) in line
         assert "\n" not in line and ";" in line  # one line, with the remedy
