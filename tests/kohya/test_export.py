@@ -37,6 +37,7 @@ OTHER_VALUES: dict[str, tuple[Any, ...]] = {
 SPEAK = {"text_encoder_lr", "unet_lr", "max_train_steps", "dora_wd", "wd_on_output"}
 LOST = {
     "ema_decay",
+    "memory_limit_gb",
     "diff_output_preservation",
     "preservation_class",
     "save_state_every_n_minutes",
