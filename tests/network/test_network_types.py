@@ -16,7 +16,7 @@ from lora_trainer.errors import ConfigError, FileError
 from lora_trainer.network.chosen import PRESETS
 from lora_trainer.network.file import read_lora, write_lora
 from lora_trainer.network.network import LoraNetwork
-from tests.support.types import TYPES
+from tests.support.network_types import TYPES
 
 Make = Callable[[str], Any]
 SMALL = {"network_dim": 2, "network_alpha": 1.0, "conv_dim": 2}

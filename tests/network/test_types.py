@@ -19,7 +19,7 @@ from lora_trainer.network.file import read_lora, write_lora
 from lora_trainer.network.kinds import ALGOS, create
 from lora_trainer.network.lokr import split
 from lora_trainer.network.targets import Target
-from tests.support.types import ALPHA, LAYERS, RANK, TYPES, filled, frozen, new, options, rebuilt
+from tests.support.network_types import ALPHA, LAYERS, RANK, TYPES, filled, frozen, new, options, rebuilt
 
 LYCORIS = {"lora": LoConModule, "lora_fa": LoConModule, "loha": LohaModule, "lokr": LokrModule, "ia3": IA3Module}
 KEY = "lora_unet_down_blocks_0_attentions_0_proj_in"
