@@ -64,7 +64,7 @@ def read_form_type(draft: Draft, data: dict[str, Any]) -> None:
     kind = OLD_TYPES.get(kind, kind)
     row = TYPES.get(kind)
     if row is None:
-        draft.refuse(f"LoRA_type {kind} (choose one of {', '.join(TYPES)})")
+        draft.refuse(f"LoRA_type {kind} (choose Standard, LoRA-FA, iA3, or a LoCon, LoHa or LoKr)")
         return
     draft.module = row.module
     draft.set("algo", row.algo)
@@ -93,7 +93,7 @@ def read_module(draft: Draft, value: Any) -> None:
         draft.module = str(value)
         draft.set("algo", MODULES[draft.module])
     else:
-        draft.refuse(f"network_module {value} (choose one of {', '.join(MODULES)}, {LYCORIS})")
+        draft.refuse(f"network_module {value} (choose networks.lora, lora_fa, loha or lokr, or {LYCORIS})")
 
 
 def read_network_args(draft: Draft, value: Any) -> None:

@@ -99,8 +99,14 @@ def test_arguments_of_lycoris_and_what_it_takes_for_granted() -> None:
         ),
         ({"network_module": "lycoris.kohya", "network_args": ["use_scalar=True"]}, "network_args use_scalar"),
         ({"network_module": "networks.lora", "network_args": ["factor=8"]}, "network_args factor"),
-        ({"network_module": "networks.dylora"}, "network_module networks.dylora (choose one of networks.lora, "),
-        ({**FORM, "LoRA_type": "LyCORIS/BOFT"}, "LoRA_type LyCORIS/BOFT (choose one of Standard"),
+        (
+            {"network_module": "networks.dylora"},
+            "network_module networks.dylora (choose networks.lora, lora_fa, loha or lokr, or lycoris.kohya)",
+        ),
+        (
+            {**FORM, "LoRA_type": "LyCORIS/BOFT"},
+            "LoRA_type LyCORIS/BOFT (choose Standard, LoRA-FA, iA3, or a LoCon, LoHa or LoKr)",
+        ),
         ({**FORM, "LoRA_type": "LyCORIS/LoHa", "LyCORIS_preset": "/x/my.toml"}, "LyCORIS_preset /x/my.toml"),
     ],
 )
