@@ -53,9 +53,9 @@
             <div class="lt-choices">${["replace", ...Object.keys(EDITS)].map((edit) =>
                 `<button type="button" class="lt-go" data-caption="${edit}">${EDITS[edit] || "Replace"}</button>`).join(" ")}
             <button type="button" class="lt-go lt-undo" data-caption="undo"></button></div>
-            <div class="lt-said" role="status"></div><div class="lt-tags"></div><ul class="lt-cards"></ul>
-            <button type="button" class="lt-go lt-more" data-caption="more">Show more</button>`;
-        const sight = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(), {rootMargin: "400px"});
+            <div class="lt-said" role="status"></div><div class="lt-tags"></div><div class="lt-shelf" tabindex="0" role="group" aria-label="Images and captions">
+            <ul class="lt-cards"></ul><button type="button" class="lt-go lt-more" data-caption="more">Show more</button></div>`;
+        const sight = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(), {root: place().querySelector(".lt-shelf"), rootMargin: "400px"});
         sight.observe(place().querySelector(".lt-more"));
         draw();
     }

@@ -57,6 +57,7 @@ def test_idle_checked_and_advanced(page: Page, dataset: Path, tmp_path: Path) ->
     for path in (dataset / "2_zwx").iterdir():
         (many / path.name).write_bytes(path.read_bytes())
     check(page, dataset)
+    page.wait_for_selector("#lora_trainer_captions [data-caption=open]")
     place = "document.querySelector('#lora_trainer_next_images').getBoundingClientRect().top"
     before = page.evaluate(place)
     for number in range(40):

@@ -1,8 +1,8 @@
 """Which pictures show the same thing again: resized, re-encoded, mirrored, or cropped.
 
-Each picture is a small grey thumbnail. One that is cropped out of another equals a window of it, so each is compared
+Each picture is a small thumbnail. One that is cropped out of another equals a window of it, so each is compared
 with windows of all the others, first coarsely, all at once; what comes near is then fitted more finely. Likeness is the
-correlation of the grey values, which neither brightness nor contrast changes.
+correlation of the grey values, which neither brightness nor contrast changes; and the colours have to be the same.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lora_trainer.dataset.checks.limits import OTHER_COLOUR
+
 Array = np.ndarray[Any, Any]
 Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the sides
 
 THUMBNAIL = 64  # px of each side, whatever the picture's shape
+COLOURS = 16  # px of each side of its two planes of colour
 COARSE = 12
 FINE = 24
 SCALES = (1.0, 0.9, 0.8, 0.72)  # of a window's sides
@@ -29,38 +32,58 @@ AT_ONCE = 256  # pictures whose windows are in memory together
 FLAT = 2.0  # of 255: the contrast below which a thumbnail shows nothing
 
 
+class _Thumbnail:
+    """A thumbnail, unpacked: grey [64, 64] and colour [2, 16, 16]."""
+
+    def __init__(self, packed: bytes) -> None:
+        values = np.frombuffer(packed, np.uint8).astype(np.float32)
+        self.grey = values[: THUMBNAIL**2].reshape(THUMBNAIL, THUMBNAIL)
+        self.colour = values[THUMBNAIL**2 :].reshape(2, COLOURS, COLOURS)
+
+    def mirrored(self) -> _Thumbnail:
+        """Left and right exchanged."""
+        found = _Thumbnail.__new__(_Thumbnail)
+        found.grey, found.colour = self.grey[:, ::-1], self.colour[..., ::-1]
+        return found
+
+
 def thumbnail(picture: Image.Image) -> bytes:
-    """Grey values, row by row; ``picture`` is grey or colour."""
-    return picture.convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX).tobytes()
+    """Grey values row by row, then those of the two planes of colour."""
+    grey, *colours = picture.convert("RGB").convert("YCbCr").split()
+    planes = [grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)]
+    planes += [plane.resize((COLOURS, COLOURS), Image.Resampling.BOX) for plane in colours]
+    return b"".join(plane.tobytes() for plane in planes)
 
 
 def alike(thumbnails: Sequence[bytes], least: float) -> list[list[int]]:
     """Groups of pictures (by index, each in order) that are alike: each by at least ``least`` to another one in it."""
-    grey = [np.frombuffer(one, np.uint8).reshape(THUMBNAIL, THUMBNAIL).astype(np.float32) for one in thumbnails]
-    shown = [index for index, one in enumerate(grey) if one.std() >= FLAT]
-    group = list(range(len(grey)))  # each points to an earlier member of its group, the first to itself
+    small = [_Thumbnail(one) for one in thumbnails]
+    shown = [index for index, one in enumerate(small) if one.grey.std() >= FLAT]
+    group = list(range(len(small)))  # each points to an earlier member of its group, the first to itself
 
     def first(index: int) -> int:
         while group[index] != index:
             index = group[index]
         return index
 
-    vain = [0] * len(grey)
+    vain = [0] * len(small)
     boxes = list(_boxes())
-    for row, column, box, flipped in _candidates([grey[index] for index in shown], boxes):
+    for row, column, box, flipped in _candidates([small[index].grey for index in shown], boxes):
         outer, inner = shown[row], shown[column]
         if max(vain[outer], vain[inner]) >= TRIES:
             continue
         one, other = sorted((first(outer), first(inner)))
         if one == other:
             continue
-        if _fitted(grey[outer], grey[inner][:, :: -1 if flipped else 1], boxes[box]) >= least:
+        part = small[inner].mirrored() if flipped else small[inner]
+        likeness, fitted = _fitted(small[outer].grey, part.grey, boxes[box])
+        if likeness >= least and _colour_apart(small[outer], part, fitted) < OTHER_COLOUR.value:
             group[other] = one
         else:
             vain[outer] += 1
             vain[inner] += 1
     members: dict[int, list[int]] = {}
-    for index in range(len(grey)):
+    for index in range(len(small)):
         members.setdefault(first(index), []).append(index)
     return [found for found in members.values() if len(found) > 1]
 
@@ -101,8 +124,9 @@ def _picture(grey: Array) -> Image.Image:
 
 
 def _window(picture: Image.Image, box: Box, side: int) -> Array:
-    """A part of a thumbnail, resampled to ``side`` x ``side``."""
-    edges = (box[0] * THUMBNAIL, box[1] * THUMBNAIL, box[2] * THUMBNAIL, box[3] * THUMBNAIL)
+    """A part of a square picture, resampled to ``side`` x ``side``."""
+    whole = picture.width
+    edges = (box[0] * whole, box[1] * whole, box[2] * whole, box[3] * whole)
     return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR, box=edges))
 
 
@@ -112,9 +136,18 @@ def _vector(window: Array) -> Array:
     return values / max(float(np.linalg.norm(values)), 1e-6)
 
 
-def _fitted(outer: Array, inner: Array, box: Box) -> float:
-    """The likeness of a picture and the best window of another one near ``box``: each edge in turn, in ever smaller
-    steps."""
+def _colour_apart(outer: _Thumbnail, inner: _Thumbnail, box: Box) -> float:
+    """The difference of colour of a picture and a window of another one where it is largest, of 255."""
+    pairs = zip(outer.colour, inner.colour, strict=True)
+    apart = [
+        np.abs(_window(_picture(one), box, 4) - _window(_picture(other), (0, 0, 1, 1), 4)).max() for one, other in pairs
+    ]
+    return float(max(apart))
+
+
+def _fitted(outer: Array, inner: Array, box: Box) -> tuple[float, Box]:
+    """The likeness of a picture and the best window of another one near ``box``, and that window: each edge in turn, in
+    ever smaller steps."""
     target, picture = _vector(_window(_picture(inner), (0, 0, 1, 1), FINE)), _picture(outer)
 
     def likeness(edges: Box) -> float:
@@ -131,7 +164,7 @@ def _fitted(outer: Array, inner: Array, box: Box) -> float:
                 break
         if best < hopeful:
             break
-    return best
+    return best, edges
 
 
 def _moved(box: Box, step: float) -> Iterator[Box]:

@@ -76,3 +76,10 @@ def test_two_tones(coffee: Image.Image) -> None:
 def test_flat_pictures_are_no_twins() -> None:
     flat = [likeness.thumbnail(Image.new("RGB", (64, 64), color)) for color in ("white", "red", "black")]
     assert likeness.alike(flat, 0.9) == [] == likeness.alike([], 0.9) == likeness.alike(flat[:1], 0.9)
+
+
+def test_a_thing_of_another_colour_is_no_twin(coffee: Image.Image) -> None:
+    red, green, _ = coffee.split()
+    other = Image.merge("RGB", (green, red, green))
+    small = [likeness.thumbnail(one) for one in (coffee, other, coffee.resize((300, 200)))]
+    assert likeness.alike(small, 0.9) == [[0, 2]]
