@@ -43,6 +43,7 @@
         seen = seen || running;
         tab.part("columns").classList.toggle("lt-live-first", seen); // where there is one column
         announce();
+        tab.noteEnd();
         tab.put("progress", progressHtml(running, error));
         tab.put("notices", noticesHtml());
         tab.put("loss", lossHtml());

@@ -78,6 +78,7 @@
     function tick() {
         if (!tab.looked()) {
             away = true;
+            tab.lookAfter();
             return;
         }
         if (away) {

@@ -225,6 +225,24 @@ def test_from_a_folder_to_a_tested_lora(page: Page, served: Served, browser: Bro
     again.close()
 
 
+def test_an_end_that_nobody_saw_is_told_once(page: Page) -> None:
+    page.evaluate("""() => {
+        window.told = [];
+        window.Notification = class {
+            static permission = "granted";
+            constructor(title, options) { window.told.push([title, options.body]); }
+        };
+        document.hasFocus = () => false;
+        for (const state of ["training", "testing", "failed", "failed", "idle"]) {
+            const error = state === "failed" ? "The disk is full." : "";
+            const now = {job: "task(x)", name: "zork", state, error, message: "So far."};
+            loraTrainer.status = {...loraTrainer.status, ...now};
+            loraTrainer.noteEnd();
+        }
+    }""")
+    assert page.evaluate("window.told") == [["zork has failed", "The disk is full."]]
+
+
 def test_stop_saves(page: Page, served: Served, dataset: Path) -> None:
     check(page, dataset)
     page.wait_for_function("document.querySelector('#lora_trainer_name :is(input, textarea)').value !== ''")
