@@ -21,6 +21,13 @@ def release(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def release_all() -> None:
+    """Give back what is no longer used, wherever a model may be."""
+    import torch
+
+    release(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def in_use(device: torch.device) -> tuple[int, int] | None:
     """Bytes in use and bytes there are: of the whole card, whoever uses them; on a processor, this process's of the
     machine's. None where that can't be told."""

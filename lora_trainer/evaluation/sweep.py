@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, memory_problem
 from lora_trainer.evaluation.choosing import ranked_files
 from lora_trainer.evaluation.cost import DEPTHS, choose, cost, seconds
 from lora_trainer.evaluation.events import TestedImage, TestEvent, TestPlanned
@@ -25,6 +25,7 @@ from lora_trainer.evaluation.unfinished import Unfinished, about
 from lora_trainer.files import replaced
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Host
 from lora_trainer.lora_folder import check_inside, find_lora
+from lora_trainer.memory import release_all
 from lora_trainer.training.events import CancelToken, Notice
 
 FRESH = 3.0  # seconds for which the report of a test at work is as good as a new one
@@ -80,6 +81,9 @@ def test_lora(
     try:
         shown = -math.inf
         for image in _render(host, shots, plan, output, token, before):
+            if isinstance(image, Notice):
+                yield image
+                continue
             made.append(image)
             if time.monotonic() - shown > FRESH:
                 write_so_far(result, made)
@@ -108,7 +112,7 @@ def _shown(points: Sequence[SavedPoint], found: Findings, most: int) -> list[Sav
 
 def _render(
     host: Host, shots: Sequence[Shot], plan: TestPlan, output: Path, token: CancelToken, before: Unfinished
-) -> Iterator[TestedImage]:
+) -> Iterator[TestedImage | Notice]:
     """Make and save the pictures that aren't there yet, those that differ in the seed only together."""
     done = 0
     for group in alike(shots):
@@ -122,6 +126,10 @@ def _render(
                 image, prompt, infotext = ready
             else:
                 generated = next(made)
+                if isinstance(generated, str):
+                    release_all()
+                    yield Notice(f"Test image {done} of {len(shots)} was left out. {generated}")
+                    continue
                 save_picture(generated, target)
                 image, prompt, infotext = generated.image, generated.request.prompt, generated.infotext
             tested = TestedImage(done, len(shots), shot, image, infotext, prompt, target)
@@ -151,14 +159,30 @@ def alike(shots: Sequence[Shot]) -> list[list[Shot]]:
     return [list(group) for _, group in groups]
 
 
-def generate_all(host: Host, requests: Sequence[GenerateRequest]) -> Iterator[GeneratedImage]:
-    """The pictures of the requests; in one go where the host can."""
+def generate_all(host: Host, requests: Sequence[GenerateRequest]) -> Iterator[GeneratedImage | str]:
+    """The pictures of the requests; in one go where the host can, and where memory suffices for that.
+
+    In place of a picture for which it doesn't suffice at all comes a sentence.
+    """
     many: Callable[[Sequence[GenerateRequest]], list[GeneratedImage]] | None = getattr(host, "generate_many", None)
     if many is not None:
-        yield from many(requests)
-        return
-    for request in requests:
-        yield host.generate(request)
+        try:
+            yield from many(requests)
+            return
+        except Exception as error:
+            if not memory_problem(error):
+                raise
+        release_all()
+    yield from (_one(host, request) for request in requests)
+
+
+def _one(host: Host, request: GenerateRequest) -> GeneratedImage | str:
+    try:
+        return host.generate(request)
+    except Exception as error:
+        if not (problem := memory_problem(error)):
+            raise
+        return problem
 
 
 def save_picture(generated: GeneratedImage, path: Path) -> None:

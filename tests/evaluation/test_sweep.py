@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -226,3 +227,37 @@ def test_missing_trigger_is_said(host: DrawingHost, tmp_path: Path) -> None:
     events, report = run(host, tmp_path / "out", trigger="")
     assert any(isinstance(event, Notice) and "trigger" in event.text for event in events)
     assert report["images"][0]["prompt"] == "<lora:fox:0>"
+
+
+class NarrowHost(DrawingHost):
+    """Has no memory for several pictures at once, and never for the one of ``strength``."""
+
+    strength = "0.4"
+    together = 0
+
+    def generate_many(self, requests: Sequence[GenerateRequest]) -> list[GeneratedImage]:
+        self.together += 1
+        if len(requests) > 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return [self.generate(request) for request in requests]
+
+    def generate(self, request: GenerateRequest) -> GeneratedImage:
+        if f":{self.strength}>" in request.prompt and request.seed == 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().generate(request)
+
+
+def test_without_memory_a_picture_is_left_out_and_the_test_goes_on(host: DrawingHost, tmp_path: Path) -> None:
+    narrow = NarrowHost(host.lora_dir)
+    plan = {"seeds": (1, 2), "strengths": (0.0, 0.4, 0.8)}
+    events, report = run(narrow, tmp_path / "out", **plan)
+    left_out = [event.text for event in events if isinstance(event, Notice) and "was left out" in event.text]
+    assert len(left_out) == 1 and "There isn't enough memory" in left_out[0] and narrow.together
+    shown = {(shot["strength"], shot["seed"]) for shot in report["images"] if shot["kind"] == "strength"}
+    assert shown == {(0.0, 1), (0.0, 2), (0.4, 1), (0.8, 1), (0.8, 2)}
+    assert report["stopped"], "so it can be continued"
+    narrow.strength = ""
+    narrow.requests.clear()
+    whole = TestPlan(**{"trigger": "foxy", "seeds_chosen": True, **plan})
+    again = list(sweep.test_lora(narrow, "fox", whole, tmp_path / "out", resume=True))
+    assert isinstance(again[-1], TestFinished) and not again[-1].stopped
