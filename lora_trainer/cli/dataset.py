@@ -12,6 +12,7 @@ from lora_trainer.cli.settings import read_settings
 from lora_trainer.cli.terminal import ProgressBar, say
 from lora_trainer.dataset.checks.check import check
 from lora_trainer.dataset.folders import OnImage
+from lora_trainer.dataset.plans import plan_for
 from lora_trainer.dataset.prepare import prepare
 from lora_trainer.dataset.summary import summary, to_json
 from lora_trainer.errors import DatasetError
@@ -26,7 +27,8 @@ def run_check(args: argparse.Namespace) -> None:
         # ASCII, which every pipe carries
         say(json.dumps({**to_json(summary(checked.dataset)), **checked.to_dict()}, indent=2))
         return
-    for line in [*notices, *checked.lines()]:
+    plan = plan_for(args.subject)
+    for line in [*notices, *checked.lines(), *(plan.lines(args.subject) if plan else [])]:
         say(line)
 
 

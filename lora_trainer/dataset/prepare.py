@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from PIL import Image
 
-from lora_trainer.dataset.checks.limits import COUNTS, TWINS
+from lora_trainer.dataset.checks.limits import TWINS
 from lora_trainer.dataset.checks.looks import FILE, Look, Looks
 from lora_trainer.dataset.decode import is_plain, read_image
 from lora_trainer.dataset.findings import names
@@ -21,8 +21,9 @@ from lora_trainer.dataset.folders import OnImage
 from lora_trainer.dataset.images import resize
 from lora_trainer.dataset.items import Skipped
 from lora_trainer.dataset.layout import Listing, is_foreign_image, list_folder, sorted_files, unopened
+from lora_trainer.dataset.plans import PLANS, plan_for
 from lora_trainer.dataset.texts import USUAL_ENDINGS, find_caption, read_lines
-from lora_trainer.errors import ConfigError, DatasetError, FileError, counted, quoted
+from lora_trainer.errors import DatasetError, FileError, counted, quoted
 from lora_trainer.files import name_problem, replaced, write_text
 
 DATASETS = "datasets"  # copies of photos, in the output folder
@@ -79,9 +80,7 @@ def suggested_repeats(images: int, subject: str) -> int:
     Raises:
         ConfigError: if the kind isn't known; "" is any kind.
     """
-    if subject and subject not in COUNTS:
-        raise ConfigError(f"subject can't be {quoted(subject)}; give one of {', '.join(COUNTS)}.")
-    usual = COUNTS[subject or "person"][0] * USUAL_REPEATS
+    usual = (plan_for(subject) or PLANS["person"]).fewest * USUAL_REPEATS
     return max(1, min(2 * USUAL_REPEATS, round(usual / max(1, images))))
 
 

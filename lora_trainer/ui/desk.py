@@ -17,7 +17,7 @@ from lora_trainer.training.memory_plan.figures import Expected, expected
 from lora_trainer.ui import remembered, views
 from lora_trainer.ui.draft import Draft
 from lora_trainer.ui.estimate import Paces, count_steps, gpu_memory
-from lora_trainer.ui.forms import CUSTOM, Answer, Page
+from lora_trainer.ui.forms import ANYTHING, CUSTOM, Answer, Page
 
 if TYPE_CHECKING:
     from lora_trainer.dataset.checks.check import Checked
@@ -61,7 +61,7 @@ class Desk:
         config, notes = fitted(preset, self.glance(), self.suggested())
         values = {
             "dataset": "", "trigger": "", "name": "", "preset": preset.name, "test": True,
-            "subject": "", "test_prompts": "",
+            "subject": ANYTHING, "test_prompts": "",
             "photos_word": "", "repeats": "",
         }  # fmt: skip
         return Page(values, plain(config)), notes
@@ -120,9 +120,8 @@ class Desk:
         """
         from lora_trainer.dataset.checks.check import check
 
-        config, values = page.config(), page.values
-        folder, subject = existing(page.dataset), str(values.get("subject") or "")
-        return check(folder, config.dataset, config.caption, subject, page.trigger, self.job.output)
+        config, folder = page.config(), existing(page.dataset)
+        return check(folder, config.dataset, config.caption, page.subject, page.trigger, self.job.output)
 
     def planned(self, answer: Answer, page: Page, notes: Sequence[str] = (), dataset: Dataset | None = None) -> Answer:
         """The answer with the plan, as far as the options allow one."""

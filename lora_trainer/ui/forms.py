@@ -12,6 +12,7 @@ CHOICES = {
     "resume": "Continue that training", "overwrite": "Replace it", "resume+overwrite": "Continue and replace them",
     "name": "Choose another name", "undo": "Undo", "reset": "Reset everything", "keep": "Keep it",
 }  # fmt: skip
+ANYTHING = "anything"  # no kind of subject
 CUSTOM = "custom"  # no preset: loaded settings
 
 
@@ -31,6 +32,12 @@ class Page:
     def trigger(self) -> str:
         """The trigger word."""
         return str(self.values.get("trigger") or "").strip()
+
+    @property
+    def subject(self) -> str:
+        """The kind of subject; "" where none was chosen."""
+        chosen = str(self.values.get("subject") or "")
+        return "" if chosen == ANYTHING else chosen
 
     @property
     def name(self) -> str:

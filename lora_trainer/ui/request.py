@@ -91,6 +91,7 @@ def check_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
     """
     from lora_trainer.config import RunConfig
     from lora_trainer.dataset.checks.check import check
+    from lora_trainer.dataset.plans import plan_for
     from lora_trainer.dataset.summary import summary, to_json
 
     refuse_unknown(values, CHECK_KEYS, "check")
@@ -98,7 +99,9 @@ def check_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
     folder = folder_of(values.get("dataset", ""))
     subject, trigger = (str(values.get(key) or "") for key in ("subject", "trigger"))
     checked = check(folder, options.dataset, options.caption, subject, trigger, output)
-    return {**to_json(summary(checked.dataset)), **checked.to_dict(), "lines": checked.lines()}
+    plan = plan_for(subject)
+    facts = {**to_json(summary(checked.dataset)), **checked.to_dict(), "lines": checked.lines()}
+    return {**facts, "plan": plan.to_dict() if plan else None}
 
 
 def prepare_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def test_events_send_what_they_need(tab: Any) -> None:
     assert sent_with(tab, "lora_trainer_restore") == sent_with(tab, "lora_trainer_look") == []
     assert sent_with(tab, "lora_trainer_chosen") == ["lora_trainer_preset"]
     assert sent_with(tab, "lora_trainer_check") == [
-        "lora_trainer_dataset", "lora_trainer_trigger", "lora_trainer_name"
+        "lora_trainer_dataset", "lora_trainer_trigger", "lora_trainer_name", "lora_trainer_subject"
     ]  # fmt: skip
     network = sent_with(tab, "lora_trainer_changed_network")
     assert network == [f"lora_trainer_{row.name}_option" for row in OPTIONS.values() if row.group == "network"]

@@ -1,4 +1,4 @@
-"""The caption editor in a real Chromium."""
+"""The caption editor and the plan in a real Chromium."""
 
 from __future__ import annotations
 
@@ -106,3 +106,14 @@ def test_the_editor_fits_and_can_be_used_by_all(page: Page, folder: Path, width:
     for theme in ("light", "dark"):
         page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
         assert serious_findings(page, "#lora_trainer_captions") == [], theme
+
+
+def test_the_kind_of_subject_says_what_it_takes(page: Page, folder: Path) -> None:
+    check(page, folder.parent)
+    page.locator("#lora_trainer_subject input").click()
+    page.locator("#lora_trainer_subject input").fill("style")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#lora_trainer_subject_plan >> text=Images for a style: 20 to 50.")
+    page.wait_for_selector("#lora_trainer_check_answer >> text=6 images are few for a style")
+    page.reload()
+    page.wait_for_selector("#lora_trainer_subject_plan >> text=Images for a style: 20 to 50.")

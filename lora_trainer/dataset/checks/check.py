@@ -9,14 +9,15 @@ from typing import Any
 
 from lora_trainer.config import CaptionConfig, DatasetConfig
 from lora_trainer.dataset.checks.images import image_findings
-from lora_trainer.dataset.checks.limits import COUNTS, FEWEST
+from lora_trainer.dataset.checks.limits import FEWEST
 from lora_trainer.dataset.checks.looks import FILE, Looks
 from lora_trainer.dataset.checks.words import caption_findings
 from lora_trainer.dataset.findings import Finding, names, sorted_findings
 from lora_trainer.dataset.folders import OnImage, scan
 from lora_trainer.dataset.items import Dataset, Skipped
+from lora_trainer.dataset.plans import plan_for
 from lora_trainer.dataset.summary import describe, summary
-from lora_trainer.errors import ConfigError, counted, quoted
+from lora_trainer.errors import counted
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 MOST_REASONS = 2  # in the sentence
@@ -83,8 +84,7 @@ def check(
     Raises:
         LoraTrainerError: nothing to train on; one sentence with the remedy.
     """
-    if subject and subject not in COUNTS:
-        raise ConfigError(f"subject can't be {quoted(subject)}; give one of {', '.join(COUNTS)}.")
+    plan_for(subject)  # refuses an unknown kind
     with Looks(output / FILE if output is not None else None, config.resolution) as looks:
         dataset = scan(directory, config, caption, progress, looks.size)
         return Checked(dataset, sorted_findings(_findings(dataset, looks, subject, trigger)))
@@ -106,8 +106,8 @@ def _number(images: int, subject: str) -> Iterator[Finding]:
             f"{'There is' if images == 1 else 'There are'} only {counted(images, 'image')}: enough for a try, but the "
             "LoRA will do little more than copy them", f"use {FEWEST.value:g} or more",
         )  # fmt: skip
-    elif subject:
-        fewest, most = COUNTS[subject]
+    elif plan := plan_for(subject):
+        fewest, most = plan.fewest, plan.most
         if images < fewest:
             reason = f"{counted(images, 'image')} are few for a {subject}"
             yield Finding("number", "warning", reason, f"{fewest} to {most} are usual")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SPEC = "the workflow for a first LoRA"
 CASES = "labelled cases"  # tests/labelled: chosen on one half of the photographs, reported on the other
 OURS = "our choice"
 
@@ -39,7 +38,3 @@ LIMITS = (
     BLUR, TOO_DARK, TOO_BRIGHT, WASHED_OUT, ON_WHITE, BORDER, TWINS, OTHER_COLOUR, MASK, JPEG, SMALL, TINY,
     CUT, ALONE, FEWEST,
 )  # fmt: skip
-
-COUNTS: dict[str, tuple[int, int]] = {  # images by kind of subject, from SPEC
-    "person": (15, 20), "character": (15, 20), "style": (20, 50), "object": (10, 30), "concept": (30, 100),
-}  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lora_trainer.dataset.plans import PLANS
 from lora_trainer.dataset.prepare import DATASETS, check_trigger, free_folder, prepare
 from lora_trainer.errors import DatasetError, LooseImagesError, LoraTrainerError
 from lora_trainer.ui import views
@@ -34,12 +35,21 @@ def check(desk: Desk, page: Page) -> Answer:
     return desk.planned(Answer({"check_answer": view}), page, dataset=checked.dataset)
 
 
+def plan(desk: Desk, page: Page) -> Answer:
+    """What the kind of subject takes; images that were found fit are checked again for it."""
+    known = bool(desk.checked) and desk.checked == page.dataset
+    answer = check(desk, page) if known else Answer()
+    found = PLANS.get(page.subject)
+    answer.html["subject_plan"] = views.note(*found.lines(page.subject), kind="lt-quiet") if found else ""
+    return answer
+
+
 def copy(desk: Desk, page: Page, files: Sequence[str]) -> Answer:
     """Make a dataset folder of photos: of those that were dropped, else of those in the folder."""
     word = str(page.values.get("photos_word") or "").strip() or page.trigger
     try:
         sources = _arrived(files) or [existing(page.dataset)]
-        output, subject = desk.job.output, str(page.values.get("subject") or "")
+        output, subject = desk.job.output, page.subject
         folder = free_folder(output / DATASETS, check_trigger(word))
         made = prepare(sources, folder, word, page.values.get("repeats") or "", subject, output)
     except LoraTrainerError as error:

@@ -32,7 +32,7 @@ def start(desk: Desk, page: Page, *choices: str) -> Answer:
 
 def _asked(page: Page) -> dict[str, str]:
     """What the page says of the test."""
-    given = {"subject": page.values.get("subject"), "prompts": page.values.get("test_prompts")}
+    given = {"subject": page.subject, "prompts": page.values.get("test_prompts")}
     return {name: text.strip() for name, text in given.items() if isinstance(text, str) and text.strip()}
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gradio as gr
 
+from lora_trainer.dataset.plans import PLANS
 from lora_trainer.ui import views
 from lora_trainer.ui.actions import images
 from lora_trainer.ui.binding import FILLS_PANEL, PLAN, Form, paths
+from lora_trainer.ui.forms import ANYTHING
 
+KINDS = [ANYTHING, *PLANS]  # gradio 3 knows no other texts than the values
 PHOTOS = (
     '<p class="lt-help">Drop them here, or enter their folder above. They are copied into a new '
     "<code>repeats_trigger</code> folder, upright, in sRGB and without duplicates; the originals stay as they are. "
@@ -18,7 +21,13 @@ PHOTOS = (
 def show(form: Form) -> None:
     """Folder and Check, the answer, and the fold for loose photos."""
     with gr.Column(elem_classes=["lt-panel"], elem_id="lora_trainer_panel_images"):
-        gr.HTML(views.heading(1, "Images", "The folder with your training images"))
+        gr.HTML(views.heading(1, "Images", "What you want to teach, and the folder with your training images"))
+        subject = gr.Dropdown(
+            choices=KINDS, value=ANYTHING, label="Kind of subject", elem_id="lora_trainer_subject",
+            info="Decides how many images and which captions are needed, and what the test of the LoRA asks for.",
+        )  # fmt: skip
+        form.add("subject", subject)
+        form.add("subject_plan", gr.HTML(elem_id="lora_trainer_subject_plan"))
         with gr.Row(elem_classes=["lt-inline"]):
             dataset = gr.Textbox(
                 max_lines=1,
@@ -66,13 +75,14 @@ def _show_photos(form: Form) -> None:
 def ask(form: Form) -> None:
     """Check looks at the folder; a folder of photos is made with its trigger word."""
     shown = ("check_answer", *PLAN)
+    form.on(form.parts["subject"].change, images.plan, reads=("subject",), changes=("subject_plan", *shown))
     for event in (form.parts["check"].click, form.parts["dataset"].submit):
-        form.on(event, images.check, reads=("dataset", "trigger", "name"), changes=shown)
+        form.on(event, images.check, reads=("dataset", "trigger", "name", "subject"), changes=shown)
     form.on(
         form.parts["copy"].click,
         lambda desk, page, files: images.copy(desk, page, paths(files)),
-        reads=("dataset", "trigger", "name", "photos_word", "repeats"),
+        reads=("dataset", "trigger", "name", "subject", "photos_word", "repeats"),
         changes=("dataset", "trigger", *shown),
         extra=("files_in",),
     )
-    form.follow("images", ("dataset", "photos_word", "repeats"))
+    form.follow("images", ("dataset", "subject", "photos_word", "repeats"))

@@ -6,15 +6,13 @@ from functools import partial
 
 import gradio as gr
 
-from lora_trainer.subjects import SUBJECTS
 from lora_trainer.ui import views
 from lora_trainer.ui.actions import start
 from lora_trainer.ui.binding import ALL_OPTIONS, ALL_VALUES, Form
 from lora_trainer.ui.desk import Desk
 from lora_trainer.ui.forms import CHOICES, Answer, Page
 
-FOLLOWED = ("name", "test", "subject", "test_prompts")
-KINDS = [("anything", ""), *((name, name) for name in SUBJECTS if name != "practice")]
+FOLLOWED = ("name", "test", "test_prompts")
 
 
 def show(form: Form) -> None:
@@ -31,16 +29,12 @@ def show(form: Form) -> None:
             info="Images at several strengths and in other contexts, with a report.",
         )  # fmt: skip
         with gr.Accordion("Test prompts", open=False, elem_id="lora_trainer_test_settings"):
-            subject = gr.Dropdown(
-                choices=KINDS, value="", label="Kind of subject", elem_id="lora_trainer_subject",
-                info="What the test asks for: other places, styles, poses and light that suit it.",
-            )  # fmt: skip
             prompts = gr.Textbox(
                 lines=4, label="Your own test prompts", elem_id="lora_trainer_test_prompts",
                 placeholder="{lora} {trigger} in a forest\n{lora} {trigger}, cyberpunk style --n blurry",
                 info="One per line, instead of those of the kind. {lora} is the LoRA, {trigger} the trigger word.",
             )  # fmt: skip
-        for part, component in zip(FOLLOWED, (name, test_after, subject, prompts), strict=True):
+        for part, component in zip(FOLLOWED, (name, test_after, prompts), strict=True):
             form.add(part, component)
         with gr.Row(elem_id="lora_trainer_start_row"):
             form.add("start", gr.Button("Train", variant="primary", size="lg", elem_id="lora_trainer_start"))

@@ -123,3 +123,20 @@ def test_a_busy_job_is_told(desk: Desk, job: FakeJob) -> None:
     job.error = HostBusyError("first is being worked on.")
     answer = start.start(desk, page(desk, dataset="/d", name="x"))
     assert "first is being worked on." in answer.html["message"]
+
+
+def test_the_kind_of_subject_says_what_it_takes(desk: Desk, dataset: Path) -> None:
+    before = images.plan(desk, page(desk, dataset=str(dataset), subject="style"))
+    assert "Images for a style: 20 to 50." in before.html["subject_plan"] and "check_answer" not in before.html
+    assert images.plan(desk, page(desk, subject="")).html == {"subject_plan": ""}
+    images.check(desk, page(desk, dataset=str(dataset)))
+    after = images.plan(desk, page(desk, dataset=str(dataset), subject="object"))
+    assert "10 to 30" in after.html["subject_plan"] and "There are only 3 images" in after.html["check_answer"]
+
+
+@pytest.mark.parametrize(("chosen", "asked"), [("anything", {}), ("", {}), ("object", {"subject": "object"})])
+def test_the_kind_of_subject_goes_to_the_test(
+    desk: Desk, job: FakeJob, dataset: Path, chosen: str, asked: dict[str, str]
+) -> None:
+    start.start(desk, page(desk, dataset=str(dataset), name="cat", subject=chosen))
+    assert job.asked[-1]["test_plan"] == asked
