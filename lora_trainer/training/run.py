@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import batches_per_epoch, total_epochs, total_steps
-from lora_trainer.dataset.checks.check import check
+from lora_trainer.dataset.checks.check import READY, check
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.errors import ConfigError, FileError, UnsupportedModelError, quoted
 from lora_trainer.files import IMPOSSIBLE, check_writable, name_problem
@@ -111,7 +111,8 @@ def _train(
             )
         session = _open(host, request, model, dataset, folder, processes)
         if processes.is_main:
-            yield from (Notice(text) for text in [f"Check of the images: {checked.readiness}", *session.news])
+            found = [f"Check of the images: {checked.readiness}"] if checked.readiness != READY else []
+            yield from (Notice(text) for text in [*found, *session.news])
         written: list[Path] = []
         meter = Meter(model.device)
         with recorded(session, token):

@@ -22,6 +22,8 @@ from lora_trainer.errors import counted
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 MOST_REASONS = 2  # in the sentence
 
+READY = "Ready."
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -44,7 +46,7 @@ class Checked:
             rest = f"; and {counted(more, 'more reason')}" if more > 0 else ""
             return f"Not yet: {'; '.join(one.reason for one in errors[:MOST_REASONS])}{rest}."
         if not warnings:
-            return "Ready."
+            return READY
         number = NUMBERS[len(warnings)] if len(warnings) < len(NUMBERS) else str(len(warnings))
         return f"Ready; {number} {'thing' if len(warnings) == 1 else 'things'} would make it better."
 

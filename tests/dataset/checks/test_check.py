@@ -185,3 +185,19 @@ def test_a_memory_that_is_damaged_or_cannot_be_written_only_costs_time(run: Chec
     file.write_text("in the way")
     assert run(output=file / "below").readiness == "Ready."
     assert run().findings == ()
+
+
+def test_it_is_told_before_a_training_where_there_is_something_to_tell(tmp_path: Path) -> None:
+    from lora_trainer.training.events import Event, Notice
+    from tests.support.runs import of
+    from tests.support.runs import run as train
+
+    def told(events: list[Event]) -> list[str]:
+        return [event.text for event in of(events, Notice) if "Check of the images" in event.text]
+
+    _, events = train(tmp_path / "fine", max_train_steps=1)
+    assert told(events) == []
+    first = next((tmp_path / "fine/data").rglob("*.txt"))
+    first.unlink()
+    _, events = train(tmp_path / "fine", "other", max_train_steps=1)
+    assert len(told(events)) == 1 and told(events)[0].startswith("Check of the images: ")
