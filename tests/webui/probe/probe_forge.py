@@ -97,7 +97,7 @@ def prediction() -> float:
 
 
 def latents() -> float:
-    """How far our moments are from the WebUI's own encoding of an image (mean; its sample minus its noise)."""
+    """How far our moments are from the WebUI's own encoding of an image: a sample; newer backends take the mean."""
     from lora_trainer.hosts.forge import vae
 
     model = shared.sd_model
@@ -107,7 +107,8 @@ def latents() -> float:
         torch.manual_seed(0)
         sample = model.encode_first_stage(image)
         torch.manual_seed(0)
-        return float((mean + std * torch.randn(mean.shape) - sample).abs().max())
+        sampled = mean + std * torch.randn(mean.shape)
+        return min(float((ours - sample).abs().max()) for ours in (sampled, mean))
 
 
 def tile(on: bool) -> None:
