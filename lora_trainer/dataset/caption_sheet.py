@@ -196,10 +196,6 @@ def _coded(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _decoded(content: str | None) -> bytes | None:
-    return None if content is None else base64.b64decode(content)
-
-
 def _put_back(path: Path, content: bytes | None) -> None:
     """``content`` None: there was no file; empty: there was an empty one."""
     if content is None:
