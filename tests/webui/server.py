@@ -47,6 +47,11 @@ class Kind:
     version: str | None = None
 
 
+def remarks(status: dict[str, Any]) -> list[str]:
+    """What a run had to say, beside what the check thinks of so few images."""
+    return [text for text in status["notices"] if not text.startswith("Check of the images: ")]
+
+
 def kind_of(root: Path) -> Kind:
     """Which WebUI is in a folder: AUTOMATIC1111's, or one of the forks with a backend of their own."""
     if not (root / "modules_forge").is_dir():

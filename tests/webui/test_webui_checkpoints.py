@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.webui.server import WebUI
+from tests.webui.server import WebUI, remarks
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def test_every_family_trains(webui: WebUI, dataset: Path, demo_checkpoint: Path,
                 f"family-{checkpoint.stem}", dataset,
                 config={"gradient_checkpointing": True, "learning_rate": 0.02},
             )  # fmt: skip
-            assert status["state"] == "done" and status["notices"] == [], status
+            assert status["state"] == "done" and remarks(status) == [], status
             assert not [name for name in webui.probe("opened") if "Stable-diffusion" in name]
             assert webui.probe("checksum") == before
             assert webui.probe("condition") == condition

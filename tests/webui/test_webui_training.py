@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from lora_trainer.demo import SETTINGS
-from tests.webui.server import WebUI
+from tests.webui.server import WebUI, remarks
 
 pytestmark = pytest.mark.slow
 PROMPT = "a red circle"
@@ -137,7 +137,7 @@ def test_a_retrained_lora_is_really_used(webui: WebUI, dataset: Path) -> None:
     strong = {"learning_rate": 0.02, "max_train_steps": 8}
     base = webui.picture(PROMPT)
     first_run = webui.train("again", dataset, config=strong)
-    assert first_run["notices"] == [], "as many modules are applied as were trained"
+    assert remarks(first_run) == [], "as many modules are applied as were trained"
     first = webui.picture(prompt)
     assert not same(first, base)
     webui.train("again", dataset, config={**strong, "seed": 8})
@@ -253,4 +253,4 @@ def test_the_practice_project_is_installed_and_applied_whole(webui: WebUI) -> No
     config = {**json.loads(SETTINGS.read_text("utf-8")), "max_train_steps": 1, "save_every_n_epochs": 0}
     status = webui.train("practice", Path(made["dataset"]), config=config)
     assert status["state"] == "done", status
-    assert status["notices"] == [], "as many modules are applied as were trained, 3x3 convolutions too"
+    assert remarks(status) == [], "as many modules are applied as were trained, 3x3 convolutions too"
