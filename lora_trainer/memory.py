@@ -73,7 +73,7 @@ def no_more_than(device: torch.device, limit: int | None) -> Iterator[None]:
     if device.type != "cuda" or limit is None:
         yield
         return
-    whole = torch.cuda.mem_get_info(device)[1]
+    whole = torch.cuda.get_device_properties(device).total_memory
     share = min((torch.cuda.memory_allocated(device) + limit) / whole, 1.0)
     torch.cuda.set_per_process_memory_fraction(share, device)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
+from safetensors.numpy import load_file
 
 from lora_trainer.demo import SETTINGS
 from tests.webui.server import WebUI, remarks
@@ -254,3 +255,16 @@ def test_the_practice_project_is_installed_and_applied_whole(webui: WebUI) -> No
     status = webui.train("practice", Path(made["dataset"]), config=config)
     assert status["state"] == "done", status
     assert remarks(status) == [], "as many modules are applied as were trained, 3x3 convolutions too"
+
+
+def test_as_many_blocks_are_recomputed_as_it_takes(webui: WebUI, dataset: Path) -> None:
+    limit, files = 20.0, []
+    for name in ("roomy", "tight"):
+        status = webui.train(name, dataset, config={"memory_limit_gb": limit})
+        assert status["state"] == "done" and status["plan"], status
+        *_, training = status["plan"]["phases"]
+        assert 0 < training["gb"] <= limit and training["measured_minutes"] is not None
+        assert ("recomputed" in status["plan"]["text"]) == (name == "tight"), status["plan"]
+        files.append(load_file(webui.data / "models" / "Lora" / f"{name}.safetensors"))
+        limit = round(training["gb"] - 0.003, 6)
+    assert all((files[0][key] == weight).all() for key, weight in files[1].items()), "and the result is the same"

@@ -80,8 +80,9 @@ class _Planning:
         run, parts = self.run, self.run.feed.parts
         picture = self._picture()
         conditioning, captions_peak = self._captions()
-        self.model.keep(["unet", "text_encoders"] if self.config.trains_text_encoder else ["unet"])
-        limit, told = self._limit()
+        here: list[Part] = ["unet", "text_encoders"] if self.config.trains_text_encoder else ["unet"]
+        self.model.keep(here)
+        limit, told = self._limit(PARTS if run.device.type == "cpu" else here)
         cost = self._count(conditioning)
         lora = sum(parameter.numel() for parameter in run.update.parameters)
         fixed = self._weights(parts) + lora * (8 + state_bytes(self.config.optimizer))  # weights and gradients in fp32
@@ -107,8 +108,8 @@ class _Planning:
         text = _sentence(setup, cost, fixed, limit, len(blocks)) + told
         return Planned(text, round(limit / GB, 6), tuple(map(_rounded, phases)))
 
-    def _limit(self) -> tuple[int, str]:
-        """Bytes that the run may take, model and all; and what there is to say about them."""
+    def _limit(self, here: Iterable[Part]) -> tuple[int, str]:
+        """Bytes that the run may take, model and all, of which some parts are there; and what there is to say of it."""
         device, wanted = self.run.device, round(self.config.memory.memory_limit_gb * GB)
         free, there = free_bytes(device), in_use(device)
         if free is None or there is None:
@@ -118,8 +119,7 @@ class _Planning:
                 f"memory_limit_gb is {wanted / GB:g}, but there are {size_text(there[1])}; give less, or 0 for what is "
                 "free."
             )
-        ours = self._weights(PARTS if device.type == "cpu" else ["unet"])
-        most = ours + round(free * (1 - MARGIN_SHARE)) - MARGIN
+        most = self._weights(here) + round(free * (1 - MARGIN_SHARE)) - MARGIN
         if wanted > most:
             return most, f" Of the {size_text(wanted)} that it may take, {size_text(most)} are free."
         return wanted or most, ""

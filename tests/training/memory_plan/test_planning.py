@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,7 +115,8 @@ def test_an_optimisers_state_is_as_large_as_is_said(name: str) -> None:
 
 def test_a_card_is_given_the_limit_and_has_it_taken_off_again(monkeypatch: pytest.MonkeyPatch) -> None:
     set_to: list[float] = []
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * 2**30, 8 * 2**30))
+    properties = SimpleNamespace(total_memory=8 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * 2**30)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: set_to.append(share))
     card = torch.device("cuda")
