@@ -15,6 +15,7 @@
     let undo = "";
     let chosen = ""; // the tag that is filtered by
     let shown = 0; // cards that are there
+    let busy = false; // a change is under way: the next one is of what it leaves
     let recheck = 0;
 
     const place = () => tab.part("captions").querySelector(".lt-captions");
@@ -76,7 +77,7 @@
     function drawTags() {
         const button = place().querySelector(".lt-undo");
         button.textContent = undo ? `Undo: ${undo}` : "Undo";
-        button.disabled = !undo;
+        button.disabled = busy || !undo;
         const focused = document.activeElement && document.activeElement.dataset.tag;
         const chip = ([tag, number]) => `<button type="button" class="lt-tag" data-caption="tag" data-tag="${tab.escaped(tag)}"
             aria-pressed="${tag === chosen}">${tab.escaped(tag)} <small>${number}</small></button>`;
@@ -128,7 +129,15 @@
 
     const post = (values) => tab.ask("/lora-trainer/captions", "POST", {dataset: of, limit: limit(), ...values});
 
+    /** One change at a time: buttons wait for the one before. */
+    function work(on) {
+        busy = on;
+        for (const button of place().querySelectorAll(".lt-choices button")) button.disabled = on;
+        place().querySelector(".lt-undo").disabled = on || !undo;
+    }
+
     async function change(edit) {
+        say("");
         const [words, instead] = ["words", "instead"].map((name) => place().querySelector(`[name=lt_${name}]`).value);
         const ids = chosen ? filtered().map((row) => row.id) : null;
         const found = await post(edit === "undo" ? {action: edit} : {action: edit, words, instead, ids});
@@ -156,7 +165,11 @@
                 chosen = chosen === button.dataset.tag ? "" : button.dataset.tag;
                 draw();
                 place().querySelector(".lt-tag[aria-pressed=true]")?.focus();
-            } else await change(what);
+            } else if (!busy) {
+                work(true);
+                await change(what).finally(() => work(false));
+                button.focus();
+            }
         } catch (error) {
             if (place().querySelector(".lt-said")) say(error.message, true);
             else place().innerHTML = tab.problem(error.message);
