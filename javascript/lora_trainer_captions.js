@@ -132,8 +132,8 @@
     /** One change at a time: buttons wait for the one before. */
     function work(on) {
         busy = on;
-        for (const button of place().querySelectorAll(".lt-choices button")) button.disabled = on;
-        place().querySelector(".lt-undo").disabled = on || !undo;
+        const buttons = tab.part("captions").querySelectorAll(".lt-choices button"); // none if another folder was chosen
+        for (const button of buttons) button.disabled = on || (button.classList.contains("lt-undo") && !undo);
     }
 
     async function change(edit) {
