@@ -24,7 +24,7 @@ Key = tuple[str, float]  # file name, strength
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Which file at which strength; ``sure``: sure, fairly sure, a guess."""
+    """Which file at which strength; ``sure``: fairly sure, not very sure, a guess."""
 
     file: str
     strength: float
@@ -102,7 +102,7 @@ def recommend(found: Findings, figures: Mapping[Key, Scores], files: Sequence[st
     others = [key for key in ranked if key[0] != best[0]]
     ahead = worth(figure) - worth(figures[others[0]]) if others else 1.0
     wide = figure.accuracy.high - figure.accuracy.low
-    sure = "sure" if ahead > 0.1 and wide < 30 else "fairly sure" if wide < 50 else "a guess"
+    sure = "fairly sure" if ahead > 0.1 and wide < 30 else "not very sure" if wide < 50 else "a guess"
     why = (
         f"Of {counted(len({file for file, _ in figures}), 'file')}, each at several strengths, it shows the subject "
         f"best ({figure.accuracy.value:.0f} of 100) while leaving the rest as it was "

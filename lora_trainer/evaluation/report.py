@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 VERSION = 2  # of report.json; docs/report.md describes it
 SMALL_PRINT = (
-    "The figures were calibrated on a small practice world (docs/verdict.md). They compare a file with the base model "
-    "and with its own training images. How well they carry over to large checkpoints is not known yet: trust your eyes."
+    "The figures were calibrated on a small practice world, where three verdicts in four were right (docs/verdict.md). "
+    "Files that copy their training images weren't recognised there: look whether the same backgrounds come back. How "
+    "well all this carries over to large checkpoints is not known yet: trust your eyes."
 )
 
 

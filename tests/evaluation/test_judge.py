@@ -87,14 +87,14 @@ def test_the_run_is_told_from_its_first_file_to_its_last() -> None:
 def test_the_earlier_file_and_the_weaker_strength_win_a_tie() -> None:
     made = found(cell(HIGH, SAFE, 1.0, "1"), cell(HIGH, SAFE, 0.8, "2"), cell(HIGH, SAFE, 0.8, "1"))
     best = judge(made, ["1", "2"]).recommended
-    assert (best.file, best.strength, best.sure) == ("1", 0.8, "fairly sure")
+    assert (best.file, best.strength, best.sure) == ("1", 0.8, "not very sure")
     assert "2 at 0.8 is as good" in best.why
 
 
 def test_wide_intervals_make_a_guess() -> None:
     wide = replace(cell(1.5, SAFE), gain=Estimate(1.5, -1.0, 5.0))
     assert judge(found(wide), ["a"]).recommended.sure == "a guess"
-    assert judge(found(cell(HIGH, SAFE)), ["a"]).recommended.sure == "sure"
+    assert judge(found(cell(HIGH, SAFE)), ["a"]).recommended.sure == "fairly sure"
 
 
 def test_without_training_images_nothing_is_claimed() -> None:
