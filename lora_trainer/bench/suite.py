@@ -14,7 +14,7 @@ from lora_trainer.bench.plan import BenchPlan
 from lora_trainer.errors import first_line, memory_problem
 from lora_trainer.families import SDXL
 from lora_trainer.hosts.standalone.host import best_device
-from lora_trainer.training.memory_plan.choosing import choose
+from lora_trainer.training.memory_plan.choosing import choose, work
 from lora_trainer.training.memory_plan.counting import StepCost
 
 GB = 2**30
@@ -72,8 +72,7 @@ def counted(size: str, resolution: int) -> list[Counted]:
 
 def _row(name: str, cost: StepCost, recomputed: tuple[int, ...], weights: int, lora: int) -> Counted:
     peak = cost.peak(recomputed)
-    again = sum(cost.work[block] for block in recomputed)
-    return Counted(name, len(recomputed), weights / GB, 16 * lora / GB, peak / GB, 1 + again / (3 * cost.all_work))
+    return Counted(name, len(recomputed), weights / GB, 16 * lora / GB, peak / GB, work(cost, recomputed))
 
 
 def _measured(plan: BenchPlan, tell: Callable[[str], None]) -> dict[str, Any]:

@@ -89,7 +89,9 @@ class _Planning:
         everything = self.config.memory.gradient_checkpointing
         setup = choose(cost, self.batch, limit - fixed, everything)
         if setup is None:
-            need = Need(self.config, cost, self.batch, fixed, lora, self._weights(["text_encoders"]), self.bucket)
+            need = Need(
+                self.config, cost, run.device.type == "cuda", fixed, lora, self._weights(["text_encoders"]), self.bucket
+            )
             raise ConfigError(remedy(need, limit))
         blocks = self.model.blocks()
         run.recomputed = [blocks[cost.blocks[place]] for place in setup.recomputed]

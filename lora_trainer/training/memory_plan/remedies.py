@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lora_trainer.config import RunConfig
 from lora_trainer.memory import size_text
@@ -19,7 +19,7 @@ class Need:
 
     config: RunConfig
     cost: StepCost
-    batch: int
+    cuda: bool  # whether the 8-bit optimiser would work
     fixed: int  # bytes of weights, LoRA, gradients and optimiser
     lora: int  # numbers
     text_encoders: int  # bytes
@@ -55,12 +55,14 @@ def _changes(need: Need) -> Iterator[tuple[str, int]]:
         saved += need.text_encoders
         settings.append("switch network_train_unet_only on")
         yield _listed(settings), saved
-    if config.optimizer.optimizer_type == "AdamW":
-        saved += need.lora * (state_bytes(config.optimizer) - 2)
+    state = state_bytes(config.optimizer)
+    if config.optimizer.optimizer_type == "AdamW" and need.cuda:
+        before, state = state, state_bytes(replace(config.optimizer, optimizer_type="AdamW8bit"))
+        saved += need.lora * (before - state)
         settings.append("choose the optimiser AdamW8bit")
         yield _listed(settings), saved
     rank = config.network.network_dim
-    each = need.lora * (8 + state_bytes(config.optimizer)) / max(rank, 1)
+    each = need.lora * (8 + state) / max(rank, 1)
     smaller = rank // 2
     while smaller >= SMALLEST_RANK:
         yield _listed([*settings, f"set network_dim to {smaller}"]), saved + round(each * (rank - smaller))

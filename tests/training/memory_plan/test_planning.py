@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,9 @@ from lora_trainer import memory
 from lora_trainer.config import OptimizerConfig, RunConfig
 from lora_trainer.errors import ConfigError
 from lora_trainer.training.events import Event, Finished, Notice, Planned
+from lora_trainer.training.memory_plan.counting import StepCost
 from lora_trainer.training.memory_plan.figures import state_bytes
+from lora_trainer.training.memory_plan.remedies import Need, remedy
 from lora_trainer.training.optimizers import create_optimizer
 from tests.support.runs import of, run, tensors
 from tests.support.tiny_host import TinyHost
@@ -131,3 +134,14 @@ def test_a_card_is_given_the_limit_and_has_it_taken_off_again(monkeypatch: pytes
 def test_the_limit_is_an_option_like_any_other() -> None:
     with pytest.raises(ConfigError, match="memory_limit_gb"):
         RunConfig().replace(memory_limit_gb=-1)
+
+
+def test_what_an_8_bit_optimiser_saves_is_not_counted_twice() -> None:
+    config = RunConfig().replace(network_dim=64, network_train_unet_only=True)
+    cost = StepCost(1, (), (), (), 0, 0)
+    whole = 64 * 1000
+    on_card = Need(config, cost, True, 16 * whole, whole, 0, (512, 512))
+    enough = 10 * whole // 2  # half the rank, with 8-bit states: 8 bytes of weights and gradients, and 2 of states
+    assert remedy(on_card, enough).endswith("choose the optimiser AdamW8bit and set network_dim to 32.")
+    assert remedy(on_card, enough - 1).endswith("choose the optimiser AdamW8bit and set network_dim to 16.")
+    assert "8bit" not in remedy(replace(on_card, cuda=False), 8 * whole), "which a processor hasn't"
