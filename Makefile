@@ -10,6 +10,7 @@
 #   make ui                the Train LoRA page without a WebUI, on the embedded checkpoint
 #   make fuzz              20,000 hostile files, settings and requests (FUZZ_CASES=... for another number)
 #   make calibrate         how right the verdict is on a LoRA: 20 trainings, a judge that knows the truth; hours, resumes
+#   make overfitting       what helps against overfitting: the same trainings with each method, read by that judge; hours, resumes
 #   make cases             how right the check of a dataset is, on labelled cases; writes the tables of docs/checks.md
 #   make gpu               memory and time at the true sizes of SD 1.5, 2.1 and SDXL; without a GPU, memory only, counted
 #   make lint              ruff and mypy
@@ -56,7 +57,7 @@ PIP := -m pip install --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: demo gpu test test-portable test-webui-pins test-gradio4 fuzz mutants calibrate cases ui lint format options clean
+.PHONY: demo gpu test test-portable test-webui-pins test-gradio4 fuzz mutants calibrate overfitting cases ui lint format options clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/python -m lora_trainer demo
@@ -88,6 +89,10 @@ gpu: $(VENV)/.test
 calibrate: export OMP_NUM_THREADS = 1
 calibrate: $(VENV)/.run
 	$(VENV)/bin/python -m tests.calibration calibration
+
+overfitting: export OMP_NUM_THREADS = 1
+overfitting: $(VENV)/.run
+	$(VENV)/bin/python -m tests.overfitting calibration/overfitting
 
 # Pillow's own photographs are in its source archive only.
 cases: export OMP_NUM_THREADS = 1

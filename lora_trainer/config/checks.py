@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lora_trainer.config.groups import OptimizerConfig
 from lora_trainer.config.lr_weights import read_lr_weights
-from lora_trainer.config.network import OWN_ARGUMENTS, type_contradictions
+from lora_trainer.config.network import OWN_ARGUMENTS, NetworkConfig, type_contradictions
 from lora_trainer.config.settings import Settings
 from lora_trainer.errors import ConfigError
 from lora_trainer.families import TRAITS
@@ -73,12 +74,12 @@ def _network(config: Settings) -> Iterator[str]:
     n = config.network
     if n.network_train_unet_only and n.network_train_text_encoder_only:
         yield "network_train_unet_only and network_train_text_encoder_only can't both be on; switch one of them off."
-    given = {name: value for name in OWN_ARGUMENTS if (value := _value(config, name)) not in (False, None, 0.0, -1)}
+    given = {name: value for name in OWN_ARGUMENTS if (value := _value(config, name)) != _default(name)}
     yield from type_contradictions(given, n.algo)
     if n.wd_on_output and not n.dora_wd:
         yield "wd_on_output says how DoRA is done, and dora_wd is off; switch dora_wd on or wd_on_output off."
-    if n.algo == "lora_fa" and n.dim_from_weights:
-        yield "dim_from_weights takes the network type from the file, which says nothing of lora_fa; switch one off."
+    if n.algo in ("lora_fa", "tlora") and n.dim_from_weights:
+        yield f"dim_from_weights takes the network type from the file, which says nothing of {n.algo}; switch one off."
     if n.dim_from_weights and not n.network_weights:
         yield "dim_from_weights takes the rank from another LoRA; set network_weights to its file."
     weights = {name: getattr(n, name) for name in ("down_lr_weight", "mid_lr_weight", "up_lr_weight")}
@@ -99,6 +100,11 @@ def _network(config: Settings) -> Iterator[str]:
 def _value(config: Settings, name: str) -> object:
     """An option of the network or of the optimiser."""
     return getattr(config.network, name) if hasattr(config.network, name) else getattr(config.optimizer, name)
+
+
+def _default(name: str) -> object:
+    """Its value where nothing is set."""
+    return getattr(NetworkConfig, name) if hasattr(NetworkConfig, name) else getattr(OptimizerConfig, name)
 
 
 def _rates(config: Settings) -> Iterator[str]:

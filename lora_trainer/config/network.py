@@ -10,6 +10,7 @@ from lora_trainer.config.groups import Group, option
 ALGOS = {  # LyCORIS' and kohya's names, and a sentence on each
     "lora": "LoRA: the usual one; with a rank for the convolutions it is called LoCon",
     "lora_fa": "LoRA-FA: half of every LoRA stays as it was drawn; needs less memory and learns a little less",
+    "tlora": "T-LoRA: fewer ranks where the noise is strong, against learning the few images themselves",
     "loha": "LoHa: more expressive than a LoRA of the same file size; slower; often used for styles",
     "lokr": "LoKr: the smallest files, or with whole matrices the strongest change; slower",
     "ia3": "(IA)³: only scales what the layers do; tiny files; needs a much higher learning rate",
@@ -25,11 +26,12 @@ OWN_ARGUMENTS: dict[str, tuple[str, ...]] = {  # options that only some types ha
     "full_matrix": ("lokr",),
     "train_on_input": ("ia3",),
     "dora_wd": ("lora", "lora_fa", "loha", "lokr"),
-    "rs_lora": ("lora", "lora_fa", "loha", "lokr"),
-    "network_dropout": ("lora", "lora_fa"),
-    "loraplus_lr_ratio": ("lora",),
-    "loraplus_unet_lr_ratio": ("lora",),
-    "loraplus_text_encoder_lr_ratio": ("lora",),
+    "rs_lora": ("lora", "lora_fa", "tlora", "loha", "lokr"),
+    "tlora_min_rank": ("tlora",),
+    "network_dropout": ("lora", "lora_fa", "tlora"),
+    "loraplus_lr_ratio": ("lora", "tlora"),
+    "loraplus_unet_lr_ratio": ("lora", "tlora"),
+    "loraplus_text_encoder_lr_ratio": ("lora", "tlora"),
 }
 
 
@@ -63,6 +65,10 @@ class NetworkConfig(Group):
     decompose_both: bool = option(False, "LoKr: a low rank for both parts, not only for the larger one.")
     full_matrix: bool = option(False, "LoKr: both parts whole, without a rank; the strongest, and the largest file.")
     train_on_input: bool = option(False, "(IA)³: scale the inputs of all layers instead of the outputs.")
+    tlora_min_rank: float = option(
+        0.5, "T-LoRA: share of the ranks that is trained at the noisiest timestep; without noise it is all of them.",
+        minimum=0.0, maximum=1.0,
+    )  # fmt: skip
     train_norm: bool = option(False, "Also train the norm layers of the blocks that are trained.")
     lycoris_preset: str = option(
         "",

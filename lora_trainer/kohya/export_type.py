@@ -12,12 +12,15 @@ SHOWN: dict[str, Any] = {  # what the form shows where nothing is set; it keeps 
     "factor": -1, "rank_dropout_scale": False, "rescaled": False, "train_norm": False, "train_on_input": False,
     "unit": 1, "use_cp": False, "use_scalar": False, "use_tucker": False,
 }  # fmt: skip
-_LYCORIS = {"lora": "LyCORIS/LoCon", "loha": "LyCORIS/LoHa", "lokr": "LyCORIS/LoKr", "ia3": "LyCORIS/iA3"}
+_LYCORIS = {
+    "lora": "LyCORIS/LoCon", "tlora": "LyCORIS/LoCon", "loha": "LyCORIS/LoHa", "lokr": "LyCORIS/LoKr",
+    "ia3": "LyCORIS/iA3",
+}  # fmt: skip
 
 
 def write_type(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
     """The type whose fields carry most; what it isn't given is listed."""
-    kind = _kind(flat)
+    kind = _kind(flat, lost)
     data["LoRA_type"] = kind
     row = TYPES[kind]
     for name in TYPE_OPTIONS:
@@ -38,11 +41,13 @@ def write_type(flat: dict[str, Any], data: dict[str, Any], extra: list[str], los
         lost.append(f"lycoris_preset isn't written, because {kind} has none.")
 
 
-def _kind(flat: dict[str, Any]) -> str:
+def _kind(flat: dict[str, Any], lost: list[str]) -> str:
     if flat["algo"] == "lora_fa":
         return "LoRA-FA"
+    if flat["algo"] == "tlora":
+        lost.append("kohya has no algo tlora; a plain LoRA is written.")
     special = [name for name in ("dora_wd", "use_tucker", "train_norm", "lycoris_preset") if flat[name]]
-    if flat["algo"] != "lora" or special:
+    if flat["algo"] not in ("lora", "tlora") or special:
         return _LYCORIS[flat["algo"]]
     return "Kohya LoCon" if flat["conv_dim"] or flat["conv_block_dims"] else "Standard"
 

@@ -156,6 +156,11 @@ class Adapter(ABC):
         return self.target.key
 
     @property
+    def drops(self) -> bool:
+        """Whether :meth:`kept` is anything but 1 now."""
+        return self.control.drops
+
+    @property
     def scale(self) -> float:
         """alpha/rank, without the network's multiplier."""
         return self.alpha / self.rank

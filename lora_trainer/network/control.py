@@ -21,6 +21,7 @@ class Control:
     module_dropout: float = 0.0
     step_key: tuple[int | str, ...] | None = None
     samples: tuple[int, ...] = (0,)
+    timesteps: Tensor | None = None  # of the samples, [B] int64
     inputs: InputCache = field(default_factory=lambda: InputCache())
 
     @property

@@ -18,10 +18,12 @@ from lora_trainer.network.lora import LoraModule
 from lora_trainer.network.lora_fa import LoraFaModule
 from lora_trainer.network.norm import NormModule
 from lora_trainer.network.targets import Target
+from lora_trainer.network.tlora import TLoraModule
 from lora_trainer.network.tucker import TuckerModule
 
 ALGOS: dict[str, type[Kind]] = {
-    "lora": LoraModule, "lora_fa": LoraFaModule, "loha": LohaModule, "lokr": LokrModule, "ia3": Ia3Module,
+    "lora": LoraModule, "lora_fa": LoraFaModule, "tlora": TLoraModule, "loha": LohaModule, "lokr": LokrModule,
+    "ia3": Ia3Module,
 }  # fmt: skip
 KINDS: tuple[type[Kind], ...] = (LoraModule, TuckerModule, LohaModule, LokrModule, Ia3Module, NormModule)
 PARTS: dict[str, str] = {

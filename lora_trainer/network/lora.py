@@ -178,12 +178,12 @@ class LoraModule(Kind):
         down, up = self.down.to(y), self.up.to(y)  # the small weights are cast, never the input to fp32
         if down.dim() == 4:
             inner = convolve(x.to(y), down, self.target.module)
-            if control.drops:
+            if self.drops:
                 inner = inner * self.kept(inner)
             return y + F.conv2d(inner, up * scale)
         rows = control.inputs.rows(x, y, self.input_group)
         inner = torch.mm(rows, down.t())
-        if control.drops:
+        if self.drops:
             inner = inner.view(*x.shape[:-1], self.rank)
             inner = (inner * self.kept(inner)).view(rows.shape[0], self.rank)
         # Scale, product and sum in one operation; nothing of y's size is saved or kept beside it.

@@ -12,14 +12,15 @@ _PLUS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_l
 _LYCORIS = (
     "dora_wd", "rs_lora", "use_tucker", "factor", "decompose_both", "full_matrix", "train_on_input", "train_norm",
 )  # fmt: skip
-_ALGOS = {"lora": "locon", "lora_fa": "locon"}  # LyCORIS' names where they aren't ours
+_ALGOS = {"lora": "locon", "lora_fa": "locon", "tlora": "locon"}  # LyCORIS' names where they aren't ours
+_OWN = {"lora": "networks.lora", "lora_fa": "networks.lora_fa", "tlora": "networks.lora"}  # kohya's own modules
 
 
 def network_module(config: RunConfig) -> str:
     """The module that trains such a network: kohya's own, or LyCORIS'."""
     network = config.network
-    if network.algo in ("lora", "lora_fa") and not _of_lycoris(config) and not network.lycoris_preset:
-        return {"lora": "networks.lora", "lora_fa": "networks.lora_fa"}[network.algo]
+    if network.algo in _OWN and not _of_lycoris(config) and not network.lycoris_preset:
+        return _OWN[network.algo]
     return "lycoris.kohya"
 
 

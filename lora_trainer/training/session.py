@@ -134,7 +134,9 @@ class Session:
 
     def prepare(self, mine: Batch, epoch: int, step: int) -> StepInputs:
         """This process's part of a batch, on the model's device."""
-        return self.feed.inputs(mine, epoch, step)
+        inputs = self.feed.inputs(mine, epoch, step)
+        self.network.control.timesteps = inputs.timesteps
+        return inputs
 
     def together(self, mine: Batch) -> Iterator[Batch]:
         """This process's part of a batch, in portions that are computed at once."""

@@ -23,6 +23,7 @@ COMPANIONS = {  # other options without which a value is refused
     "wd_on_output": {"lycoris_preset": "full", "dora_wd": True}, "train_norm": {"lycoris_preset": "full"},
     "factor": {"lycoris_preset": "full", "algo": "lokr"}, "full_matrix": {"lycoris_preset": "full", "algo": "lokr"},
     "decompose_both": {"lycoris_preset": "full", "algo": "lokr"}, "algo": {"lycoris_preset": "full"},
+    "tlora_min_rank": {"algo": "tlora"},
     "train_on_input": {"lycoris_preset": "full", "algo": "ia3"},
 }  # fmt: skip
 OTHER_VALUES: dict[str, tuple[Any, ...]] = {
@@ -44,6 +45,7 @@ LOST = {
     "measure_at_saves",
     "memory_limit_gb",
     "stop_on_damage",
+    "tlora_min_rank",
     "wd_on_output",
     "rs_lora",
     "full_matrix",

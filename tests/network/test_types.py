@@ -21,7 +21,10 @@ from lora_trainer.network.lokr import split
 from lora_trainer.network.targets import Target
 from tests.support.network_types import ALPHA, LAYERS, RANK, TYPES, filled, frozen, new, options, rebuilt
 
-LYCORIS = {"lora": LoConModule, "lora_fa": LoConModule, "loha": LohaModule, "lokr": LokrModule, "ia3": IA3Module}
+LYCORIS = {
+    "lora": LoConModule, "lora_fa": LoConModule, "tlora": LoConModule, "loha": LohaModule, "lokr": LokrModule,
+    "ia3": IA3Module,
+}  # fmt: skip
 KEY = "lora_unet_down_blocks_0_attentions_0_proj_in"
 
 

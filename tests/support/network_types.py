@@ -16,7 +16,8 @@ from lora_trainer.network.kinds import create
 from lora_trainer.network.targets import Target
 
 TYPES: dict[str, dict[str, Any]] = {
-    "lora": {}, "locon tucker": {"use_tucker": True}, "lora_fa": {"algo": "lora_fa"}, "rslora": {"rs_lora": True},
+    "lora": {}, "locon tucker": {"use_tucker": True}, "lora_fa": {"algo": "lora_fa"},
+    "tlora": {"algo": "tlora"}, "rslora": {"rs_lora": True},
     "loha": {"algo": "loha"}, "loha tucker": {"algo": "loha", "use_tucker": True},
     "lokr": {"algo": "lokr", "factor": 2}, "lokr tucker": {"algo": "lokr", "factor": 2, "use_tucker": True},
     "lokr both": {"algo": "lokr", "factor": 4, "decompose_both": True},

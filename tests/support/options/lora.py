@@ -194,6 +194,7 @@ CASES: dict[str, Case] = {
         True, TYPE - {"alphas"}, {"algo": "lokr", "network_dim": 1, "network_alpha": 1}, has_only("lokr_w2")),
     "train_on_input": Case(
         True, {"modules", "gradient"} | UPDATE, {"algo": "ia3"}, on_inputs),
+    "tlora_min_rank": Case(0.25, {"gradient"} | UPDATE, {"algo": "tlora"}, idle=[]),
     "train_norm": Case(
         True, {"modules", "gradient", "memory"} | UPDATE, check=new_modules("_norm", "norm1", "norm2", "norm3")),
     "lycoris_preset": Case(
