@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What each part may import of the others. Programs, which put everything together, may import all of them.
 EVERYBODY = {
     "config", "dtypes", "errors", "families", "files", "lora_folder", "memory", "noise_schedule", "safetensors_file",
-    "seeds", "subjects", "tokens",
+    "seeds", "subjects", "tokens", "toml_file",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "config": EVERYBODY,

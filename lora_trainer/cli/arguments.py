@@ -75,11 +75,18 @@ def add_train_options(command: Parser) -> None:
     command.add_argument("--checkpoint", type=Path, metavar="FILE", help="the base model, .safetensors or .ckpt")
     command.add_argument("--vae", type=Path, metavar="FILE", help="take the VAE from this file")
     command.add_argument(
-        "--dataset", type=Path, metavar="DIR", help="the folder that holds <repeats>_<trigger> folders of images"
+        "--dataset",
+        "--dataset_config",
+        type=Path,
+        metavar="DIR",
+        help="the folder that holds <repeats>_<trigger> folders of images, or sd-scripts' dataset file (TOML or JSON)",
     )
     command.add_argument("--name", help="the LoRA's name, as in NAME.safetensors and <lora:NAME:1>")
     command.add_argument(
-        "--config", type=Path, metavar="FILE.json", help="a settings file: this program's, a run.json, or kohya's JSON"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a settings file: this program's, a run.json, kohya's JSON, or sd-scripts' TOML",
     )
     command.add_argument("--preset", metavar="NAME", help="start from a preset; 'config presets' lists them")
     command.add_argument(

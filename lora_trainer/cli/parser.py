@@ -84,7 +84,7 @@ def _check(commands: Any, common: Any) -> None:
         commands, common, "check", "dataset.run_check",
         "check a dataset: whether it is fit to train on, what it holds and what is wrong with it",
     )  # fmt: skip
-    command.add_argument("dataset", type=Path, metavar="DATASET_DIR")
+    command.add_argument("dataset", type=Path, metavar="DATASET_DIR", help="its folder, or sd-scripts' dataset file")
     command.add_argument(
         "--config", type=Path, metavar="FILE.json", help="a settings file, for its bucket and caption options"
     )
@@ -146,11 +146,11 @@ def _config(commands: Any, common: Any) -> None:
     actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
     convert = new_command(
         actions, common, "convert", "settings.run_convert",
-        "convert kohya's JSON to this program's, or back",
+        "convert kohya's JSON to this program's, or back; or a dataset to sd-scripts' dataset file",
     )  # fmt: skip
-    convert.add_argument("source", type=Path, metavar="IN.json")
-    convert.add_argument("target", type=Path, metavar="OUT.json")
-    convert.add_argument("--overwrite", action="store_true", help="replace OUT.json if it exists")
+    convert.add_argument("source", type=Path, metavar="IN")
+    convert.add_argument("target", type=Path, metavar="OUT")
+    convert.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     options = new_command(actions, common, "options", "settings.run_options", "list all options")
     options.add_argument("--json", action="store_true", help="print JSON")
     presets = new_command(actions, common, "presets", "settings.run_presets", "list the presets, and what each is for")

@@ -194,6 +194,7 @@ def _unfit(entry: Queued) -> str:
 
 def _entry(args: argparse.Namespace, before: Queued, places: Places, config: RunConfig) -> Queued:
     """The entry as it is asked for, everything looked at that can be wrong with it."""
+    from lora_trainer.dataset.dataset_file import is_dataset_file
     from lora_trainer.training.classes import check_paths
     from lora_trainer.training.run import RunRequest, check_name
 
@@ -204,7 +205,7 @@ def _entry(args: argparse.Namespace, before: Queued, places: Places, config: Run
     for path, what in ((places.checkpoint, "checkpoint"), (places.vae, "VAE")):
         if path is not None and not path.is_file():
             raise FileError(f"There is no {what} {path}; check its path.")
-    if not dataset.is_dir():
+    if not dataset.is_dir() and not is_dataset_file(dataset):
         raise DatasetError(f"The folder {dataset} doesn't exist; check its path.")
     check_name(RunRequest(places.name, dataset, config, places.output, resume, overwrite), places.lora_dir)
     check_paths(config, typed)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 # what a kohya file has beside options -> where it is said here
 ARGUMENTS = {
-    "pretrained_model_name_or_path": "--checkpoint", "train_data_dir": "--dataset", "output_name": "--name",
+    "pretrained_model_name_or_path": "--checkpoint", "train_data_dir": "--dataset",
+    "dataset_config": "--dataset", "output_name": "--name",
     "output_dir": "--lora-dir", "vae": "--vae",
 }  # fmt: skip
 
@@ -85,12 +86,16 @@ def typed_paths(args: argparse.Namespace) -> frozenset[str]:
 
 def run_convert(args: argparse.Namespace) -> None:
     """``config convert``"""
+    from lora_trainer.dataset.dataset_file import holds_datasets
     from lora_trainer.kohya import load_config, save_kohya
 
     if args.target.exists() and args.source.exists() and args.target.samefile(args.source):
         raise ConfigError(f"{args.target} is the file to convert; give another name for the result.")
     if args.target.exists() and not args.overwrite:
         raise NameTakenError(f"{args.target} exists already. Replace it, or give another name.", ("overwrite",))
+    if args.source.is_dir() or holds_datasets(args.source):
+        _convert_dataset(args)
+        return
     loaded = load_config(args.source)
     if loaded.kind == "own":
         notices = save_kohya(loaded.config, args.target, loaded.fields)
@@ -103,6 +108,21 @@ def run_convert(args: argparse.Namespace) -> None:
         if left_out:
             say(f"The file holds options only; not written, to be given on the command line: {', '.join(left_out)}.")
     for line in notices:
+        say(line)
+
+
+def _convert_dataset(args: argparse.Namespace) -> None:
+    """A dataset, folder or file, as a dataset file."""
+    from lora_trainer.dataset.dataset_file import ENDINGS, write_dataset_file
+    from lora_trainer.dataset.folders import scan
+
+    if args.target.suffix.lower() not in ENDINGS:
+        raise ConfigError(f"{args.target} can't be written: give a name that ends in {' or '.join(ENDINGS)}.")
+    config = RunConfig()
+    found = scan(args.source, config.dataset, config.caption)
+    write_dataset_file(args.target, found.folders)
+    say(f"Written: {args.target}; use it with --dataset, or with sd-scripts as --dataset_config")
+    for line in found.notices:
         say(line)
 
 

@@ -168,7 +168,7 @@ def find_places(args: argparse.Namespace, fields: dict[str, Any]) -> Places:
         ConfigError: names what is missing.
     """
     checkpoint = given_or(args.checkpoint, fields.get("pretrained_model_name_or_path"))
-    dataset = given_or(args.dataset, fields.get("train_data_dir"))
+    dataset = given_or(args.dataset, fields.get("dataset_config") or fields.get("train_data_dir"))
     name = args.name or str(fields.get("output_name") or "")
     if checkpoint is None or dataset is None or not name:
         missing = {"--checkpoint": checkpoint, "--dataset": dataset, "--name": name}

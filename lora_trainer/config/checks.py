@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lora_trainer.config.groups import OptimizerConfig
+from lora_trainer.config.groups import DatasetConfig, MemoryConfig, OptimizerConfig
 from lora_trainer.config.lr_weights import read_lr_weights
 from lora_trainer.config.network import OWN_ARGUMENTS, NetworkConfig, type_contradictions
 from lora_trainer.config.settings import Settings
@@ -50,7 +50,19 @@ def without_warmup(config: Settings) -> str:
 
 
 def _dataset(config: Settings) -> Iterator[str]:
-    d, cached = config.dataset, config.memory.cache_latents
+    yield from dataset_contradictions(config.dataset)
+    yield from varied_but_cached(config.dataset, config.memory)
+
+
+def varied_but_cached(d: DatasetConfig, memory: MemoryConfig) -> Iterator[str]:
+    """Sentences on what changes an image at every use, where images are encoded once."""
+    for name, on in (("color_aug", d.color_aug), ("random_crop", d.random_crop)):
+        if on and memory.cache_latents:
+            yield f"{name} changes the images each time, so latents can't be cached; set cache_latents to false."
+
+
+def dataset_contradictions(d: DatasetConfig) -> Iterator[str]:
+    """Sentences on what doesn't go together of the options of a dataset."""
     low, high = d.min_bucket_reso, d.max_bucket_reso
     if d.enable_bucket and not d.bucket_no_upscale:
         if low > high:
@@ -65,9 +77,6 @@ def _dataset(config: Settings) -> Iterator[str]:
             f"resolution {d.resolution[0]},{d.resolution[1]} needs sides that are multiples of 8 when enable_bucket "
             "is off; round it, or switch enable_bucket on."
         )
-    for name, on in (("color_aug", d.color_aug), ("random_crop", d.random_crop)):
-        if on and cached:
-            yield f"{name} changes the images each time, so latents can't be cached; set cache_latents to false."
 
 
 def _network(config: Settings) -> Iterator[str]:

@@ -43,14 +43,22 @@ def bucket_samples(dataset: Dataset) -> dict[Size, int]:
     return dict(sorted(counts.items()))
 
 
-def plan_epoch(dataset: Dataset, batch_size: int, seed: int, epoch: int) -> EpochPlan:
+def _groups(dataset: Dataset) -> dict[tuple[int, Size], list[int]]:
+    """Indices of the images that may share a batch, by the number of their dataset and their bucket."""
+    groups: dict[tuple[int, Size], list[int]] = {}
+    for index, item in enumerate(dataset.items):
+        groups.setdefault((item.folder.number, item.bucket), []).append(index)
+    return dict(sorted(groups.items()))
+
+
+def plan_epoch(dataset: Dataset, processes: int, seed: int, epoch: int) -> EpochPlan:
     """The batches of one epoch.
 
     Args:
-        batch_size: images per batch over all processes; a process takes its share out of each batch.
+        processes: each takes its share of ``train_batch_size`` images out of every batch.
         epoch: 1 for the first.
     """
-    return EpochPlan(dataset, batch_size, seed, epoch)
+    return EpochPlan(dataset, processes, seed, epoch)
 
 
 class EpochPlan(Sequence[Batch]):
@@ -60,25 +68,22 @@ class EpochPlan(Sequence[Batch]):
     a date asks for millions of uses.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int, epoch: int) -> None:
-        self._batch_size = batch_size
+    def __init__(self, dataset: Dataset, processes: int, seed: int, epoch: int) -> None:
         self._key = (seed, epoch)
         self._listed = dataset.train_samples + dataset.reg_samples <= LISTED
         repeats = [item.repeats for item in dataset.items]
         self._first_use = [0, *accumulate(repeats)]  # of each item in this epoch, counted over all items
         self._uid = (epoch - 1) * self._first_use[-1]
-        members: dict[Size, list[int]] = {size: [] for size in bucket_samples(dataset)}
-        for index, item in enumerate(dataset.items):
-            members[item.bucket].append(index)
-        self._buckets = list(members.values())
+        self._buckets = list(_groups(dataset).values())
+        self._sizes = [_batch_size(dataset, bucket, processes) for bucket in self._buckets]
         self._starts = [[0, *accumulate(repeats[index] for index in bucket)] for bucket in self._buckets]
-        self._first_batch = [0, *accumulate(ceil(starts[-1] / batch_size) for starts in self._starts)]
+        self._first_batch = [0, *accumulate(map(_batches, self._starts, self._sizes))]
         rng = python_rng(seed, "order", epoch)
         self._orders = [self._shuffled(starts[-1], rng, n) for n, starts in enumerate(self._starts)]
         self._batches = self._shuffled(self._first_batch[-1], rng, "batches")
         self._flips: bytearray | None = None
-        self._mirrored = dataset.config.flip_aug
-        if self._mirrored and self._listed:
+        self._mirrored = [item.folder.config.flip_aug for item in dataset.items]
+        if any(self._mirrored) and self._listed:
             coin = python_rng(seed, "flip", epoch)
             self._flips = bytearray(coin.random() < 0.5 for _ in range(self._first_use[-1]))
 
@@ -104,8 +109,8 @@ class EpochPlan(Sequence[Batch]):
             return [self[n] for n in range(*index.indices(len(self)))]
         number = self._batches[range(len(self))[index]]
         bucket = bisect(self._first_batch, number) - 1
-        first = (number - self._first_batch[bucket]) * self._batch_size
-        last = min(first + self._batch_size, self._starts[bucket][-1])
+        first = (number - self._first_batch[bucket]) * self._sizes[bucket]
+        last = min(first + self._sizes[bucket], self._starts[bucket][-1])
         return [self._sample(bucket, self._orders[bucket][n]) for n in range(first, last)]
 
     def _sample(self, bucket: int, use: int) -> Sample:
@@ -113,7 +118,7 @@ class EpochPlan(Sequence[Batch]):
         place = bisect(starts, use) - 1
         item, repeat = self._buckets[bucket][place], use - starts[place]
         use = self._first_use[item] + repeat
-        return Sample(item, repeat, self._uid + use, self._mirrored and self._flip(use))
+        return Sample(item, repeat, self._uid + use, self._mirrored[item] and self._flip(use))
 
     def _flip(self, use: int) -> bool:
         if self._flips is not None:
@@ -157,9 +162,22 @@ class ComputedShuffle(Sequence[int]):
         return left << self._bits | right
 
 
-def batches_per_epoch(dataset: Dataset, batch_size: int) -> int:
+def batches_per_epoch(dataset: Dataset, processes: int = 1) -> int:
     """How many batches :func:`plan_epoch` gives."""
-    return count_batches(bucket_samples(dataset).values(), batch_size)
+    return sum(
+        count_batches([sum(dataset.items[index].repeats for index in bucket)], _batch_size(dataset, bucket, processes))
+        for bucket in _groups(dataset).values()
+    )
+
+
+def _batches(starts: Sequence[int], batch_size: int) -> int:
+    """Batches of a bucket whose uses end where the last of these numbers says."""
+    return ceil(starts[-1] / batch_size)
+
+
+def _batch_size(dataset: Dataset, bucket: Sequence[int], processes: int) -> int:
+    """Images per batch of a bucket, over all processes."""
+    return dataset.items[bucket[0]].folder.config.train_batch_size * processes
 
 
 def count_batches(samples: Iterable[int], batch_size: int) -> int:

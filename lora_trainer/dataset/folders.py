@@ -12,10 +12,11 @@ from pathlib import Path
 
 from lora_trainer.config import CaptionConfig, DatasetConfig
 from lora_trainer.dataset.buckets import Size, place
+from lora_trainer.dataset.dataset_file import is_dataset_file, read_dataset_file
 from lora_trainer.dataset.decode import probe
 from lora_trainer.dataset.findings import Finding
 from lora_trainer.dataset.items import Dataset, Folder, ImageItem, Skipped
-from lora_trainer.dataset.layout import Listing, find_folders, leftovers
+from lora_trainer.dataset.layout import Listing, find_folders, leftovers, list_folder
 from lora_trainer.dataset.remarks import caption_remarks
 from lora_trainer.dataset.texts import Caption, caption_endings, find_caption, read_lines
 from lora_trainer.errors import DatasetError, counted
@@ -39,57 +40,74 @@ def scan(
     that hasn't changed isn't decoded again by a later scan in the same process. Pixels and hashes are left for later.
 
     Args:
-        directory: holds ``<repeats>_<trigger>`` folders, or is one.
+        directory: holds ``<repeats>_<trigger>`` folders, or is one; or a dataset file.
+        config, caption: of the run; a dataset file has its own for each subset, and takes the rest from these.
         size_of: decodes an image, as :func:`probe` does.
 
     Raises:
         DatasetError: nothing to train on, or a folder that can't be read; one sentence with the remedy.
     """
-    directory, reg_directory = Path(directory).expanduser(), Path(config.reg_data_dir).expanduser()
+    directory = Path(directory).expanduser()
     findings: list[Finding] = []
-    found = find_folders(directory, False, findings)
-    if config.reg_data_dir:
-        found += find_folders(reg_directory, True, findings)
-    read = _read_all(found, config, caption, progress, size_of)
-    endings = caption_endings(caption.caption_extension)
+    found = _find(directory, config, caption, findings)
+    read = _read_all(found, progress, size_of)
     items: list[ImageItem] = []
     skipped: dict[bool, list[Skipped]] = {False: [], True: []}  # by is_reg
     for folder, listing in found:
+        endings = caption_endings(folder.caption.caption_extension)
         used = [(item, text) for item, text in read[folder] if isinstance(item, ImageItem)]
         items += [item for item, _ in used]
         skipped[folder.is_reg] += [item for item, _ in read[folder] if isinstance(item, Skipped)]
         skipped[folder.is_reg] += leftovers(folder.path, listing, endings, findings)
-        findings += caption_remarks(folder, used, endings[0], caption)
+        findings += caption_remarks(folder, used, endings[0], folder.caption)
         if not used:
             findings.append(Finding("nothing_usable", "warning", f"{folder.name}: none of its images can be used"))
     train = [item for item in items if not item.is_reg]
     reg = [item for item in items if item.is_reg]
     if not train:
         raise DatasetError(_nothing(directory, skipped[False]))
-    if config.reg_data_dir and not reg:
-        raise DatasetError(_nothing(reg_directory, skipped[True]))
-    train, held_out = _hold_out(train, config, findings)
-    reg = _match_regularisation(reg, sum(item.repeats for item in train), findings)
     folders = tuple(folder for folder, _ in found)
+    if any(folder.is_reg for folder in folders) and not reg:
+        raise DatasetError(_nothing(Path(config.reg_data_dir or directory).expanduser(), skipped[True]))
+    train, held_out = _hold_out(train, findings)
+    reg = [item for number in dict.fromkeys(folder.number for folder in folders)
+           for item in _match_regularisation(number, reg, train, findings)]  # fmt: skip
     unused = (*skipped[False], *skipped[True])
-    return Dataset(directory, config, (*train, *reg), folders, tuple(held_out), unused, tuple(findings))
+    return Dataset(directory, (*train, *reg), folders, tuple(held_out), unused, tuple(findings))
+
+
+def _find(
+    directory: Path, config: DatasetConfig, caption: CaptionConfig, findings: list[Finding]
+) -> list[tuple[Folder, Listing]]:
+    """The folders of a dataset, and what lies in them."""
+    if not is_dataset_file(directory):
+        found = find_folders(directory, False, findings, config, caption)
+        if config.reg_data_dir:
+            found += find_folders(Path(config.reg_data_dir).expanduser(), True, findings, config, caption)
+        return found
+    folders = read_dataset_file(directory, config, caption)
+    once = {(folder.number, folder.path): folder for folder in reversed(folders)}  # the first of each stays
+    if len(once) < len(folders):
+        more = f"{counted(len(folders) - len(once), 'subset')} with the same image_dir as another one of its dataset"
+        findings.append(Finding("subset_twice", "warning", f"{more} ignored", "raise the other one's num_repeats"))
+    if config.reg_data_dir:
+        own = "reg_data_dir isn't used: a dataset file names its own regularisation images, with is_reg"
+        findings.append(Finding("regularisation", "warning", own))
+    return [(folder, list_folder(folder.path)) for folder in reversed(once.values())]
 
 
 def _read_all(
     found: list[tuple[Folder, Listing]],
-    config: DatasetConfig,
-    caption: CaptionConfig,
     progress: OnImage | None,
     size_of: SizeOf,
 ) -> dict[Folder, list[tuple[ImageItem | Skipped, Caption]]]:
     """Every image of every folder, in order; decoding runs in threads (Pillow frees the interpreter meanwhile)."""
-    endings = caption_endings(caption.caption_extension)
     jobs = [(folder, listing, path) for folder, listing in found for path in listing.images]
 
     def read(job: tuple[Folder, Listing, Path]) -> tuple[ImageItem | Skipped, Caption]:
         folder, listing, path = job
-        text = _read_caption(path, folder, listing, endings)
-        return _read_image(path, folder, text, config, size_of), text
+        text = _read_caption(path, folder, listing, caption_endings(folder.caption.caption_extension))
+        return _read_image(path, folder, text, size_of), text
 
     results: dict[Folder, list[tuple[ImageItem | Skipped, Caption]]] = {folder: [] for folder, _ in found}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -100,16 +118,14 @@ def _read_all(
     return results
 
 
-def _read_image(
-    path: Path, folder: Folder, text: Caption, config: DatasetConfig, size_of: SizeOf
-) -> ImageItem | Skipped:
+def _read_image(path: Path, folder: Folder, text: Caption, size_of: SizeOf) -> ImageItem | Skipped:
     try:
         status = path.stat()
     except OSError as error:
         return Skipped(path, f"can't be read ({error.strerror}); check its permissions.")
     try:
         size = size_of(path, status.st_size, status.st_mtime_ns)
-        placement = place(size, config)
+        placement = place(size, folder.config)
     except DatasetError as error:
         return Skipped(path, str(error))
     return ImageItem(path, folder, folder.repeats, text.lines, text.source, size, placement)
@@ -133,34 +149,37 @@ def _read_caption(image: Path, folder: Folder, listing: Listing, endings: tuple[
     return Caption(lines, "file", ending, known) if lines else Caption(instead, "empty", ending)
 
 
-def _hold_out(
-    train: list[ImageItem], config: DatasetConfig, findings: list[Finding]
-) -> tuple[list[ImageItem], list[ImageItem]]:
+def _hold_out(train: list[ImageItem], findings: list[Finding]) -> tuple[list[ImageItem], list[ImageItem]]:
     """The images to train on, and those that are held out: of each folder the share that sd-scripts takes, and with the
     same seed the same images."""
-    if not config.validation_split:
+    split = [folder for folder in dict.fromkeys(item.folder for item in train) if folder.config.validation_split]
+    if not split:
         return train, []
-    if len(train) < FEWEST_TO_SPLIT:
+    if len({item.path for item in train}) < FEWEST_TO_SPLIT:
         few = f"with fewer than {FEWEST_TO_SPLIT}, each one is needed for training"
         findings.append(Finding("held_out", "info", f"None of the {counted(len(train), 'image')} is held out: {few}"))
         return train, []
     held: set[Path] = set()
-    for folder in dict.fromkeys(item.folder for item in train):
+    for folder in split:
         paths = sorted(str(item.path) for item in train if item.folder == folder)
-        random.Random(config.validation_seed).shuffle(paths)
-        held.update(map(Path, paths[ceil(len(paths) * (1 - config.validation_split)) :]))
+        random.Random(folder.config.validation_seed).shuffle(paths)
+        held.update(map(Path, paths[ceil(len(paths) * (1 - folder.config.validation_split)) :]))
     told = f"{counted(len(held), 'image')} of {len(train)} held out: not trained on, only measured"
     findings.append(Finding("held_out", "info", told))
     return [item for item in train if item.path not in held], [item for item in train if item.path in held]
 
 
-def _match_regularisation(reg: list[ImageItem], wanted: int, findings: list[Finding]) -> list[ImageItem]:
-    """kohya's rule: as many uses of regularisation images as of training images in an epoch.
+def _match_regularisation(
+    number: int, reg: list[ImageItem], train: list[ImageItem], findings: list[Finding]
+) -> list[ImageItem]:
+    """kohya's rule: as many uses of regularisation images as of training images in an epoch; dataset by dataset.
 
     Images are taken in folder order with their folder's repeats until there are enough; if all together are too few,
     they get one more repeat each, in turn, until there are enough.
     """
-    if not reg:
+    reg = [item for item in reg if item.folder.number == number]
+    wanted = sum(item.repeats for item in train if item.folder.number == number)
+    if not reg or not wanted:
         return []
     taken: list[ImageItem] = []
     uses = 0

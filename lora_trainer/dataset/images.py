@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from lora_trainer.config import DatasetConfig
 from lora_trainer.dataset.buckets import Size, crop_box, size_conditioning
 from lora_trainer.dataset.decode import read_image
 from lora_trainer.dataset.items import ImageItem
@@ -37,7 +36,6 @@ class LoadedImage:
 
 def load_pixels(
     item: ImageItem,
-    config: DatasetConfig,
     flip: bool = False,
     crop_rng: random.Random | None = None,
     color_rng: random.Random | None = None,
@@ -54,6 +52,7 @@ def load_pixels(
     import torch
 
     image, alpha = read_image(item.path)
+    config = item.folder.config
     if image.size != item.size:
         raise DatasetError(
             f"{item.path} changed while it was used: it was {item.size[0]}x{item.size[1]} px, now {image.size[0]}x"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from lora_trainer.config import DatasetConfig
+from lora_trainer.config import CaptionConfig, DatasetConfig
 from lora_trainer.dataset.buckets import Placement, Size
 from lora_trainer.dataset.findings import Finding
 from lora_trainer.errors import DatasetError, shown
@@ -17,12 +17,15 @@ from lora_trainer.errors import DatasetError, shown
 
 @dataclass(frozen=True)
 class Folder:
-    """One ``<repeats>_<trigger>`` folder."""
+    """A folder of images and how they are trained: ``<repeats>_<trigger>`` by its name, or a dataset file's subset."""
 
     path: Path
     repeats: int
-    trigger: str  # the words after the number; "" if there are none
+    trigger: str  # the words after the number, or a subset's class_tokens; "" if there are none
     is_reg: bool = False
+    config: DatasetConfig = field(default_factory=DatasetConfig)
+    caption: CaptionConfig = field(default_factory=CaptionConfig)
+    number: int = 0  # of its dataset in a dataset file, from 1; images of two datasets never share a batch
 
     @property
     def name(self) -> str:
@@ -94,7 +97,6 @@ class Dataset:
     """All that is trained on; ``items`` are the training images in folder order, then the regularisation images."""
 
     path: Path
-    config: DatasetConfig
     items: tuple[ImageItem, ...]
     folders: tuple[Folder, ...]  # training, then regularisation
     held_out: tuple[ImageItem, ...] = ()  # never trained on: see validation_split
@@ -105,6 +107,16 @@ class Dataset:
     def notices(self) -> tuple[str, ...]:
         """The findings, a line each."""
         return tuple(map(str, self.findings))
+
+    @property
+    def resolution(self) -> Size:
+        """The largest (width, height) that is trained at."""
+        return max((folder.config.resolution for folder in self.folders), key=lambda size: size[0] * size[1])
+
+    @property
+    def subsets(self) -> tuple[Folder, ...]:
+        """The subsets of a dataset file; none of a dataset that is a folder."""
+        return tuple(folder for folder in self.folders if folder.number)
 
     @property
     def train_samples(self) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from lora_trainer.config import CaptionConfig, DatasetConfig
 from lora_trainer.dataset.decode import image_endings
 from lora_trainer.dataset.findings import Finding, Severity, names
 from lora_trainer.dataset.items import Folder, Skipped
@@ -97,18 +98,29 @@ def parse_name(name: str) -> tuple[int, str] | None:
     return int(match.group(1)), text.strip()
 
 
-def find_folders(directory: Path, is_reg: bool, findings: list[Finding]) -> list[tuple[Folder, Listing]]:
+def find_folders(
+    directory: Path,
+    is_reg: bool,
+    findings: list[Finding],
+    config: DatasetConfig | None = None,
+    caption: CaptionConfig | None = None,
+) -> list[tuple[Folder, Listing]]:
     """The folders to train on, with what lies in them. What is ignored goes into ``findings``.
 
     Raises:
         DatasetError: if there is none; says what to rename.
     """
+    config, caption = config or DatasetConfig(), caption or CaptionConfig()
+
+    def folder_of(path: Path, parsed: tuple[int, str]) -> Folder:
+        return replace(_folder(path, parsed, is_reg), config=config, caption=caption)
+
     listing = list_folder(directory)
     found: list[tuple[Folder, Listing]] = []
     for path in listing.folders:
         parsed = parse_name(path.name)
         if parsed and parsed[0]:
-            found.append((_folder(path, parsed, is_reg), list_folder(path)))
+            found.append((folder_of(path, parsed), list_folder(path)))
         elif images := _images_in(path):
             findings.append(_ignored(path, images, parsed is not None))
     parsed = parse_name(directory.resolve().name)
@@ -118,7 +130,7 @@ def find_folders(directory: Path, is_reg: bool, findings: list[Finding]) -> list
             remedy = "move them into a <repeats>_<trigger> folder to train on them"
             findings.append(Finding("loose_images", "warning", ignored, remedy, tuple(listing.images)))
     elif listing.images and parsed and parsed[0]:
-        found.append((_folder(directory.resolve(), parsed, is_reg), listing))
+        found.append((folder_of(directory.resolve(), parsed), listing))
         itself = f"{directory} is itself a <repeats>_<trigger> folder"
         findings.append(Finding("single_folder", "info", itself, "it is used as the whole dataset"))
     if not found:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from lora_trainer.dataset.batches import bucket_samples
 from lora_trainer.dataset.buckets import Size, aspect_error
 from lora_trainer.dataset.captions import tag_frequency
 from lora_trainer.dataset.checks.words import is_bare
-from lora_trainer.dataset.items import Dataset, Folder
+from lora_trainer.dataset.items import Dataset, Folder, ImageItem
+from lora_trainer.dataset.meaning import in_words
 from lora_trainer.errors import counted, shown
 
 
@@ -27,6 +29,7 @@ class FolderSummary:
     captions_missing: int
     captions_empty: int
     captions_bare: int  # files that hold the folder's words and nothing else
+    how: str  # what a dataset file says of it, in words; "" for other folders
     tags: dict[str, int]  # how many images have each tag
 
 
@@ -52,19 +55,23 @@ class DatasetSummary:
 def summary(dataset: Dataset) -> DatasetSummary:
     """Count everything."""
     folders = tuple(_folder(dataset, folder) for folder in dataset.folders)
+    captions: dict[str, set[Path]] = {kind: set() for kind in ("missing", "empty", "bare", "file")}
+    for item in dataset.items:
+        if not item.is_reg:  # an image may be in several datasets
+            captions["bare" if _says_nothing_else(item) else item.caption_source].add(item.path)
     errors = [aspect_error(item.size, item.bucket) for item in dataset.items]
     return DatasetSummary(
         path=shown(dataset.path),
-        images=sum(folder.images for folder in folders if not folder.is_reg),
+        images=len({item.path for item in dataset.items if not item.is_reg}),
         samples=dataset.train_samples,
         reg_images=sum(folder.images for folder in folders if folder.is_reg),
         reg_samples=dataset.reg_samples,
         folders=folders,
         buckets=tuple(bucket_samples(dataset).items()),
         mean_aspect_error=sum(errors) / len(errors) if errors else 0.0,
-        captions_missing=sum(folder.captions_missing for folder in folders if not folder.is_reg),
-        captions_empty=sum(folder.captions_empty for folder in folders if not folder.is_reg),
-        captions_bare=sum(folder.captions_bare for folder in folders if not folder.is_reg),
+        captions_missing=len(captions["missing"]),
+        captions_empty=len(captions["empty"]),
+        captions_bare=len(captions["bare"]),
         skipped=tuple(map(str, dataset.skipped)),
         notices=dataset.notices,
     )
@@ -84,7 +91,8 @@ def describe(facts: DatasetSummary) -> list[str]:
     for folder in facts.folders:
         kind, words = ("regularisation, ", "class") if folder.is_reg else ("", "trigger word")
         images = counted(folder.images, "image")
-        lines.append(f'  {folder.name}: {kind}{images} x {folder.repeats}, {words} "{folder.trigger}"')
+        how = f", {folder.how}" if folder.how else ""
+        lines.append(f'  {folder.name}: {kind}{images} x {folder.repeats}, {words} "{folder.trigger}"{how}')
     lines += [f"  bucket {size[0]}x{size[1]}: {counted(uses, 'sample')}" for size, uses in facts.buckets]
     if facts.captions_missing or facts.captions_empty:
         images = counted(facts.captions_missing, "image")
@@ -92,6 +100,11 @@ def describe(facts: DatasetSummary) -> list[str]:
     if facts.skipped:
         lines.append(f"{counted(len(facts.skipped), 'file')} skipped")
     return lines
+
+
+def _says_nothing_else(item: ImageItem) -> bool:
+    """Whether an image has a caption file with its folder's words alone."""
+    return item.caption_source == "file" and is_bare(item)
 
 
 def _folder(dataset: Dataset, folder: Folder) -> FolderSummary:
@@ -105,6 +118,7 @@ def _folder(dataset: Dataset, folder: Folder) -> FolderSummary:
         samples=sum(item.repeats for item in items),
         captions_missing=sum(item.caption_source == "missing" for item in items),
         captions_empty=sum(item.caption_source == "empty" for item in items),
-        captions_bare=sum(item.caption_source == "file" and is_bare(item) for item in items),
+        captions_bare=sum(map(_says_nothing_else, items)),
+        how=in_words(folder) if folder.number else "",
         tags=tag_frequency(item.captions[0] for item in items if item.captions),
     )

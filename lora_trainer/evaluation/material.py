@@ -66,9 +66,9 @@ def training_images(
         latents, captions = [], []
         for index in chosen:
             item = dataset.items[index]
-            pixels = load_pixels(item, dataset.config).pixels[None].to(probe.model.device)
+            pixels = load_pixels(item).pixels[None].to(probe.model.device)
             latents.append(probe.model.encode_images(pixels)[0].cpu())
-            captions.append(render(item.captions, config.caption, python_rng("measure", index)))
+            captions.append(render(item.captions, item.folder.caption, python_rng("measure", index)))
     except LoraTrainerError as error:
         return None, f"its training images can't be used ({error})", []
     return Pictures(torch.cat(latents), tuple(captions), "images"), "", captions

@@ -14,8 +14,8 @@ from lora_trainer.kohya.arguments import read_flat
 from lora_trainer.kohya.draft import Draft, is_off
 from lora_trainer.kohya.form import read_form, refuse_other_tabs
 from lora_trainer.kohya.names import FORM_ONLY, NOT_OFFERED, OLD_NAMES
-from lora_trainer.kohya.toml_file import read_toml
 from lora_trainer.kohya.types import settle_type
+from lora_trainer.toml_file import read_toml
 
 Kind = Literal["own", "kohya", "sd-scripts"]
 OTHER_FORMATS = (".yaml", ".yml")  # in which other trainers keep settings
@@ -26,8 +26,9 @@ class KohyaImport:
     """A kohya configuration as we read it.
 
     ``fields`` holds what isn't part of a run's options, by kohya's names and only where given: paths
-    (``pretrained_model_name_or_path``, ``vae``, ``train_data_dir``, ``output_dir``, ``logging_dir``, ``resume``),
-    ``output_name``, and what the file believes of the checkpoint (``v2``, ``sdxl``, ``v_parameterization``).
+    (``pretrained_model_name_or_path``, ``vae``, ``train_data_dir``, ``dataset_config``, ``output_dir``,
+    ``logging_dir``, ``resume``), ``output_name``, and what the file believes of the checkpoint (``v2``, ``sdxl``,
+    ``v_parameterization``).
     ``notices`` are lines for the user, one per reason.
     """
 
@@ -96,8 +97,8 @@ def _read(path: str | Path | dict[str, Any]) -> tuple[str, dict[str, Any]]:
     data = read_toml(path) if path.suffix.lower() == ".toml" else read_json(path)
     if isinstance(data, dict) and "datasets" in data:
         raise ConfigError(
-            f"{shortened(path.name)} is a dataset file (it has [[datasets]]), which isn't read; lay the images out as "
-            "REPEATS_WORDS folders, and give the file with the training's options."
+            f"{shortened(path.name)} is a dataset file (it has [[datasets]]) and no training's options; give it in the "
+            "place of the images' folder (--dataset)."
         )
     if not isinstance(data, dict):
         raise ConfigError(f"{shortened(path.name)} holds no configuration; it must be a JSON object with option names.")
@@ -129,6 +130,10 @@ def _kind(data: dict[str, Any]) -> Kind:
 def _agree(draft: Draft) -> None:
     """What kohya lets stand side by side, or fails on later, made to agree; each change is told."""
     values = draft.values
+    if draft.fields.get("dataset_config"):
+        for name, place in (("train_data_dir", draft.fields), ("reg_data_dir", values)):
+            if place.pop(name, None):
+                draft.idle(name, "dataset_config says which images are used")
     _agree_caches(draft)
     _agree_saves(draft)
     config = RunConfig()  # defaults for what isn't set

@@ -27,8 +27,8 @@ OLD_NAMES = {
 
 # paths and facts about the checkpoint: returned to the caller, who knows what to do with them
 OUTSIDE = (
-    "pretrained_model_name_or_path", "vae", "train_data_dir", "output_name", "output_dir", "logging_dir", "resume",
-    "v2", "sdxl", "v_parameterization",
+    "pretrained_model_name_or_path", "vae", "train_data_dir", "dataset_config", "output_name",
+    "output_dir", "logging_dir", "resume", "v2", "sdxl", "v_parameterization",
 )  # fmt: skip
 
 # read by rules of their own, in form.py and arguments.py
@@ -63,7 +63,6 @@ NOT_OFFERED: dict[str, str] = {  # what becomes of it instead, or why not
     **dict.fromkeys(OTHER_FAMILIES, _OTHER_MODEL),
     "weighted_captions": "write the caption without weights",
     "train_inpainting": "inpainting models aren't trained",
-    "dataset_config": "lay the images out as REPEATS_WORDS folders",
     "resume_from_huggingface": "nothing is downloaded; give local files",
     "locon": "use LoRA_type Kohya LoCon",
     # options of sd-scripts without a field in the form
@@ -77,7 +76,7 @@ NOT_OFFERED: dict[str, str] = {  # what becomes of it instead, or why not
     "debug_dataset": "use the command check",
     "deepspeed": "use accelerate launch for several GPUs",
     "face_crop_aug_range": "crop the faces beforehand",
-    "in_json": "lay the images out as REPEATS_WORDS folders",
+    "in_json": "write the captions beside the images",
     "initial_epoch": _OWN_RESUME,
     "initial_step": _OWN_RESUME,
     "max_validation_steps": "held-out images are measured at every save, all of them",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class DatasetFacts:
         tag_frequency: ``{folder name: {tag: count}}``.
         buckets: (width, height) and count of samples of every bucket.
         mean_aspect_error: between images and their buckets.
+        datasets: what a dataset file says, folders by their names alone.
     """
 
     images: int
@@ -59,6 +60,7 @@ class DatasetFacts:
     buckets: tuple[tuple[tuple[int, int], int], ...] = ()
     mean_aspect_error: float = 0.0
     held_out: int = 0
+    datasets: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,8 @@ def _dataset_keys(config: RunConfig, dataset: DatasetFacts, progress: Reached) -
         "max_bucket_reso",
     ):
         keys[name] = getattr(options, name)
+    if dataset.datasets:
+        keys["datasets"] = json.dumps(dataset.datasets, ensure_ascii=False)
     return keys
 
 

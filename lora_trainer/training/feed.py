@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from lora_trainer.config import RunConfig
+from lora_trainer.config.checks import varied_but_cached
 from lora_trainer.dataset.batches import Batch, Sample, batches_per_epoch, plan_epoch, steps_per_epoch
 from lora_trainer.dataset.captions import is_varied, render
 from lora_trainer.dataset.images import LoadedImage, load_pixels
 from lora_trainer.dataset.items import Dataset
-from lora_trainer.errors import shown
+from lora_trainer.errors import ConfigError, shown
 from lora_trainer.hosts.base import Conditioning, Part, TakenModel
 from lora_trainer.seeds import python_rng
 from lora_trainer.training.cache import CaptionCache, EncodedImage, LatentCache, LoadLater
@@ -50,17 +51,22 @@ class Feed:
         self.steps, self.epochs, self.processes, self._folder = steps, epochs, processes, folder
         self.changed: list[str] = []  # files that were, since this was last looked at
         self._stamps: dict[int, tuple[int, int]] = {}  # by image
-        self.global_batch = config.dataset.train_batch_size * processes.world
-        batches = batches_per_epoch(dataset, self.global_batch)
+        batches = batches_per_epoch(dataset, processes.world)
         self.groups_per_epoch = steps_per_epoch(batches, config.optimizer.gradient_accumulation_steps)
-        memory, data = config.memory, config.dataset
-        fixed = not (data.color_aug or data.random_crop)  # these change the pixels at every use
+        memory = config.memory
+        for subset in dataset.subsets:  # the run's own options were compared before
+            for sentence in varied_but_cached(subset.config, memory):
+                raise ConfigError(f"{subset.name}: {sentence}")
+        # these change the pixels at every use
+        fixed = not any(folder.config.color_aug or folder.config.random_crop for folder in dataset.folders)
         self.latents_cached = memory.cache_latents and fixed
+        largest = max(folder.config.train_batch_size for folder in dataset.folders)
         uses = min(
             epochs * (dataset.train_samples + dataset.reg_samples),
-            steps * self.global_batch * config.optimizer.gradient_accumulation_steps,
+            steps * largest * processes.world * config.optimizer.gradient_accumulation_steps,
         )
-        countable = uses <= MOST_VARIED or not is_varied(config.caption)
+        self.varied = any(is_varied(folder.caption) for folder in dataset.folders)
+        countable = uses <= MOST_VARIED or not self.varied
         self.captions_cached = memory.cache_text_encoder_outputs and not config.trains_text_encoder and countable
         latents = self._store("latents", memory.cache_latents_to_disk) if fixed else None
         self.latents = LatentCache(model, latents, memory.mixed_precision)
@@ -77,9 +83,9 @@ class Feed:
         """Encode all images that the run will use, with nothing but the VAE in the accelerator's memory."""
         if self.latents_cached:
             self.model.keep(["vae"])
-            flips = (False, True) if self.config.dataset.flip_aug else (False,)
-            wanted = {self._latent_key(item, flip): self._later(item, flip)
-                      for item in range(len(self.dataset.pictures)) for flip in flips}  # fmt: skip
+            wanted = {self._latent_key(index, flip): self._later(index, flip)
+                      for index, item in enumerate(self.dataset.pictures)
+                      for flip in {False, item.folder.config.flip_aug}}  # fmt: skip
             yield from self.latents.fill(wanted, self.config.memory.vae_batch_size, self.processes)
 
     def fill_captions(self) -> Iterator[Event]:
@@ -105,9 +111,9 @@ class Feed:
 
     def text(self, sample: Sample, epoch: int, step: int) -> str:
         """The caption of one use: a function of the seed and which use it is."""
-        lines = self.dataset.pictures[sample.item].captions
+        item = self.dataset.pictures[sample.item]
         rng = python_rng(self.seed, "caption", sample.uid)
-        return render(lines, self.config.caption, rng, epoch, step, self.steps)
+        return render(item.captions, item.folder.caption, rng, epoch, step, self.steps)
 
     def texts(self, samples: Batch, epoch: int, step: int) -> list[str]:
         """Their captions."""
@@ -151,7 +157,7 @@ class Feed:
 
     def _latent_key(self, item: int, flip: bool) -> str:
         image = self.dataset.pictures[item]
-        return self.latents.key(image.content_sha256, image.placement, flip, self.dataset.config.alpha_mask)
+        return self.latents.key(image.content_sha256, image.placement, flip, image.folder.config.alpha_mask)
 
     def _later(self, item: int, flip: bool) -> LoadLater:
         return LoadLater(self.dataset.pictures[item].bucket, lambda: self._load(item, flip, 0))
@@ -159,7 +165,7 @@ class Feed:
     def _load(self, item: int, flip: bool, uid: int) -> LoadedImage:
         self._compare(item)
         crop, color = python_rng(self.seed, "crop", uid), python_rng(self.seed, "color", uid)
-        return load_pixels(self.dataset.pictures[item], self.dataset.config, flip, crop, color)
+        return load_pixels(self.dataset.pictures[item], flip, crop, color)
 
     def _compare(self, item: int) -> None:
         """Note an image whose file has changed since it was last read."""
@@ -175,13 +181,13 @@ class Feed:
 
     def _all_texts(self) -> Iterator[tuple[str, str]]:
         """Every caption that the run will use, in order of use, with the words of its image's folder."""
-        if not is_varied(self.config.caption):
+        if not self.varied:
             for index, item in enumerate(self.dataset.items):
                 yield self.caption(index), item.folder.trigger
             return
         accumulation, step = self.config.optimizer.gradient_accumulation_steps, 0
         for epoch in range(1, self.epochs + 1):
-            for index, batch in enumerate(plan_epoch(self.dataset, self.global_batch, self.seed, epoch)):
+            for index, batch in enumerate(plan_epoch(self.dataset, self.processes.world, self.seed, epoch)):
                 done = step + index // accumulation
                 if done >= self.steps:
                     return

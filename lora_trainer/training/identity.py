@@ -11,6 +11,7 @@ from lora_trainer import __version__
 from lora_trainer.config import RunConfig
 from lora_trainer.config.run import OPTIONS
 from lora_trainer.config.values import plain
+from lora_trainer.dataset.dataset_file import tables_of
 from lora_trainer.errors import ConfigError, counted, quoted, shortened, shown
 from lora_trainer.training.cache import digest
 
@@ -45,15 +46,17 @@ def identity(
     config: RunConfig, dataset: Dataset, info: ModelInfo, processes: Processes, device: torch.device
 ) -> dict[str, Any]:
     """What a state says about the run that it belongs to; plain JSON values."""
-    images = {}
+    images: dict[str, list[object]] = {}
     for item in dataset.pictures:
-        name = shown(
-            f"{'reg/' * item.is_reg}{item.folder.path.name}/{item.path.relative_to(item.folder.path).as_posix()}"
-        )
+        one = f"{item.folder.path.name}/{item.path.relative_to(item.folder.path).as_posix()}"
+        name = shown(f"{'reg/' * item.is_reg}{one}")
+        if name in images:  # of another subset of a dataset file
+            name = f"{name} ({len(images)})"
         images[name] = [item.content_sha256[:12], digest(*item.captions)[:12], item.repeats]
     return {
         "config": config.to_dict(),
         "images": images,
+        "subsets": tables_of(dataset.subsets)["datasets"],
         "model": {
             "checkpoint": info.checkpoint,
             "checkpoint's contents": info.checkpoint_sha256,
@@ -77,6 +80,8 @@ def check_identity(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     _check_config(before["config"], now["config"])
     if "images" not in before:
         return [OLDER]
+    if before.get("subsets", []) != now["subsets"]:
+        raise ConfigError(f"Can't resume: the dataset file's settings changed since then. Put them back, {AGAIN}.")
     if changes := _changed_images(before["images"], now["images"]):
         raise ConfigError(f"Can't resume: since then {', and '.join(changes)}. Put that back, {AGAIN}.")
     for part, found in now["model"].items():

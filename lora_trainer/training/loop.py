@@ -68,7 +68,7 @@ def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
         yield from run.sample(first=True)
     stopped = False
     while at.step < run.steps and not stopped:
-        batches = plan_epoch(run.dataset, run.global_batch, run.seed, at.epoch)
+        batches = plan_epoch(run.dataset, processes.world, run.seed, at.epoch)
         groups = run.feed.groups_per_epoch
         while at.group < groups and at.step < run.steps:
             if stopped := processes.sum(float(token.cancelled or run.learning.damaged))[0] > 0:

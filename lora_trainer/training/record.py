@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lora_trainer import __version__
 from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import batches_per_epoch
+from lora_trainer.dataset.dataset_file import tables_of
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.dataset.summary import summary
 from lora_trainer.hosts.base import ModelInfo
@@ -29,16 +31,20 @@ def metadata_of(
 ) -> Callable[[str, Position], dict[str, str]]:
     """Gives the metadata of a file by its stem and the position; without times, so that equal runs give equal files."""
     facts = summary(dataset)
+    if dataset.subsets:  # what is said once is that of the largest pictures
+        of = max(dataset.subsets, key=lambda folder: folder.config.resolution[0] * folder.config.resolution[1])
+        config = replace(config, dataset=of.config, caption=of.caption)
     about = DatasetFacts(
         images=facts.samples,
         reg_images=facts.reg_samples,
-        batches_per_epoch=batches_per_epoch(dataset, config.dataset.train_batch_size * processes),
+        batches_per_epoch=batches_per_epoch(dataset, processes),
         folders={f.name: {"n_repeats": f.repeats, "img_count": f.images} for f in facts.folders if not f.is_reg},
         reg_folders={f.name: {"n_repeats": f.repeats, "img_count": f.images} for f in facts.folders if f.is_reg},
         tag_frequency={f.name: f.tags for f in facts.folders if not f.is_reg},
         buckets=facts.buckets,
         mean_aspect_error=facts.mean_aspect_error,
         held_out=sum(item.repeats for item in dataset.held_out),
+        datasets=tables_of([replace(folder, path=Path(folder.name)) for folder in dataset.subsets])["datasets"],
     )
 
     def metadata(stem: str, at: Position) -> dict[str, str]:
@@ -56,6 +62,7 @@ def run_facts(name: str, path: Path, trigger: str, session: Session) -> dict[str
         "name": name,
         "sessions": sorted(sessions),  # what its LoRA files name as their origin
         "dataset": str(path),
+        **({"dataset_config": tables_of(dataset.subsets)} if dataset.subsets else {}),
         "trigger": trigger or _trigger(dataset),
         "lora_dir": str(session.saver.lora_dir.resolve()),
         "config": session.config.to_dict(),

@@ -185,7 +185,7 @@ def _open(
     check_precision(model.device, config.memory.mixed_precision)
     seed = processes.from_main(_seed(config, folder, request.resume))
     config = config.replace(seed=seed)
-    batches = batches_per_epoch(dataset, config.dataset.train_batch_size * processes.world)
+    batches = batches_per_epoch(dataset, processes.world)
     steps = total_steps(config.optimizer, batches)
     epochs = total_epochs(steps, batches, config.optimizer.gradient_accumulation_steps)
 

@@ -111,11 +111,6 @@ class Session:
         return self.config.optimizer.gradient_accumulation_steps
 
     @property
-    def global_batch(self) -> int:
-        """Images per batch over all processes."""
-        return self.config.dataset.train_batch_size * self.processes.world
-
-    @property
     def images(self) -> int:
         """Distinct images."""
         return len(self.dataset.items)

@@ -35,7 +35,7 @@ def fitted(
             raise
         found = _with_less(run, max(map(len, group)))
         if found is None:
-            side = "x".join(map(str, run.config.dataset.resolution))
+            side = "x".join(map(str, run.dataset.resolution))
             raise LoraTrainerError(
                 f"There isn't enough memory for a step at {side} pixels, even with gradient checkpointing and one "
                 "image at a time: use a smaller resolution or network_dim, train the UNet only, or close what else "

@@ -77,6 +77,7 @@ def _folders(facts: DatasetSummary) -> str:
     folders = [
         f"{folder.name}: {folder.images} × {folder.repeats}"
         + (", regularisation" if folder.is_reg else f", trigger word “{folder.trigger}”")
+        + (f", {folder.how}" if folder.how else "")
         for folder in facts.folders
     ]
     listed = sorted(facts.buckets, key=lambda row: -row[1])
@@ -99,7 +100,7 @@ def _folded(head: str, body: str, kind: str = "lt-fold", opened: bool = False) -
 
 
 def _thumbnails(dataset: Dataset) -> str:
-    pictures = [item.path for item in dataset.items if not item.folder.is_reg]
+    pictures = list(dict.fromkeys(item.path for item in dataset.items if not item.folder.is_reg))
     images = [picture for path in pictures[:THUMBNAILS] if (picture := thumbnail(path))]
     rest = f"<span>+ {len(pictures) - THUMBNAILS}</span>" if len(pictures) > THUMBNAILS else ""
     return f'<div class="lt-thumbs">{"".join(images)}{rest}</div>'

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_trainer.config import OPTIONS, RunConfig
+from lora_trainer.dataset.dataset_file import is_dataset_file
 from lora_trainer.errors import DatasetError, LoraTrainerError
 from lora_trainer.fitting import find, fitted, is_practice, presets_for
 from lora_trainer.training.memory_plan.figures import Expected, expected
@@ -207,6 +208,6 @@ def existing(folder: str) -> Path:
     if not folder:
         raise DatasetError("Which images? Give their folder.")
     path = Path(folder).expanduser()
-    if not path.is_dir():
+    if not path.is_dir() and not is_dataset_file(path):
         raise DatasetError(f"The folder {path} doesn't exist; check its path.")
     return path

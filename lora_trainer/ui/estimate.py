@@ -36,9 +36,18 @@ class Pace:
 
 def count_steps(dataset: Dataset, config: RunConfig) -> tuple[int, int]:
     """Steps and epochs of a run in one process."""
-    from lora_trainer.dataset.batches import batches_per_epoch, total_epochs, total_steps
+    from lora_trainer.dataset.batches import (
+        batches_per_epoch,
+        bucket_samples,
+        count_batches,
+        total_epochs,
+        total_steps,
+    )
 
-    batches = batches_per_epoch(dataset, config.dataset.train_batch_size)
+    if dataset.subsets:  # a dataset file has batch sizes of its own
+        batches = batches_per_epoch(dataset)
+    else:
+        batches = count_batches(bucket_samples(dataset).values(), config.dataset.train_batch_size)
     steps = total_steps(config.optimizer, batches)
     return steps, total_epochs(steps, batches, config.optimizer.gradient_accumulation_steps)
 

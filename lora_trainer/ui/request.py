@@ -54,7 +54,7 @@ def train_request(values: Mapping[str, Any], host: Host, output: Path) -> RunReq
     config = config_of(values.get("config"))
     request = RunRequest(
         name=text_of(values, "name", "a name for the LoRA"),
-        dataset=folder_of(text_of(values, "dataset", "the folder with the images")),
+        dataset=dataset_of(text_of(values, "dataset", "the folder with the images")),
         config=RunConfig.from_dict({**host.defaults(), **config}),
         output=output,
         resume=flag_of(values, "resume") or False,
@@ -96,7 +96,7 @@ def check_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
 
     refuse_unknown(values, CHECK_KEYS, "check")
     options = RunConfig.from_dict(config_of(values.get("config")))
-    folder = folder_of(values.get("dataset", ""))
+    folder = dataset_of(values.get("dataset", ""))
     subject, trigger = (str(values.get(key) or "") for key in ("subject", "trigger"))
     checked = check(folder, options.dataset, options.caption, subject, trigger, output)
     plan = plan_for(subject)
@@ -171,6 +171,19 @@ def folder_of(text: str) -> Path:
     if not path.is_dir():
         raise DatasetError(f"The folder {path} doesn't exist; check its path.")
     return path
+
+
+def dataset_of(text: str) -> Path:
+    """The dataset that a request names: a folder, or a dataset file.
+
+    Raises:
+        LoraTrainerError: if there is none.
+    """
+    from lora_trainer.dataset.dataset_file import is_dataset_file
+
+    if isinstance(text, str) and text.strip() and is_dataset_file(path := given_path(text, "The folder")):
+        return path
+    return folder_of(text)
 
 
 def refuse_unknown(values: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:

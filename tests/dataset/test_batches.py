@@ -28,7 +28,7 @@ def dataset(counts: dict[tuple[int, int], list[int]], flip_aug: bool = False) ->
     items = [
         ImageItem(
             Path(f"{size[0]}-{n}.png"),
-            Folder(Path("1_a"), 1, "a"),
+            Folder(Path("1_a"), 1, "a", config=DatasetConfig(flip_aug=flip_aug)),
             repeats,
             ("a",),
             "file",
@@ -39,7 +39,7 @@ def dataset(counts: dict[tuple[int, int], list[int]], flip_aug: bool = False) ->
         for n, repeats in enumerate(repeated)
     ]
     random.Random(0).shuffle(items)
-    return Dataset(Path("d"), DatasetConfig(flip_aug=flip_aug), tuple(items), (items[0].folder,))
+    return Dataset(Path("d"), tuple(items), (items[0].folder,))
 
 
 def random_dataset(rng: random.Random, flip_aug: bool = False) -> Dataset:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from lora_trainer.config import DatasetConfig
 from lora_trainer.dataset.buckets import size_conditioning
 from lora_trainer.dataset.decode import image_endings
 from lora_trainer.dataset.images import load_pixels
@@ -124,7 +123,7 @@ def test_scan_sees_the_rotated_size(read: Scan, root: Path) -> None:
     Image.new("RGB", (600, 400)).save(root / "1_a/a.jpg", exif=exif.tobytes())
     item = read().items[0]
     assert (item.size, item.bucket) == ((400, 600), (384, 576))
-    assert load_pixels(item, DatasetConfig()).pixels.shape == (3, 576, 384)
+    assert load_pixels(item).pixels.shape == (3, 576, 384)
 
 
 def test_transparent_is_white_and_half_transparent_is_mixed(tmp_path: Path) -> None:
@@ -211,13 +210,13 @@ def test_changed_or_vanished_files_are_named(read: Scan, save: Callable[..., Pat
     item = read().items[0]
     Image.new("RGB", (65, 64)).save(path)
     with pytest.raises(DatasetError, match=r"a\.png changed.*64x64 px, now 65x64"):
-        load_pixels(item, DatasetConfig())
+        load_pixels(item)
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DatasetError, match=r"a\.png can't be read as an image"):
-        load_pixels(item, DatasetConfig())
+        load_pixels(item)
     path.unlink()
     with pytest.raises(DatasetError, match=r"a\.png can't be read as an image"):
-        load_pixels(item, DatasetConfig())
+        load_pixels(item)
 
 
 def test_size_conditioning_of_a_loaded_image(tmp_path: Path) -> None:

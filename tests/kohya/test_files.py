@@ -102,7 +102,7 @@ def test_a_config_file_of_sd_scripts_is_read(tmp_path: Path) -> None:
             b'network_dimm = 4\nresolution = "64,64"',
             r"run\.toml: Unknown option 'network_dimm'; did you mean network_dim",
         ),
-        (b"[[datasets]]\nresolution = 64", r"run\.toml is a dataset file .*REPEATS_WORDS"),
+        (b"[[datasets]]\nresolution = 64", r"run\.toml is a dataset file .*--dataset"),
         (b"\xff\xfe", r"Can't read run\.toml: it is no UTF-8 text"),
     ],
 )
@@ -128,3 +128,10 @@ def test_what_a_page_does_not_take_from_a_file_is_said() -> None:
     same = {"pretrained_model_name_or_path": "tiny.safetensors"}
     assert notices_on_fields(same, "tiny.safetensors", loaded=True) == []
     assert len(notices_on_fields(fields)) == 2, "on the command line the others are used"
+
+
+def test_a_dataset_file_takes_the_place_of_the_folders() -> None:
+    given = {"dataset_config": "data.toml", "train_data_dir": "img", "reg_data_dir": "reg", "resolution": "512"}
+    loaded = load_config(given)
+    assert loaded.fields == {"dataset_config": "data.toml"} and loaded.config.dataset.reg_data_dir == ""
+    assert loaded.notices == ["No effect: train_data_dir, reg_data_dir (dataset_config says which images are used)."]

@@ -20,7 +20,8 @@ from tests.support.kohya_values import NEEDS, telling_value
 
 PLACES = {  # what isn't an option of a run, and where it goes
     "pretrained_model_name_or_path": "names the checkpoint", "vae": "names the VAE", "output_name": "names the LoRA",
-    "train_data_dir": "names the dataset", "output_dir": "names the LoRA's folder",
+    "train_data_dir": "names the dataset", "dataset_config": "names the dataset file",
+    "output_dir": "names the LoRA's folder",
     "v2": "compared with the checkpoint",
     "sdxl": "compared with the checkpoint", "resume": "told: a run is continued by its name",
     "logging_dir": "told: the log is log.jsonl in the run's folder",

@@ -22,9 +22,9 @@ def load(path: Path, flip: bool = False, seed: int | None = None, **options: obj
     """Load an image of the disk as it is trained."""
     config = DatasetConfig(**options)
     size = read_image(path)[0].size
-    item = ImageItem(path, Folder(path.parent, 1, ""), 1, (), "missing", size, place(size, config))
+    item = ImageItem(path, Folder(path.parent, 1, "", config=config), 1, (), "missing", size, place(size, config))
     crop, color = (None, None) if seed is None else (random.Random(seed), random.Random(seed))
-    return load_pixels(item, config, flip, crop, color)
+    return load_pixels(item, flip, crop, color)
 
 
 def bytes_of(pixels: torch.Tensor) -> np.ndarray:

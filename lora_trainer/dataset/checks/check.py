@@ -93,12 +93,13 @@ def check(
 
 
 def _findings(dataset: Dataset, looks: Looks, subject: str, trigger: str) -> Iterator[Finding]:
-    items = [item for item in dataset.pictures if not item.is_reg]
+    # a file may be in several datasets, at several sizes
+    items = list({item.path: item for item in dataset.pictures if not item.is_reg}.values())
     yield from _number(len(items), subject)
     yield from _unusable(dataset.skipped)
     yield from dataset.findings
     yield from caption_findings(items, trigger)
-    yield from image_findings([(item, looks.of(item.path)) for item in items], looks, dataset.config.resolution)
+    yield from image_findings([(item, looks.of(item.path)) for item in items], looks, dataset.resolution)
 
 
 def _number(images: int, subject: str) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lora_trainer.dataset.batches import Batch, Sample
+from lora_trainer.dataset.items import ImageItem
 from lora_trainer.errors import ConfigError, LoraTrainerError, counted, first_line, memory_problem
 from lora_trainer.hosts.base import PARTS, Conditioning, Part, SizeConditioning
 from lora_trainer.memory import free_bytes, in_use, release, size_text
@@ -70,11 +71,17 @@ class _Picture:
     seconds_per_pixel: float
 
 
+def _pixels(item: ImageItem) -> int:
+    """Those of a batch of such images."""
+    return item.bucket[0] * item.bucket[1] * item.folder.config.train_batch_size
+
+
 class _Planning:
     def __init__(self, run: Session) -> None:
         self.run, self.model, self.config = run, run.model, run.config
-        self.batch = min(self.config.dataset.train_batch_size, max(1, len(run.dataset.items)))
-        self.bucket = max((item.bucket for item in run.dataset.items), key=lambda size: size[0] * size[1])
+        largest = max(run.dataset.items, key=_pixels)
+        self.batch = min(largest.folder.config.train_batch_size, len(run.dataset.items))
+        self.bucket = largest.bucket
 
     def plan(self) -> Planned:
         run, parts = self.run, self.run.feed.parts

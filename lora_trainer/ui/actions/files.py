@@ -24,7 +24,7 @@ def load(desk: Desk, page: Page, file: str) -> Answer:
     except LoraTrainerError as error:
         return Answer({"json_answer": views.problem(str(error))})
     answer = Answer(options=plain(loaded.config), values={"preset": CUSTOM})
-    for key, value in (("dataset", "train_data_dir"), ("name", "output_name")):
+    for key, value in (("dataset", "train_data_dir"), ("dataset", "dataset_config"), ("name", "output_name")):
         if loaded.fields.get(value):
             answer.values[key] = str(loaded.fields[value])
     kind = {"own": "Train LoRA's own settings", "kohya": "kohya's settings", "sd-scripts": "sd-scripts' settings"}
@@ -44,6 +44,7 @@ def _model(desk: Desk) -> tuple[str, Family | None]:
 
 def save(desk: Desk, page: Page, file: str, kohya: bool) -> Answer:
     """Write the options as kohya's JSON or as ours."""
+    from lora_trainer.dataset.dataset_file import is_dataset_file
     from lora_trainer.files import name_problem, write_json
     from lora_trainer.kohya import save_kohya
 
@@ -59,7 +60,8 @@ def save(desk: Desk, page: Page, file: str, kohya: bool) -> Answer:
             raise ConfigError(f"{target} exists already and was left as it is; give another name.")
         config, lost = page.config(), []
         if kohya:
-            fields = {"train_data_dir": page.dataset, "output_name": page.name}
+            images = "dataset_config" if is_dataset_file(Path(page.dataset).expanduser()) else "train_data_dir"
+            fields = {images: page.dataset, "output_name": page.name}
             lost = save_kohya(config, target, {key: value for key, value in fields.items() if value})
         else:
             write_json(target, config.to_dict())

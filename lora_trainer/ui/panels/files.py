@@ -13,7 +13,8 @@ from lora_trainer.ui.forms import Answer, Page
 
 HELP = (
     "<p class=\"lt-help\">Load kohya's JSON, sd-scripts' TOML, settings saved here, or a run.json. "
-    "Save for kohya's GUI, or for this tab and the command line.</p>"
+    "Save for kohya's GUI, or for this tab and the command line. sd-scripts' dataset file is given as the folder, on "
+    "the page Images.</p>"
 )
 
 

@@ -1,0 +1,227 @@
+"""Dataset files as sd-scripts has them (``--dataset_config``), as TOML or JSON: datasets, each with subsets of images.
+
+A setting is the subset's, else its dataset's, else that of ``[general]``, else the run's. What is read is the same
+description that folders named ``<repeats>_<trigger>`` give, and either can be written as a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lora_trainer.config import OPTIONS, CaptionConfig, DatasetConfig
+from lora_trainer.config.checks import dataset_contradictions
+from lora_trainer.config.values import check_value, convert, plain, unknown_name
+from lora_trainer.dataset.items import Folder
+from lora_trainer.errors import ConfigError, DatasetError, LoraTrainerError, quoted, shortened
+from lora_trainer.files import read_json, write_json
+from lora_trainer.toml_file import Key, key_lines, read_toml, write_toml
+
+ENDINGS = (".toml", ".json")
+DATASET_OPTIONS = {  # sd-scripts' name -> ours; those of a subset may stand above it, these not below
+    "resolution": "resolution", "batch_size": "train_batch_size", "enable_bucket": "enable_bucket",
+    "min_bucket_reso": "min_bucket_reso", "max_bucket_reso": "max_bucket_reso",
+    "bucket_reso_steps": "bucket_reso_steps", "bucket_no_upscale": "bucket_no_upscale",
+    "validation_split": "validation_split", "validation_seed": "validation_seed",
+}  # fmt: skip
+SUBSET_OPTIONS = (
+    "caption_extension", "caption_prefix", "caption_suffix", "caption_separator", "secondary_separator",
+    "shuffle_caption", "keep_tokens", "keep_tokens_separator", "caption_dropout_rate",
+    "caption_dropout_every_n_epochs", "caption_tag_dropout_rate", "token_warmup_min", "token_warmup_step",
+    "enable_wildcard", "flip_aug", "color_aug", "random_crop", "alpha_mask",
+)  # fmt: skip
+OWN = ("image_dir", "class_tokens", "is_reg")  # of a subset alone
+NO_EFFECT = ("cache_info",)  # speed only
+REFUSED = {
+    "face_crop_aug_range": "crop the faces beforehand",
+    "metadata_file": "write the captions beside the images",
+    "conditioning_data_dir": "give masks as the images' transparency, with alpha_mask",
+    "custom_attributes": "set diff_output_preservation of the run",
+    "network_multiplier": "give less weight by fewer repeats",
+}
+REPEATS = {"minimum": 1, "maximum": 10**9}
+
+
+def is_dataset_file(path: Path) -> bool:
+    """Whether a path names such a file, by its ending."""
+    return path.suffix.lower() in ENDINGS and path.is_file()
+
+
+def holds_datasets(path: Path) -> bool:
+    """Whether a file that can be read is a dataset file, by what is in it.
+
+    Raises:
+        FileError, ConfigError: if it can't be read.
+    """
+    return is_dataset_file(path) and "datasets" in _content(path)
+
+
+def _content(path: Path) -> Mapping[str, Any]:
+    content = read_toml(path) if path.suffix.lower() == ".toml" else read_json(path)
+    return content if isinstance(content, dict) else {}
+
+
+def read_dataset_file(path: Path, config: DatasetConfig, caption: CaptionConfig) -> list[Folder]:
+    """The subsets, in order.
+
+    Args:
+        config, caption: of the run, for what the file leaves open.
+
+    Raises:
+        FileError: if the file can't be read.
+        DatasetError: in one sentence, with the line where there is one.
+    """
+    content = _content(path)
+    file = _File(path, key_lines(path) if path.suffix.lower() == ".toml" else {})
+    if not _tables(content.get("datasets")):
+        raise DatasetError(
+            f"{shortened(path.name)} is no dataset file: it has no [[datasets]] with [[datasets.subsets]]."
+        )
+    file.refuse_others(content, (), ("general", "datasets"))
+    general = file.options(content.get("general", {}), ("general",), (*DATASET_OPTIONS, *SUBSET_OPTIONS, "num_repeats"))
+    base = {**_values(config), **_values(caption), "num_repeats": 1, **general}
+    found: list[Folder] = []
+    for number, dataset in enumerate(content["datasets"]):
+        at: Key = ("datasets", number)
+        own = file.options(dataset, at, (*DATASET_OPTIONS, *SUBSET_OPTIONS, "num_repeats", "subsets"))
+        if not _tables(dataset.get("subsets")):
+            raise DatasetError(
+                f"{file.where(at)}: this dataset has no [[datasets.subsets]]; give it one with image_dir."
+            )
+        for index, subset in enumerate(dataset["subsets"]):
+            found.append(file.folder(subset, (*at, "subsets", index), {**base, **own}, number + 1))
+    _refuse_missing(file, found)
+    return found
+
+
+def tables_of(folders: Sequence[Folder]) -> dict[str, Any]:
+    """Folders as a dataset file says them, in full; plain values, for TOML and JSON."""
+    datasets: dict[tuple[object, ...], dict[str, Any]] = {}
+    for folder in folders:
+        values = {name: plain(getattr(folder.config, option)) for name, option in DATASET_OPTIONS.items()}
+        subset: dict[str, Any] = {"image_dir": str(folder.path), "num_repeats": folder.repeats}
+        subset |= {"class_tokens": folder.trigger} if folder.trigger else {}
+        subset |= {"is_reg": True} if folder.is_reg else {}
+        options = {**_values(folder.config), **_values(folder.caption)}
+        subset |= {name: options[name] for name in SUBSET_OPTIONS if options[name] != OPTIONS[name].default}
+        subset["caption_extension"] = folder.caption.caption_extension  # sd-scripts looks for .caption by itself
+        key = (folder.number, *map(str, values.items()))
+        datasets.setdefault(key, {**values, "subsets": []})["subsets"].append(subset)
+    return {"datasets": list(datasets.values())}
+
+
+def write_dataset_file(path: Path, folders: Sequence[Folder]) -> None:
+    """Write folders as a dataset file, TOML or JSON by its ending.
+
+    Raises:
+        FileError: if it can't be written.
+    """
+    write = write_toml if path.suffix.lower() == ".toml" else write_json
+    write(path, tables_of(folders))
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    lines: Mapping[Key, int] = field(default_factory=dict)
+
+    def where(self, key: Key) -> str:
+        """The file and the line of a key, or of the table around it."""
+        name = shortened(self.path.name)
+        line = next((self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), 0)
+        return f"{name}, line {line}" if line else name
+
+    def refuse_others(self, table: Mapping[str, Any], at: Key, known: Sequence[str]) -> None:
+        """Refuse keys that mean nothing here."""
+        for name in table:
+            if name in known or name in NO_EFFECT:
+                continue
+            if name in REFUSED and (table[name] or name == "custom_attributes") and table[name] != 1:
+                raise DatasetError(f"{self.where((*at, name))}: {name} isn't possible here; {REFUSED[name]}.")
+            if name in REFUSED:
+                continue
+            sentence = unknown_name(name, known)
+            if name in OWN or name in DATASET_OPTIONS:
+                place = "[[datasets.subsets]]" if name in OWN else "[[datasets]] or [general]"
+                sentence = f"{name} belongs into {place}; move it there."
+            elif not sentence.endswith("?"):
+                sentence = f"{quoted(name)} is no setting of a dataset file; docs/kohya.md lists those that are."
+            raise DatasetError(f"{self.where((*at, name))}: {sentence}")
+
+    def options(self, table: Any, at: Key, known: Sequence[str]) -> dict[str, Any]:
+        """The settings of a table by our names, read and checked."""
+        if not isinstance(table, Mapping):
+            raise DatasetError(f"{self.where(at)}: {at[-1]} can't be {quoted(table)}; it must be a table.")
+        self.refuse_others(table, at, known)
+        found: dict[str, Any] = {}
+        for name, value in table.items():
+            option = DATASET_OPTIONS.get(name, name)
+            if name in OWN or name == "subsets" or option not in (*OPTIONS, "num_repeats"):
+                continue
+            row = OPTIONS.get(option)
+            limits = {"minimum": row.minimum, "maximum": row.maximum, "multiple": row.multiple} if row else REPEATS
+            try:
+                read = convert(name, value, row.type if row else "int")
+                check_value(name, read, limits)
+            except ConfigError as error:
+                raise DatasetError(f"{self.where((*at, name))}: {error}") from None
+            found[option] = read
+        return found
+
+    def folder(self, table: Any, at: Key, above: Mapping[str, Any], number: int) -> Folder:
+        """One subset."""
+        options = {**above, **self.options(table, at, (*OWN, *SUBSET_OPTIONS, "num_repeats"))}
+        image_dir, words = table.get("image_dir"), table.get("class_tokens") or ""
+        if not isinstance(image_dir, str) or not image_dir.strip():
+            raise DatasetError(f"{self.where(at)}: a subset needs image_dir, the folder with its images.")
+        if not isinstance(words, str):
+            raise DatasetError(
+                f"{self.where((*at, 'class_tokens'))}: class_tokens can't be {quoted(words)}; give text."
+            )
+        try:
+            is_reg = bool(convert("is_reg", table.get("is_reg", False), "bool"))
+            config, caption = _made(DatasetConfig, options), _made(CaptionConfig, options)
+            for sentence in dataset_contradictions(config):
+                raise ConfigError(sentence)
+        except LoraTrainerError as error:
+            raise DatasetError(f"{self.where(at)}: {error}") from None
+        return Folder(
+            self.found(image_dir), options["num_repeats"], words.strip(), is_reg, config, caption, number,
+        )  # fmt: skip
+
+    def found(self, folder: str) -> Path:
+        """A folder that the file names: from the current folder, as sd-scripts does it, else from the file's."""
+        path = Path(folder).expanduser()
+        beside = self.path.parent / path
+        return (beside if beside.is_dir() and not path.is_dir() else path).absolute()
+
+
+def _refuse_missing(file: _File, folders: Sequence[Folder]) -> None:
+    keys = [key for key in file.lines if key[-1] == "image_dir"]
+    missing = [
+        f"{folder.path} ({file.where(keys[n]).rpartition(', ')[2]})" if len(keys) == len(folders) else str(folder.path)
+        for n, folder in enumerate(folders)
+        if not folder.path.is_dir()
+    ]
+    if missing:
+        what = "a folder that isn't" if len(missing) == 1 else f"{len(missing)} folders that aren't"
+        raise DatasetError(
+            f"{shortened(file.path.name)} names {what} there: {', '.join(missing[:3])}{'…' * (len(missing) > 3)}; "
+            "correct image_dir."
+        )
+
+
+def _tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _values(group: DatasetConfig | CaptionConfig) -> dict[str, Any]:
+    return {row.name: getattr(group, row.name) for row in dataclasses.fields(group)}
+
+
+def _made(kind: type[Any], options: Mapping[str, Any]) -> Any:
+    names = {row.name for row in dataclasses.fields(kind)}
+    return replace(kind(), **{name: value for name, value in options.items() if name in names})
