@@ -71,6 +71,7 @@ def run_facts(name: str, path: Path, trigger: str, session: Session) -> dict[str
         "images": len(dataset.items),
         "skipped": [str(skipped) for skipped in dataset.skipped],
         "notices": list(session.notices),
+        "sample_prompts": [request.prompt for request in session.sampler.requests],
         "modules": len(session.network.modules),
         "base_model": {
             "name": info.checkpoint,

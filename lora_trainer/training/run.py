@@ -34,6 +34,7 @@ from lora_trainer.training.record import metadata_of, run_facts
 from lora_trainer.training.sampling import Sampler, sample_requests
 from lora_trainer.training.saver import Saver
 from lora_trainer.training.session import Session
+from lora_trainer.training.shortage import begin_with_less
 from lora_trainer.training.state import load_state
 from lora_trainer.training.step import Update, make_update
 from lora_trainer.training.taken import check_taken
@@ -117,6 +118,7 @@ def _train(
         meter = Meter(model.device)
         with recorded(session, token):
             yield from plan_memory(session)
+            yield from session.told(begin_with_less(session))
             for event in _encoded(session):
                 yield event
                 yield from meter.read()
@@ -225,7 +227,7 @@ def _open(
     session.news, older = list(network.notices), False
     if request.resume:
         loaded = load_state(folder.state, network, session.parts(), session.identity)
-        session.begin_at(loaded.position)
+        session.begin_at(loaded.position, loaded.seen)
         session.news += [*loaded.notices, *session.saver.missing(loaded.position)]
         older = loaded.path != folder.state
         if older:

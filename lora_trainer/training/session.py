@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from lora_trainer.training.precision import autocast
 from lora_trainer.training.processes import Processes
 from lora_trainer.training.sampling import Sampler
 from lora_trainer.training.saver import Saver
+from lora_trainer.training.seen import Less, recall, seen
 from lora_trainer.training.state import Position, snapshot
 from lora_trainer.training.state_file import StateWriter
 from lora_trainer.training.step import StepLoss, Update, training_step
@@ -75,6 +76,7 @@ class Session:
     facts: dict[str, Any] = field(default_factory=dict)  # run.json
     recomputed: list[nn.Module] = field(default_factory=list)  # blocks that run again in the backward pass
     at_once: int = 0  # images of a batch that are computed together; 0 for all
+    less: Less = field(default_factory=Less)  # memory than it began with
     plan: Planned | None = None  # of the memory
     room: int | None = None  # bytes that a step may take, if that was planned
     torn: bool = False  # whether a step is half applied
@@ -93,11 +95,13 @@ class Session:
         self.learning = Learning(self.model, self.feed, self.folder, self.config, wanted)
         self.begin_at(self.position)
 
-    def begin_at(self, position: Position) -> None:
-        """Go on from here."""
+    def begin_at(self, position: Position, before: Mapping[str, Any] | None = None) -> None:
+        """Go on from here, with what was seen before."""
         self.position, self.first_step = position, position.step
         self.baseline = Baseline(self.steps, position.step)
         self.watch = Watch(from_zero=self.config.network.algo in FROM_ZERO)
+        less = recall(before or {}, self.watch, self.baseline)
+        self.less = less if self.less == Less() else self.less
         self.learning.over = 0  # saves in a row are those of one stretch
 
     @property
@@ -257,7 +261,8 @@ class Session:
             return
         try:
             at = self.position.copy(epoch_ended)
-            self.states.write(snapshot(self.network, self.parts(), at, self.identity))
+            noted = seen(self.watch, self.baseline, self.less)
+            self.states.write(snapshot(self.network, self.parts(), at, self.identity, noted))
             if wait:
                 self.states.wait()
         except Exception as error:

@@ -6,17 +6,35 @@ the one that it would have been, had it begun with less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lora_trainer.dataset.batches import Batch
 from lora_trainer.errors import LoraTrainerError, memory_problem
 from lora_trainer.memory import release
+from lora_trainer.training.events import Notice
+from lora_trainer.training.seen import Less
 from lora_trainer.training.watch.facts import Finding
 
 if TYPE_CHECKING:
     from lora_trainer.training.session import Session
     from lora_trainer.training.step import StepLoss
+
+
+def begin_with_less(run: Session) -> Iterator[Notice]:
+    """Apply what the run had gone to before it was interrupted, on top of what is planned now."""
+    if run.less == Less():
+        return
+    if run.less.recomputes:
+        run.recomputed = run.model.blocks()
+    if run.less.at_once:
+        run.at_once = min(run.at_once or run.less.at_once, run.less.at_once)
+    images = f" and {run.at_once} of a batch's images at once" if run.less.at_once else ""
+    yield Notice(
+        f"This run has run out of memory before, so it goes on with gradient checkpointing{images}: slower, the same "
+        "result."
+    )
 
 
 def fitted(
@@ -53,6 +71,7 @@ def _with_less(run: Session, largest: int) -> Finding | None:
     blocks = run.model.blocks()
     if len(run.recomputed) < len(blocks):
         run.recomputed = blocks
+        run.less = replace(run.less, recomputes=True)
         return Finding(
             "memory", at, "From here on it goes on with gradient checkpointing: somewhat slower, the same result."
         )
@@ -60,6 +79,7 @@ def _with_less(run: Session, largest: int) -> Finding | None:
     if together == 1:
         return None
     run.at_once = together // 2
+    run.less = Less(True, run.at_once)
     run.watch.new_pace()
     return Finding(
         "memory", at, f"From here on {run.at_once} of a batch's images are computed at once: slower, the same result."

@@ -23,7 +23,7 @@ from lora_trainer.training.state_file import damaged, intact_states, read_state
 if TYPE_CHECKING:
     from lora_trainer.network.network import LoraNetwork
 
-FORMAT = 1
+FORMAT, KNOWN = 2, (1, 2)  # 1, of version 0.1, doesn't say what the run had seen
 
 
 @dataclass
@@ -57,13 +57,14 @@ class Position:
 
 
 def snapshot(
-    network: LoraNetwork, parts: dict[str, Any], position: Position, identity: dict[str, Any]
+    network: LoraNetwork, parts: dict[str, Any], position: Position, identity: dict[str, Any], seen: dict[str, Any]
 ) -> dict[str, Any]:
     """What a state file holds, as it is now: copies, which later steps don't change, in CPU memory.
 
     Args:
         parts: objects with ``state_dict``: optimizer, scheduler, scaler.
         identity: what must be equal on resuming, see :mod:`lora_trainer.training.identity`.
+        seen: what the continuation should know, see :mod:`lora_trainer.training.seen`.
     """
     return {
         "format": FORMAT,
@@ -71,6 +72,7 @@ def snapshot(
         "parts": {name: _copied(part.state_dict()) for name, part in parts.items()},
         "position": json.dumps(asdict(position)),
         "identity": json.dumps(identity),
+        "seen": json.dumps(seen),
     }
 
 
@@ -92,6 +94,7 @@ class Loaded:
     position: Position
     path: Path
     notices: list[str]
+    seen: dict[str, Any]  # empty where that isn't known
 
 
 def load_state(
@@ -119,7 +122,7 @@ def _load(
     """A state, applied; None if it is newer than wanted."""
     try:
         state = read_state(path)
-        if state["format"] == FORMAT and _position(state).step > until:
+        if state["format"] in KNOWN and _position(state).step > until:
             return None
         return _apply(path, state, network, parts, identity)
     except LoraTrainerError:
@@ -131,9 +134,10 @@ def _load(
 def _apply(
     path: Path, state: dict[str, Any], network: LoraNetwork, parts: dict[str, Any], identity: dict[str, Any]
 ) -> Loaded:
-    if state["format"] != FORMAT:
+    if state["format"] not in KNOWN:
         raise ConfigError(
-            f"{path} has state format {quoted(state['format'])}; this program reads {FORMAT}. Start without resuming."
+            f"{path} is of another version (state format {quoted(state['format'])}, this one reads up to {FORMAT}); "
+            "resume with the version that the run was started with, or start without resuming."
         )
     position = _position(state)
     before = parse_json(state["identity"], "the identity")
@@ -148,7 +152,8 @@ def _apply(
         if state["parts"][name]:  # a gradient scaler that was off has none
             _load_part(name, part, state["parts"][name], path)
     apply_rates(parts["optimizer"], parts["scheduler"], rates, bases)
-    return Loaded(position, path, notices)
+    seen = parse_json(state["seen"], "what it had seen") if "seen" in state else {}
+    return Loaded(position, path, notices, seen if isinstance(seen, dict) else {})
 
 
 def _load_part(name: str, part: Any, state: dict[str, Any], path: Path) -> None:

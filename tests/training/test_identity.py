@@ -127,7 +127,9 @@ def test_a_state_of_an_older_version_asks_to_make_sure(root: Path) -> None:
 def test_a_state_of_a_newer_format_is_refused(root: Path) -> None:
     path = root / "out/zork/state/state.pt"
     write_state(path, {**read_state(path), "format": 99})
-    assert refusal(root).startswith(f"{path} has state format 99; this program reads 1.")
+    assert refusal(root).startswith(
+        f"{path} is of another version (state format 99, this one reads up to 2); resume with the version"
+    )
 
 
 def test_an_optimiser_state_of_another_release_is_refused_in_a_sentence(root: Path) -> None:

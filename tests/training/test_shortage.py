@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lora_trainer.errors import LoraTrainerError
-from lora_trainer.training.events import Finished, StepDone, Watched
+from lora_trainer.training.events import Finished, Notice, StepDone, Watched
 from lora_trainer.training.step import Update
 from tests.support.runs import of, run, tensors
 from tests.support.tiny_host import TinyHost, TinyModel
@@ -97,6 +97,20 @@ def test_room_for_one_image_only(tmp_path: Path, whole: dict[str, Tensor]) -> No
     found = tensors(tmp_path / LORA)
     for key, value in whole.items():  # sums in another order: single entries, which Adam scales, differ by more
         assert torch.linalg.norm(found[key] - value) < 1e-3 * torch.linalg.norm(value)
+
+
+def test_a_continuation_begins_with_the_memory_that_it_went_to(tmp_path: Path) -> None:
+    model = Small()
+    model.room = 1
+    options = {**OPTIONS, "max_train_epochs": 0, "max_train_steps": 3}
+    run(tmp_path, host=TinyHost(tmp_path / "loras", model), stop_at=1, **options)
+    model.calls, model.batches = 0, ()
+    _, events = run(tmp_path, host=TinyHost(tmp_path / "loras", model), resume=True, **options)
+    assert of(events, Watched) == [] and model.calls == len(model.batches) > 3, "no step runs out of memory again"
+    [told] = [notice.text for notice in of(events, Notice) if "run out of memory before" in notice.text]
+    assert "gradient checkpointing and 1 of a batch's images at once" in told
+    run(tmp_path / "whole", host=TinyHost(tmp_path / "whole/loras", model), **options)
+    assert equal(tensors(tmp_path / LORA), tensors(tmp_path / "whole" / LORA)), "as without the break, bit for bit"
 
 
 def test_where_nothing_helps_it_ends_with_what_would(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from lora_trainer.training.watch.facts import UNKNOWN
 
@@ -50,6 +51,21 @@ class Baseline:
             return UNKNOWN
         nearest = [min(known, key=lambda n: abs(n - _bin(timestep))) for timestep in timesteps]
         return sum(self._sums[n] / self._counts[n] for n in nearest) / len(nearest)
+
+    def seen(self) -> dict[str, Any]:
+        """What was found so far, as plain values."""
+        return {"sums": list(self._sums), "counts": list(self._counts)}
+
+    def recall(self, seen: dict[str, Any]) -> None:
+        """Go on from what was found before.
+
+        Raises:
+            Exception: of any kind, if :meth:`seen` didn't make it.
+        """
+        sums, counts = list(map(float, seen["sums"])), list(map(int, seen["counts"]))
+        if len(sums) != BINS or len(counts) != BINS:
+            raise ValueError(len(sums))
+        self._sums, self._counts = sums, counts
 
 
 def _bin(timestep: int) -> int:

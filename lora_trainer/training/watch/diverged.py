@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lora_trainer.dataset.batches import Batch
 from lora_trainer.errors import LoraTrainerError, TrainingDivergedError, UnsupportedModelError
@@ -134,19 +134,19 @@ def _rewind(run: Session, good: int) -> None:
     """Put everything back to the newest state from well before the first bad step; without any, to the beginning."""
     run.states.settle()
     run.processes.wait()
-    position, path, rate = Position(), None, run.position.rate
+    position, path, rate, seen = Position(), None, run.position.rate, dict[str, Any]()
     for until in (good - MARGIN, good):
         run.network, run.update = run.fresh()
         with suppress(LoraTrainerError):
             loaded = load_state(run.folder.state, run.network, run.parts(), run.identity, until)
-            position, path = loaded.position, loaded.path
+            position, path, seen = loaded.position, loaded.path, loaded.seen
             break
     else:
         run.network, run.update = run.fresh()
     _scale(run, rate / position.rate)
     position.rate = rate
     run.processes.wait()
-    run.begin_at(position)
+    run.begin_at(position, seen)
     run.before = Before()
     if run.processes.is_main:
         if path is None:

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from statistics import median
+from typing import Any
 
 from lora_trainer.training.watch.facts import Facts, Finding
 from lora_trainer.training.watch.pace import Pace
@@ -50,6 +51,27 @@ class Watch:
         ):  # fmt: skip
             if finding is not None:
                 yield finding
+
+    def seen(self) -> dict[str, Any]:
+        """What later steps are compared with, as plain values. Their pace is left out: a continuation may be on
+        another machine."""
+        return {
+            "pairs": [[pair.step, pair.loss, pair.baseline] for pair in self._pairs],
+            "gradients": list(self._gradients),
+            "weights": [norm for norm in self._weights if math.isfinite(norm)],
+        }
+
+    def recall(self, seen: dict[str, Any]) -> None:
+        """Go on from what was seen before.
+
+        Raises:
+            Exception: of any kind, if :meth:`seen` didn't make it.
+        """
+        pairs = [Facts(int(step), float(loss), float(base)) for step, loss, base in seen["pairs"]]
+        gradients, weights = (list(map(float, seen[name])) for name in ("gradients", "weights"))
+        self._pairs.extend(pairs)
+        self._gradients.extend(gradients)
+        self._weights.extend(weights)
 
     def new_pace(self) -> None:
         """Steps take longer from here on, and should."""

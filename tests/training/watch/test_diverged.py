@@ -11,7 +11,7 @@ import torch
 
 from lora_trainer.errors import TrainingDivergedError
 from lora_trainer.training.events import Event, Finished, Notice, Saved, Started, StepDone, Watched
-from lora_trainer.training.state_file import is_intact, read_state
+from lora_trainer.training.state_file import is_intact, read_state, write_state
 from tests.support.runs import of, run, tensors
 from tests.support.tiny_host import TinyHost
 
@@ -110,6 +110,38 @@ def test_go_back_goes_on_by_itself_with_half_the_rate(tmp_path: Path) -> None:
     assert rates == pytest.approx([rate / 2 for rate in usual])
     logged = [json.loads(line)["step"] for line in (tmp_path / "out/zork/log.jsonl").read_text().splitlines()]
     assert logged == list(range(1, 41))
+
+
+def test_a_continuation_compares_with_the_steps_before_it(tmp_path: Path) -> None:
+    """Gradients are steep by those of twenty steps and more, which the continuation hasn't made itself."""
+    options = {"max_train_epochs": 4, **STOP}
+    run(tmp_path, stop_at=25, **options)
+    host = TinyHost(tmp_path / "loras")
+    predict = host.model.predict
+
+    def steep(*args: Any) -> torch.Tensor:
+        made = predict(*args)
+        if torch.is_grad_enabled():
+            made.register_hook(lambda gradient: gradient * 1e5)
+        return made
+
+    host.model.predict = steep  # type: ignore[method-assign]
+    with pytest.raises(TrainingDivergedError, match="Since step 26 the gradients are over 1000 times as large"):
+        run(tmp_path, host=host, resume=True, **options)
+
+
+@pytest.mark.parametrize("seen", [{}, {"watch": {}}, {"less": {"room": 1}, "watch": 3}, None], ids=str)
+def test_a_state_that_does_not_say_what_was_seen_is_continued_all_the_same(tmp_path: Path, seen: Any) -> None:
+    run(tmp_path, stop_at=5)
+    path = tmp_path / "out/zork/state/state.pt"
+    state = read_state(path)
+    if seen is None:  # version 0.1
+        state = {**{key: value for key, value in state.items() if key != "seen"}, "format": 1}
+    else:
+        state["seen"] = json.dumps(seen)
+    write_state(path, state)
+    _, events = run(tmp_path, resume=True)
+    assert of(events, Finished)[0].step == 20 and of(events, Watched) == []
 
 
 def test_the_lower_rate_lasts_over_a_stop_until_another_is_set(tmp_path: Path) -> None:
