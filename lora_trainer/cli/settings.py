@@ -87,7 +87,7 @@ def typed_paths(args: argparse.Namespace) -> frozenset[str]:
 def run_convert(args: argparse.Namespace) -> None:
     """``config convert``"""
     from lora_trainer.dataset.dataset_file import holds_datasets
-    from lora_trainer.kohya import load_config, save_kohya
+    from lora_trainer.kohya import load_config, save_kohya, save_toml
 
     if args.target.exists() and args.source.exists() and args.target.samefile(args.source):
         raise ConfigError(f"{args.target} is the file to convert; give another name for the result.")
@@ -97,7 +97,10 @@ def run_convert(args: argparse.Namespace) -> None:
         _convert_dataset(args)
         return
     loaded = load_config(args.source)
-    if loaded.kind == "own":
+    if args.target.suffix.lower() == ".toml":
+        notices = [*loaded.notices, *save_toml(loaded.config, args.target, loaded.fields)]
+        say(f"Written: {args.target}; use it with sd-scripts as --config_file, or here with --config")
+    elif loaded.kind == "own":
         notices = save_kohya(loaded.config, args.target, loaded.fields)
         say(f"Written as kohya's JSON: {args.target}")
     else:

@@ -17,7 +17,7 @@ _ON = {  # of what is switched on
     "enable_wildcard": "a random line of each caption",
 }
 _NUMBERS = {  # of what is set to a number above 0
-    "keep_tokens": "the first {:g} tags kept in place",
+    "keep_tokens": "tags kept in place: {:g}",
     "caption_dropout_rate": "{:.0%} without a caption",
     "caption_tag_dropout_rate": "{:.0%} of the tags left out",
     "caption_dropout_every_n_epochs": "no captions in every epoch that {:g} divides",

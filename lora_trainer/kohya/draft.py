@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,6 +68,7 @@ class Draft:
     """The state of one import. ``source`` is how messages call the file."""
 
     source: str
+    lines: Mapping[str, int] = field(default_factory=dict)  # of a TOML file, by the names in them
     values: dict[str, Any] = field(default_factory=dict)  # our option -> checked value
     fields: dict[str, Any] = field(default_factory=dict)  # names outside RunConfig
     notices: list[str] = field(default_factory=list)
@@ -101,8 +102,12 @@ class Draft:
             read = convert(name, value, kind)
             check_value(name, read, constraints or {})
         except ConfigError as error:
-            raise ConfigError(f"{self.source}: {error}") from None
+            raise ConfigError(f"{self.where(name)}: {error}") from None
         return read
+
+    def where(self, name: str) -> str:
+        """The file, and the line that a name stands in."""
+        return f"{self.source}, line {self.lines[name]}" if name in self.lines else self.source
 
     def number(self, name: str, value: Any) -> int:
         """A whole number of at least 1 that is no option of ours."""
@@ -157,7 +162,7 @@ class Draft:
         if self._unknown:
             known = [*OPTIONS, *RENAMED, *OUTSIDE, *RULES]
             more = f" Also unknown: {shortened(', '.join(self._unknown[1:]), 300)}." if self._unknown[1:] else ""
-            raise ConfigError(f"{self.source}: {unknown_name(self._unknown[0], known)}{more}")
+            raise ConfigError(f"{self.where(self._unknown[0])}: {unknown_name(self._unknown[0], known)}{more}")
         self.notices += [f"No effect: {', '.join(names)} ({reason})." for reason, names in self._idle.items()]
         try:
             return RunConfig().replace(**self.values)

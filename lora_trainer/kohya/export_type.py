@@ -13,8 +13,7 @@ SHOWN: dict[str, Any] = {  # what the form shows where nothing is set; it keeps 
     "unit": 1, "use_cp": False, "use_scalar": False, "use_tucker": False,
 }  # fmt: skip
 _LYCORIS = {
-    "lora": "LyCORIS/LoCon", "tlora": "LyCORIS/LoCon", "loha": "LyCORIS/LoHa", "lokr": "LyCORIS/LoKr",
-    "ia3": "LyCORIS/iA3",
+    "lora": "LyCORIS/LoCon", "loha": "LyCORIS/LoHa", "lokr": "LyCORIS/LoKr", "ia3": "LyCORIS/iA3",
 }  # fmt: skip
 
 
@@ -34,7 +33,7 @@ def write_type(flat: dict[str, Any], data: dict[str, Any], extra: list[str], los
             lost.append(f"kohya's form has no {name} for {kind}; it isn't written.")
     _conv(flat, kind, lost)
     if row.module == LYCORIS:
-        _preset(flat, data, lost)
+        data["LyCORIS_preset"] = preset_of(flat, lost)
         given = [name for name in BLOCKS if flat[name] != OPTIONS[name].default]
         lost += [f"LyCORIS has no {name}; kohya's form won't pass it on." for name in given]
     elif flat["lycoris_preset"]:
@@ -42,14 +41,21 @@ def write_type(flat: dict[str, Any], data: dict[str, Any], extra: list[str], los
 
 
 def _kind(flat: dict[str, Any], lost: list[str]) -> str:
-    if flat["algo"] == "lora_fa":
+    algo = plain_type(flat, lost)
+    if algo == "lora_fa":
         return "LoRA-FA"
-    if flat["algo"] == "tlora":
-        lost.append("kohya has no algo tlora; a plain LoRA is written.")
     special = [name for name in ("dora_wd", "use_tucker", "train_norm", "lycoris_preset") if flat[name]]
-    if flat["algo"] not in ("lora", "tlora") or special:
-        return _LYCORIS[flat["algo"]]
+    if algo != "lora" or special:
+        return _LYCORIS[algo]
     return "Kohya LoCon" if flat["conv_dim"] or flat["conv_block_dims"] else "Standard"
+
+
+def plain_type(flat: dict[str, Any], lost: list[str]) -> str:
+    """The network type as kohya has it."""
+    if flat["algo"] != "tlora":
+        return str(flat["algo"])
+    lost.append("kohya has no algo tlora; a plain LoRA is written.")
+    return "lora"
 
 
 def _conv(flat: dict[str, Any], kind: str, lost: list[str]) -> None:
@@ -61,9 +67,10 @@ def _conv(flat: dict[str, Any], kind: str, lost: list[str]) -> None:
         lost.append("conv_alpha has no effect without conv_dim, and kohya's form drops it.")
 
 
-def _preset(flat: dict[str, Any], data: dict[str, Any], lost: list[str]) -> None:
+def preset_of(flat: dict[str, Any], lost: list[str]) -> str:
     """LyCORIS has a preset for every run."""
-    given = flat["lycoris_preset"]
-    data["LyCORIS_preset"] = given or ("ia3" if flat["algo"] == "ia3" else "full" if flat["conv_dim"] else "attn-mlp")
+    given: str = flat["lycoris_preset"]
     if not given:
-        lost.append(f"lycoris_preset is empty, and LyCORIS needs one: {data['LyCORIS_preset']} is written.")
+        given = "ia3" if flat["algo"] == "ia3" else "full" if flat["conv_dim"] else "attn-mlp"
+        lost.append(f"lycoris_preset is empty, and LyCORIS needs one: {given} is written.")
+    return given

@@ -178,12 +178,7 @@ def _noise(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: l
 
 def _text_cache(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
     """kohya caches text encoder outputs for SDXL only, and only where nothing changes them."""
-    varied = any(flat[name] for name in (
-        "shuffle_caption", "caption_dropout_rate", "caption_dropout_every_n_epochs", "caption_tag_dropout_rate",
-        "token_warmup_step", "enable_wildcard",
-    ))  # fmt: skip
-    trained = flat["text_encoder_lr"] != 0 and not flat["network_train_unet_only"]
-    possible = bool(flat["cache_text_encoder_outputs"] and not varied and not trained)
+    possible = caches_captions(flat)
     data["sdxl_cache_text_encoder_outputs"] = possible
     if flat["cache_text_encoder_outputs_to_disk"] and possible and data["sdxl"]:
         extra.append("--cache_text_encoder_outputs_to_disk")
@@ -195,10 +190,25 @@ def _text_cache(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lo
         )
 
 
-def _own(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
+def caches_captions(flat: dict[str, Any]) -> bool:
+    """Whether kohya's trainer can encode captions once: nothing varies them, and the text encoders aren't trained."""
+    varied = any(flat[name] for name in (
+        "shuffle_caption", "caption_dropout_rate", "caption_dropout_every_n_epochs", "caption_tag_dropout_rate",
+        "token_warmup_step", "enable_wildcard",
+    ))  # fmt: skip
+    trained = flat["text_encoder_lr"] != 0 and not flat["network_train_unet_only"]
+    return bool(flat["cache_text_encoder_outputs"] and not varied and not trained)
+
+
+def own_options(flat: dict[str, Any]) -> list[str]:
+    """Sentences on options that kohya doesn't know at all."""
     own = ("diff_output_preservation", "ema_decay", "measure_at_saves", "memory_limit_gb", "on_divergence",
            "preservation_class", "tlora_min_rank", "save_state_every_n_minutes", "stop_on_damage")  # fmt: skip
-    lost += [f"kohya has no {name}; it isn't written." for name in own if flat[name] != OPTIONS[name].default]
+    return [f"kohya has no {name}; it isn't written." for name in own if flat[name] != OPTIONS[name].default]
+
+
+def _own(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
+    lost += own_options(flat)
 
 
 _Rule = Callable[[dict[str, Any], dict[str, Any], list[str], list[str]], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from lora_trainer.kohya.draft import Draft, is_off
 from lora_trainer.kohya.form import read_form, refuse_other_tabs
 from lora_trainer.kohya.names import FORM_ONLY, NOT_OFFERED, OLD_NAMES
 from lora_trainer.kohya.types import settle_type
-from lora_trainer.toml_file import read_toml
+from lora_trainer.toml_file import key_lines, read_toml
 
 Kind = Literal["own", "kohya", "sd-scripts"]
 OTHER_FORMATS = (".yaml", ".yml")  # in which other trainers keep settings
@@ -51,7 +52,7 @@ def load_config(path: str | Path | dict[str, Any]) -> LoadedConfig:
         FileError: if the file can't be read, or isn't JSON.
         ConfigError: if it holds what is unknown, wrong or not offered; names the key.
     """
-    source, data = _read(path)
+    source, data, lines = _read(path)
     kind = _kind(data)
     if kind == "own":
         inner = data.get("config")
@@ -59,7 +60,7 @@ def load_config(path: str | Path | dict[str, Any]) -> LoadedConfig:
             return LoadedConfig(RunConfig.from_dict(inner if isinstance(inner, dict) else data))
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from None
-    found = _load(source, data, kind)
+    found = _load(source, data, kind, lines)
     return LoadedConfig(found.config, found.fields, found.notices, kind)
 
 
@@ -70,31 +71,32 @@ def load_kohya(path: str | Path | dict[str, Any]) -> KohyaImport:
         FileError: if the file can't be read, or isn't JSON.
         ConfigError: if it holds what is unknown, wrong or not offered; names the key.
     """
-    source, data = _read(path)
-    return _load(source, data, "kohya" if _is_form(data) else "sd-scripts")
+    source, data, lines = _read(path)
+    return _load(source, data, "kohya" if _is_form(data) else "sd-scripts", lines)
 
 
-def _load(source: str, data: dict[str, Any], kind: Kind) -> KohyaImport:
+def _load(source: str, data: dict[str, Any], kind: Kind, lines: Mapping[str, int]) -> KohyaImport:
     refuse_other_tabs(data, source)
     data = _todays_names(data)
-    draft = Draft(source)
+    draft = Draft(source, lines)
     (read_form if kind == "kohya" else read_flat)(draft, data)
     settle_type(draft)
     _agree(draft)
     return KohyaImport(draft.finish(), draft.fields, draft.notices)
 
 
-def _read(path: str | Path | dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name for messages and the content."""
+def _read(path: str | Path | dict[str, Any]) -> tuple[str, dict[str, Any], Mapping[str, int]]:
+    """The name for messages, the content, and the lines of its names where it is TOML."""
     if isinstance(path, dict):
-        return "The configuration", path
+        return "The configuration", path, {}
     path = Path(path)
     if path.suffix.lower() in OTHER_FORMATS and path.is_file():
         raise ConfigError(
             f"{path.name} is a {path.suffix[1:].upper()} file, which isn't read; give a JSON file, as the LoRA tab of "
             "kohya's GUI saves it, sd-scripts' TOML, or the options in docs/options.md as JSON."
         )
-    data = read_toml(path) if path.suffix.lower() == ".toml" else read_json(path)
+    is_toml = path.suffix.lower() == ".toml"
+    data = read_toml(path) if is_toml else read_json(path)
     if isinstance(data, dict) and "datasets" in data:
         raise ConfigError(
             f"{shortened(path.name)} is a dataset file (it has [[datasets]]) and no training's options; give it in the "
@@ -102,7 +104,8 @@ def _read(path: str | Path | dict[str, Any]) -> tuple[str, dict[str, Any]]:
         )
     if not isinstance(data, dict):
         raise ConfigError(f"{shortened(path.name)} holds no configuration; it must be a JSON object with option names.")
-    return shortened(path.name), data
+    lines = {str(key[-1]): line for key, line in key_lines(path).items()} if is_toml else {}
+    return shortened(path.name), data, lines
 
 
 def _todays_names(data: dict[str, Any]) -> dict[str, Any]:

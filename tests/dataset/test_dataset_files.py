@@ -118,7 +118,7 @@ def test_what_a_file_says_is_told_in_a_line_a_subset(file: Path) -> None:
     lines = checked.lines()
     assert any(line.endswith("data.toml: 4 images, 16 samples per epoch") for line in lines)
     assert '  photos: 4 images x 3, trigger word "zork man", 64x64 px, batches of 2 images, half of the images ' \
-        "mirrored, tags shuffled, the first 2 tags kept in place" in lines  # fmt: skip
+        "mirrored, tags shuffled, tags kept in place: 2" in lines  # fmt: skip
     large = next(line for line in lines if "128x96 px, batches of 1 image," in line)
     assert "captions begin with “a photo of”" in large
     assert not any("same image" in line or "4 pairs" in line for line in lines), "one file twice isn't a duplicate"

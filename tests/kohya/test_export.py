@@ -10,7 +10,7 @@ import pytest
 
 from lora_trainer.config import OPTIONS, OptionRow, RunConfig
 from lora_trainer.errors import ConfigError
-from lora_trainer.kohya import export_kohya, load_config, load_kohya, save_kohya, to_kohya
+from lora_trainer.kohya import export_kohya, load_config, load_kohya, save_kohya, save_toml, to_kohya
 from tests.support.kohya_form import STARTER
 
 BLOCKS = ",".join("4" * 25)
@@ -32,7 +32,7 @@ OTHER_VALUES: dict[str, tuple[Any, ...]] = {
     "up_lr_weight": ("0,1",),
     "optimizer_args": ("betas=(0.9,0.99) decouple=True name=text",), "lr_scheduler_args": ("T_max=9",),
     "lr_warmup_steps": (0.1, 0.07, 0.123, 1, 250), "lr_decay_steps": (0.25, 40), "caption_prefix": ("dog",),
-    "sample_prompts": ("a\nb --n c",), "keep_tokens_separator": ("|||",), "caption_separator": (";", ""),
+    "sample_prompts": ("a\nb --n c", "prompts.txt"), "keep_tokens_separator": ("|||",), "caption_separator": (";", ""),
     "training_comment": ('it\'s "fine"',), "save_state_every_n_minutes": (3,),
 }  # fmt: skip
 SPEAK = {"text_encoder_lr", "unet_lr", "max_train_steps", "dora_wd", "wd_on_output"}
@@ -52,6 +52,7 @@ LOST = {
     "cache_text_encoder_outputs",
     "cache_text_encoder_outputs_to_disk",
 }
+LOST_IN_TOML = LOST - {"rs_lora", "full_matrix", "wd_on_output"}
 
 
 def other_values(row: OptionRow) -> list[Any]:
@@ -126,3 +127,44 @@ def test_sdxl_text_cache_on_disk_is_carried_where_kohya_has_it() -> None:
     assert load_kohya(to_kohya(config, {"sdxl": True})).config == config
     assert to_kohya(config, {"sdxl": True})["sdxl_cache_text_encoder_outputs"] is True
     assert to_kohya(RunConfig(), {"sdxl": True})["sdxl_cache_text_encoder_outputs"] is False  # kohya would refuse it
+
+
+def test_every_option_survives_the_trip_through_toml_or_is_listed(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    for row in OPTIONS.values():
+        trips = 0
+        for value in other_values(row):
+            try:
+                config = RunConfig().replace(**COMPANIONS.get(row.name, {}), **{row.name: value})
+            except ConfigError:
+                continue
+            lost = save_toml(config, file)
+            back = load_config(file)
+            changed = [name for name in OPTIONS if back.config.value(name) != config.value(name)]
+            assert len(changed) == len(lost), (row.name, value, changed, lost)
+            assert all(any(name in line for line in lost) for name in changed)
+            assert back.kind == "sd-scripts" and (back.notices == [] or row.name in SPEAK), back.notices
+            trips += row.name not in changed
+        assert trips or row.name in LOST_IN_TOML, f"{row.name} never survives"
+
+
+def test_a_toml_says_what_sd_scripts_wants_to_hear(tmp_path: Path) -> None:
+    config = RunConfig().replace(
+        network_dim=8, network_alpha=4, rank_dropout=0.1, lr_warmup_steps=0.1, optimizer_args="betas=(0.9,0.99)",
+        lr_scheduler="cosine_with_restarts", text_encoder_lr=5e-5, max_train_steps=300,
+    )  # fmt: skip
+    fields = {"train_data_dir": "C:\\my photos", "output_name": "zörk", "sdxl": True}
+    assert save_toml(config, tmp_path / "a.toml", fields) == []
+    text = (tmp_path / "a.toml").read_text(encoding="utf-8")
+    for line in (
+        r'train_data_dir = "C:\\my photos"', 'output_name = "zörk"', 'resolution = "512,512"', "network_dim = 8",
+        'network_module = "networks.lora"', 'network_args = ["rank_dropout=0.1"]', "text_encoder_lr = [5e-05]",
+        'optimizer_args = ["betas=(0.9,0.99)"]', "max_train_steps = 300", "lr_warmup_steps = 0.1",
+        'caption_extension = ".txt"', "enable_bucket = true",
+    ):  # fmt: skip
+        assert line in text.splitlines(), line
+    assert "save_every_n_steps" not in text and "sdxl" not in text, "sd-scripts divides by the one, and lacks the other"
+    loaded = load_config(tmp_path / "a.toml")
+    assert loaded.config == config and loaded.fields == {
+        name: fields[name] for name in ("train_data_dir", "output_name")
+    }

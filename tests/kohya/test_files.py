@@ -100,8 +100,9 @@ def test_a_config_file_of_sd_scripts_is_read(tmp_path: Path) -> None:
         (b"network_dim = = 4", r"run\.toml is no valid TOML: .*line 1, column 15"),
         (
             b'network_dimm = 4\nresolution = "64,64"',
-            r"run\.toml: Unknown option 'network_dimm'; did you mean network_dim",
+            r"run\.toml, line 1: Unknown option 'network_dimm'; did you mean network_dim",
         ),
+        (b"[network]\n\nnetwork_dim = 'x'\n", r"run\.toml, line 3: network_dim can't be 'x'"),
         (b"[[datasets]]\nresolution = 64", r"run\.toml is a dataset file .*--dataset"),
         (b"\xff\xfe", r"Can't read run\.toml: it is no UTF-8 text"),
     ],

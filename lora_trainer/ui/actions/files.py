@@ -42,27 +42,33 @@ def _model(desk: Desk) -> tuple[str, Family | None]:
     return ("", None) if glance is None or glance.refusal else (glance.checkpoint, glance.family)
 
 
-def save(desk: Desk, page: Page, file: str, kohya: bool) -> Answer:
-    """Write the options as kohya's JSON or as ours."""
+def save(desk: Desk, page: Page, file: str, kind: str) -> Answer:
+    """Write the options as kohya's JSON, sd-scripts' TOML, or ours.
+
+    Args:
+        kind: ``kohya``, ``toml`` or ``own``.
+    """
     from lora_trainer.dataset.dataset_file import is_dataset_file
     from lora_trainer.files import name_problem, write_json
-    from lora_trainer.kohya import save_kohya
+    from lora_trainer.kohya import save_kohya, save_toml
 
-    ending = ".kohya.json" if kohya else ".json"
+    ending = {"kohya": ".kohya.json", "toml": ".toml", "own": ".json"}[kind]
     try:
         given, name = file.strip().strip('"'), page.name or "lora"
         if not given and (why := name_problem(name)):
             raise ConfigError(f"A file can't have the name {quoted(name)}: {why}. Give a path, or another name.")
         target = Path(given).expanduser() if given else desk.job.output / SETTINGS / f"{name}{ending}"
-        if target.suffix != ".json":
-            raise ConfigError(f"{target} can't be written: give a file name that ends in .json.")
+        wanted = Path(ending).suffix or ending
+        if target.suffix != wanted:
+            raise ConfigError(f"{target} can't be written: give a file name that ends in {wanted}.")
         if given and target.exists():  # the box may still hold what was loaded
             raise ConfigError(f"{target} exists already and was left as it is; give another name.")
         config, lost = page.config(), []
-        if kohya:
+        if kind != "own":
             images = "dataset_config" if is_dataset_file(Path(page.dataset).expanduser()) else "train_data_dir"
             fields = {images: page.dataset, "output_name": page.name}
-            lost = save_kohya(config, target, {key: value for key, value in fields.items() if value})
+            write = save_kohya if kind == "kohya" else save_toml
+            lost = write(config, target, {key: value for key, value in fields.items() if value})
         else:
             write_json(target, config.to_dict())
     except LoraTrainerError as error:

@@ -13,13 +13,13 @@ from lora_trainer.ui.forms import Answer, Page
 
 HELP = (
     "<p class=\"lt-help\">Load kohya's JSON, sd-scripts' TOML, settings saved here, or a run.json. "
-    "Save for kohya's GUI, or for this tab and the command line. sd-scripts' dataset file is given as the folder, on "
-    "the page Images.</p>"
+    "Save for kohya's GUI, as sd-scripts' TOML, or for this tab and the command line. sd-scripts' dataset file is "
+    "given as the folder, on the page Images.</p>"
 )
 
 
 def show(form: Form) -> None:
-    """A place to drop a file, a path, and three buttons."""
+    """A place to drop a file, a path, and four buttons."""
     with gr.Accordion("Settings files (kohya's JSON)", open=False, elem_id="lora_trainer_files"):
         gr.HTML(HELP)
         form.add(
@@ -42,6 +42,7 @@ def show(form: Form) -> None:
             load = gr.Button("Load", elem_id="lora_trainer_json_load", size="sm", elem_classes=[FILLS])
             form.add("json_load", load)
             form.add("save_kohya", gr.Button("Save for kohya", elem_id="lora_trainer_json_save_kohya", size="sm"))
+            form.add("save_toml", gr.Button("Save for sd-scripts", elem_id="lora_trainer_json_save_toml", size="sm"))
             form.add("save_own", gr.Button("Save for Train LoRA", elem_id="lora_trainer_json_save", size="sm"))
         form.add("json_answer", gr.HTML(elem_id="lora_trainer_json_answer"))
 
@@ -49,7 +50,7 @@ def show(form: Form) -> None:
 def ask(form: Form) -> None:
     """Load fills the form, save writes what the form shows."""
     form.on(form.parts["json_load"].click, _load, changes=EVERYTHING, extra=("json", "json_path"))
-    for button, action in (("save_kohya", _save_kohya), ("save_own", _save_own)):
+    for button, action in (("save_kohya", _save_kohya), ("save_toml", _save_toml), ("save_own", _save_own)):
         form.on(
             form.parts[button].click,
             action,
@@ -64,8 +65,12 @@ def _load(desk: Desk, page: Page, file: Any, path: Any) -> Answer:
 
 
 def _save_kohya(desk: Desk, page: Page, path: Any) -> Answer:
-    return files.save(desk, page, str(path or ""), kohya=True)
+    return files.save(desk, page, str(path or ""), "kohya")
+
+
+def _save_toml(desk: Desk, page: Page, path: Any) -> Answer:
+    return files.save(desk, page, str(path or ""), "toml")
 
 
 def _save_own(desk: Desk, page: Page, path: Any) -> Answer:
-    return files.save(desk, page, str(path or ""), kohya=False)
+    return files.save(desk, page, str(path or ""), "own")

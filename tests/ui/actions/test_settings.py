@@ -166,7 +166,7 @@ def test_another_checkpoint_is_noticed(desk: Desk, job: FakeJob) -> None:
 
 def test_settings_files_both_ways(desk: Desk, job: FakeJob, tmp_path: Path) -> None:
     given = page(desk, dataset="/pictures", name="cat", options={"network_dim": "12", "learning_rate": "2e-4"})
-    saved = files.save(desk, given, "", kohya=True)
+    saved = files.save(desk, given, "", "kohya")
     target = job.output / "settings" / "cat.kohya.json"
     assert str(target) in saved.html["json_answer"]
     assert load_config(target).kind == "kohya"
@@ -175,19 +175,32 @@ def test_settings_files_both_ways(desk: Desk, job: FakeJob, tmp_path: Path) -> N
     assert loaded.values["dataset"] == "/pictures" and loaded.values["name"] == "cat"
     assert loaded.values["preset"] == CUSTOM and CUSTOM in [name for _, name in loaded.cards or []]
     own = tmp_path / "own.json"
-    files.save(desk, given, str(own), kohya=False)
+    files.save(desk, given, str(own), "own")
     assert json.loads(own.read_text())["network_dim"] == 12
     for path, sentence in (("", "Which file?"), ("/no/such.json", "can&#x27;t be read")):
         answer = files.load(desk, page(desk), path)
         assert sentence in answer.html["json_answer"] and answer.options == {}
     before = own.read_bytes()
-    for kohya in (True, False):  # the file that was just loaded, for instance
-        again = files.save(desk, given, f' "{own}" ', kohya=kohya)
+    for kind in ("kohya", "own"):  # the file that was just loaded, for instance
+        again = files.save(desk, given, f' "{own}" ', kind)
         assert "exists already" in again.html["json_answer"] and own.read_bytes() == before
-    astray = files.save(desk, page(desk, name="../../own"), "", kohya=False)  # a name, not a path
+    astray = files.save(desk, page(desk, name="../../own"), "", "own")  # a name, not a path
     assert "can&#x27;t have the name" in astray.html["json_answer"] and own.read_bytes() == before
-    wrong = files.save(desk, given, str(tmp_path / "x.exe"), kohya=False)
+    wrong = files.save(desk, given, str(tmp_path / "x.exe"), "own")
     assert "ends in .json" in wrong.html["json_answer"] and not (tmp_path / "x.exe").exists()
+
+
+def test_a_dataset_file_and_its_settings_as_toml_both_ways(desk: Desk, job: FakeJob, tmp_path: Path) -> None:
+    (tmp_path / "data.toml").write_text("[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'photos'\n")
+    given = page(desk, dataset=str(tmp_path / "data.toml"), name="cat", options={"network_dim": "12"})
+    files.save(desk, given, "", "toml")
+    target = job.output / "settings" / "cat.toml"
+    loaded = load_config(target)
+    assert loaded.kind == "sd-scripts" and loaded.config.network.network_dim == 12
+    assert loaded.fields == {"dataset_config": str(tmp_path / "data.toml"), "output_name": "cat"}
+    answer = files.load(desk, page(desk), str(target))
+    assert answer.values["dataset"] == str(tmp_path / "data.toml") and answer.options["network_dim"] == 12
+    assert "(--dataset)" in files.load(desk, page(desk), str(tmp_path / "data.toml")).html["json_answer"]
 
 
 def test_time_is_that_of_a_run_like_it(tmp_path: Path) -> None:
