@@ -1,8 +1,8 @@
 """What a run is: one table of typed options, its groups, checks, presets and documentation."""
 
+from lora_trainer.config.dataset import DatasetConfig
 from lora_trainer.config.groups import (
     CaptionConfig,
-    DatasetConfig,
     Group,
     LossConfig,
     MemoryConfig,

@@ -26,36 +26,6 @@ class Group:
 
 
 @dataclass(frozen=True)
-class DatasetConfig(Group):
-    """Images, resolution and buckets."""
-
-    reg_data_dir: str = option("", "Folder of regularisation images, laid out as <repeats>_<class>; empty for none.")
-    resolution: tuple[int, int] = option(
-        (512, 512), "Training resolution: width,height or one number; buckets keep its area.", minimum=64, unit="px"
-    )
-    train_batch_size: int = option(1, "Images per batch; with several GPUs, on each of them.", minimum=1)
-    enable_bucket: bool = option(True, "Sort images into buckets by aspect ratio instead of cropping all to one shape.")
-    min_bucket_reso: int = option(256, "Shortest bucket side; used if bucket_no_upscale is off.", minimum=64, unit="px")
-    max_bucket_reso: int = option(2048, "Longest bucket side; used if bucket_no_upscale is off.", minimum=64, unit="px")
-    bucket_reso_steps: int = option(
-        64, "Bucket sides are multiples of this: 64, or 32 for SDXL.", minimum=8, multiple=8, unit="px"
-    )
-    bucket_no_upscale: bool = option(True, "Never enlarge a small image to fill its bucket.")
-    flip_aug: bool = option(False, "Mirror half of the images at random; not for faces or lettering.")
-    color_aug: bool = option(False, "Vary hue and gamma slightly at random; needs cache_latents off.")
-    random_crop: bool = option(False, "Crop at a random place instead of the centre; needs cache_latents off.")
-    alpha_mask: bool = option(False, "Masked loss: the transparent parts of an image don't count towards the loss.")
-    prior_loss_weight: float = option(1.0, "Weight of the regularisation images in the loss.", minimum=0.0)
-    validation_split: float = option(
-        0.0,
-        "Held-out images: this share isn't trained on, and what is learned of it is drawn beside the rest; from 12 "
-        "images on, 0 for none.",
-        minimum=0.0, maximum=0.5,
-    )  # fmt: skip
-    validation_seed: int = option(0, "Which images are held out; with the same number, always the same.", minimum=0)
-
-
-@dataclass(frozen=True)
 class CaptionConfig(Group):
     """Captions."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lora_trainer.config.dataset import DatasetConfig
 from lora_trainer.config.groups import (
     CaptionConfig,
-    DatasetConfig,
     LossConfig,
     MemoryConfig,
     OptimizerConfig,

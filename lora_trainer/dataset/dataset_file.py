@@ -33,15 +33,15 @@ SUBSET_OPTIONS = (
     "caption_dropout_every_n_epochs", "caption_tag_dropout_rate", "token_warmup_min", "token_warmup_step",
     "enable_wildcard", "flip_aug", "color_aug", "random_crop", "alpha_mask",
 )  # fmt: skip
-OWN = ("image_dir", "class_tokens", "is_reg")  # of a subset alone
+OWN = ("image_dir", "class_tokens", "is_reg", "conditioning_data_dir")  # of a subset alone
 NO_EFFECT = ("cache_info",)  # speed only
 REFUSED = {
     "face_crop_aug_range": "crop the faces beforehand",
     "metadata_file": "write the captions beside the images",
-    "conditioning_data_dir": "give masks as the images' transparency, with alpha_mask",
     "custom_attributes": "set diff_output_preservation of the run",
     "network_multiplier": "give less weight by fewer repeats",
 }
+MASKS = "conditioning_data_dir"
 REPEATS = {"minimum": 1, "maximum": 10**9}
 
 
@@ -105,6 +105,7 @@ def tables_of(folders: Sequence[Folder]) -> dict[str, Any]:
         subset: dict[str, Any] = {"image_dir": str(folder.path), "num_repeats": folder.repeats}
         subset |= {"class_tokens": folder.trigger} if folder.trigger else {}
         subset |= {"is_reg": True} if folder.is_reg else {}
+        subset |= {MASKS: str(folder.masks)} if folder.masks else {}
         options = {**_values(folder.config), **_values(folder.caption)}
         subset |= {name: options[name] for name in SUBSET_OPTIONS if options[name] != OPTIONS[name].default}
         subset["caption_extension"] = folder.caption.caption_extension  # sd-scripts looks for .caption by itself
@@ -174,13 +175,12 @@ class _File:
     def folder(self, table: Any, at: Key, above: Mapping[str, Any], number: int) -> Folder:
         """One subset."""
         options = {**above, **self.options(table, at, (*OWN, *SUBSET_OPTIONS, "num_repeats"))}
-        image_dir, words = table.get("image_dir"), table.get("class_tokens") or ""
+        image_dir, words, masks = (table.get(name) or "" for name in ("image_dir", "class_tokens", MASKS))
         if not isinstance(image_dir, str) or not image_dir.strip():
             raise DatasetError(f"{self.where(at)}: a subset needs image_dir, the folder with its images.")
-        if not isinstance(words, str):
-            raise DatasetError(
-                f"{self.where((*at, 'class_tokens'))}: class_tokens can't be {quoted(words)}; give text."
-            )
+        for name, text in (("class_tokens", words), (MASKS, masks)):
+            if not isinstance(text, str):
+                raise DatasetError(f"{self.where((*at, name))}: {name} can't be {quoted(text)}; give text.")
         try:
             is_reg = bool(convert("is_reg", table.get("is_reg", False), "bool"))
             config, caption = _made(DatasetConfig, options), _made(CaptionConfig, options)
@@ -189,7 +189,8 @@ class _File:
         except LoraTrainerError as error:
             raise DatasetError(f"{self.where(at)}: {error}") from None
         return Folder(
-            self.found(image_dir), options["num_repeats"], words.strip(), is_reg, config, caption, number,
+            self.found(image_dir), options["num_repeats"], words.strip(), is_reg, config, caption,
+            self.found(masks) if masks.strip() else None, number,
         )  # fmt: skip
 
     def found(self, folder: str) -> Path:
@@ -200,17 +201,18 @@ class _File:
 
 
 def _refuse_missing(file: _File, folders: Sequence[Folder]) -> None:
-    keys = [key for key in file.lines if key[-1] == "image_dir"]
+    named = [(folder.path, "image_dir") for folder in folders]
+    named += [(folder.masks, MASKS) for folder in folders if folder.masks]
+    keys = [key for name in ("image_dir", MASKS) for key in file.lines if key[-1] == name]
+    at = [f" ({file.where(key).rpartition(', ')[2]})" for key in keys]
     missing = [
-        f"{folder.path} ({file.where(keys[n]).rpartition(', ')[2]})" if len(keys) == len(folders) else str(folder.path)
-        for n, folder in enumerate(folders)
-        if not folder.path.is_dir()
+        f"{path}{at[n] if len(at) == len(named) else ''}" for n, (path, _) in enumerate(named) if not path.is_dir()
     ]
     if missing:
         what = "a folder that isn't" if len(missing) == 1 else f"{len(missing)} folders that aren't"
         raise DatasetError(
             f"{shortened(file.path.name)} names {what} there: {', '.join(missing[:3])}{'…' * (len(missing) > 3)}; "
-            "correct image_dir."
+            "correct that."
         )
 
 

@@ -17,6 +17,7 @@ from lora_trainer.dataset.decode import probe
 from lora_trainer.dataset.findings import Finding
 from lora_trainer.dataset.items import Dataset, Folder, ImageItem, Skipped
 from lora_trainer.dataset.layout import Listing, find_folders, leftovers, list_folder
+from lora_trainer.dataset.masks import check_mask, find_masks, mask_remarks
 from lora_trainer.dataset.remarks import caption_remarks
 from lora_trainer.dataset.texts import Caption, caption_endings, find_caption, read_lines
 from lora_trainer.errors import DatasetError, counted
@@ -60,6 +61,7 @@ def scan(
         skipped[folder.is_reg] += [item for item, _ in read[folder] if isinstance(item, Skipped)]
         skipped[folder.is_reg] += leftovers(folder.path, listing, endings, findings)
         findings += caption_remarks(folder, used, endings[0], folder.caption)
+        findings += mask_remarks(folder, [item for item, _ in used], listing)
         if not used:
             findings.append(Finding("nothing_usable", "warning", f"{folder.name}: none of its images can be used"))
     train = [item for item in items if not item.is_reg]
@@ -102,12 +104,13 @@ def _read_all(
     size_of: SizeOf,
 ) -> dict[Folder, list[tuple[ImageItem | Skipped, Caption]]]:
     """Every image of every folder, in order; decoding runs in threads (Pillow frees the interpreter meanwhile)."""
+    masks = {folder: find_masks(folder, listing) for folder, listing in found}
     jobs = [(folder, listing, path) for folder, listing in found for path in listing.images]
 
     def read(job: tuple[Folder, Listing, Path]) -> tuple[ImageItem | Skipped, Caption]:
         folder, listing, path = job
         text = _read_caption(path, folder, listing, caption_endings(folder.caption.caption_extension))
-        return _read_image(path, folder, text, size_of), text
+        return _read_image(path, folder, text, masks[folder].get(path.stem.lower()), size_of), text
 
     results: dict[Folder, list[tuple[ImageItem | Skipped, Caption]]] = {folder: [] for folder, _ in found}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -118,7 +121,7 @@ def _read_all(
     return results
 
 
-def _read_image(path: Path, folder: Folder, text: Caption, size_of: SizeOf) -> ImageItem | Skipped:
+def _read_image(path: Path, folder: Folder, text: Caption, mask: Path | None, size_of: SizeOf) -> ImageItem | Skipped:
     try:
         status = path.stat()
     except OSError as error:
@@ -126,9 +129,11 @@ def _read_image(path: Path, folder: Folder, text: Caption, size_of: SizeOf) -> I
     try:
         size = size_of(path, status.st_size, status.st_mtime_ns)
         placement = place(size, folder.config)
+        if mask is not None:
+            check_mask(mask, size)
     except DatasetError as error:
         return Skipped(path, str(error))
-    return ImageItem(path, folder, folder.repeats, text.lines, text.source, size, placement)
+    return ImageItem(path, folder, folder.repeats, text.lines, text.source, size, placement, mask)
 
 
 def _read_caption(image: Path, folder: Folder, listing: Listing, endings: tuple[str, ...]) -> Caption:

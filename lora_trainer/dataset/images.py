@@ -13,6 +13,7 @@ from PIL import Image
 from lora_trainer.dataset.buckets import Size, crop_box, size_conditioning
 from lora_trainer.dataset.decode import read_image
 from lora_trainer.dataset.items import ImageItem
+from lora_trainer.dataset.masks import read_mask
 from lora_trainer.errors import DatasetError
 from lora_trainer.hosts.base import SizeConditioning
 
@@ -30,7 +31,7 @@ class LoadedImage:
 
     path: Path
     pixels: Tensor  # [3, H, W] float32 in -1…1
-    mask: Tensor | None  # [1, H, W] float32 in 0…1 from the alpha channel (all 1 without one); None unless alpha_mask
+    mask: Tensor | None  # [1, H, W] float32 in 0…1 (all 1 without one); None unless there may be masks
     size: SizeConditioning
 
 
@@ -63,13 +64,23 @@ def load_pixels(
     if color_rng is not None and config.color_aug:
         colour = vary_color(colour, color_rng)
     mask = None
-    if config.alpha_mask:
-        plane = Image.new("L", image.size, 255) if alpha is None else alpha
+    if config.alpha_mask or config.masked_loss:
+        plane = _counting(item, image.size, alpha if config.alpha_mask else None)
         values = _mirror(_fit(plane, item.placement.resized, box), flip)[None].astype(np.float32) / np.float32(255)
         mask = torch.from_numpy(np.ascontiguousarray(values))
     chw = _mirror(colour, flip).transpose(2, 0, 1).astype(np.float32) / np.float32(127.5) - 1
     pixels = torch.from_numpy(np.ascontiguousarray(chw))
     return LoadedImage(item.path, pixels, mask, size_conditioning(item.size, item.bucket, flip))
+
+
+def _counting(item: ImageItem, size: Size, alpha: Image.Image | None) -> Image.Image:
+    """How much each pixel of an image counts, mode L: its mask, else its alpha channel, else all of it."""
+    if item.mask is not None:
+        plane = read_mask(item.mask)
+        if plane.size != size:
+            raise DatasetError(f"{item.mask} changed while it was used; start training again.")
+        return plane
+    return Image.new("L", size, 255) if alpha is None else alpha
 
 
 def resize(image: Image.Image, size: Size) -> np.ndarray[Any, Any]:

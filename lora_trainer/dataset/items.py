@@ -25,6 +25,7 @@ class Folder:
     is_reg: bool = False
     config: DatasetConfig = field(default_factory=DatasetConfig)
     caption: CaptionConfig = field(default_factory=CaptionConfig)
+    masks: Path | None = None  # the folder of its images' masks
     number: int = 0  # of its dataset in a dataset file, from 1; images of two datasets never share a batch
 
     @property
@@ -46,6 +47,7 @@ class ImageItem:
     caption_source: Literal["file", "missing", "empty"]
     size: Size  # (width, height) after EXIF rotation
     placement: Placement
+    mask: Path | None = None  # what of it counts, in a file of its own
 
     @property
     def is_reg(self) -> bool:

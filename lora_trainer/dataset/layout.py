@@ -208,11 +208,6 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], findings
         f"{_count(len(unread), 'caption file')} not read ({few(unread)}), because caption_extension is {endings[0]}",
         f"set it to {unread[0].suffix} to use them" if unread else "",
     )  # fmt: skip
-    tell(
-        "masks", "info", listing.masks,
-        f"{_count(len(listing.masks), 'mask')} not trained as images ({few(listing.masks)})",
-        "for masked loss, put a mask into its image's alpha channel and switch alpha_mask on",
-    )  # fmt: skip
     kinds = ", ".join(sorted({path.suffix.lower() or "no extension" for path in others}))
     tell(
         "other_files",

@@ -13,6 +13,7 @@ _ON = {  # of what is switched on
     "color_aug": "colours varied",
     "random_crop": "cropped at random",
     "alpha_mask": "transparent parts don't count",
+    "masked_loss": "only what is white in a mask counts",
     "shuffle_caption": "tags shuffled",
     "enable_wildcard": "a random line of each caption",
 }

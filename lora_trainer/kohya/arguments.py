@@ -95,11 +95,6 @@ def read_save_model_as(draft: Draft, value: Any) -> None:
         draft.refuse("save_model_as ckpt (only safetensors is written here)")
 
 
-def read_masked_loss(draft: Draft, value: Any) -> None:
-    """Judged at the end: it needs masks, and alpha_mask may still follow."""
-    draft.masked_loss = not is_off(value)
-
-
 def _save_n_epoch_ratio(draft: Draft, value: Any) -> None:
     """How many times a run is saved; judged at the end, since the epochs may still follow."""
     if not is_off(value):
@@ -123,7 +118,6 @@ _ARGUMENT_RULES: dict[str, Any] = {
     "network_args": read_network_args,
     "network_module": read_module,
     "save_model_as": read_save_model_as,
-    "masked_loss": read_masked_loss,
     "use_8bit_adam": _old_optimizer("AdamW8bit"),
     "use_lion_optimizer": _old_optimizer("Lion"),
     "save_n_epoch_ratio": _save_n_epoch_ratio,

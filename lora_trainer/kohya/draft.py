@@ -73,7 +73,6 @@ class Draft:
     fields: dict[str, Any] = field(default_factory=dict)  # names outside RunConfig
     notices: list[str] = field(default_factory=list)
     epochs_win: bool = False  # max_train_epochs is set: no step count has an effect then
-    masked_loss: bool = False
     saves_wanted: int = 0  # save_n_epoch_ratio
     module: str = "networks.lora"  # sd-scripts' network_module
     args: dict[str, str] | None = None  # network_args, read once the module is known

@@ -23,8 +23,8 @@ FORM_OPTIONS = (
     "flip_aug", "gradient_accumulation_steps", "gradient_checkpointing", "huber_c", "huber_scale", "huber_schedule",
     "ip_noise_gamma", "ip_noise_gamma_random_strength", "keep_tokens", "learning_rate", "log_with", "loraplus_lr_ratio",
     "loraplus_text_encoder_lr_ratio", "loraplus_unet_lr_ratio", "loss_type", "lr_scheduler", "lr_scheduler_args",
-    "lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_type", "max_bucket_reso", "max_grad_norm",
-    "max_timestep", "max_token_length", "max_train_steps", "metadata_author", "metadata_description",
+    "lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_type", "masked_loss", "max_bucket_reso",
+    "max_grad_norm", "max_timestep", "max_token_length", "max_train_steps", "metadata_author", "metadata_description",
     "metadata_license", "metadata_tags", "metadata_title", "mid_lr_weight", "min_bucket_reso", "min_snr_gamma",
     "min_timestep", "mixed_precision", "module_dropout", "multires_noise_discount", "multires_noise_iterations",
     "network_alpha", "network_dim", "network_dropout", "network_weights", "noise_offset",
@@ -52,7 +52,7 @@ DROPPED_ZEROS = ("lr_scheduler_power", "max_grad_norm", "network_alpha", "prior_
 # What would change the training if the form kept showing its last value
 SWITCHED_OFF: dict[str, Any] = {
     **dict.fromkeys(OTHER_FAMILIES, False), "dataset_config": "", "fp8_base": False, "full_bf16": False,
-    "full_fp16": False, "masked_loss": False, "max_data_loader_n_workers": 0, "mem_eff_attn": False,
+    "full_fp16": False, "max_data_loader_n_workers": 0, "mem_eff_attn": False,
     "no_token_padding": False, "persistent_data_loader_workers": False, "resume": "", "save_model_as": "safetensors",
     "sdxl": False, "stop_text_encoder_training": 0, "train_inpainting": False, "v2": False, "vae": "",
     "weighted_captions": False, "xformers": "xformers", **SHOWN,

@@ -49,7 +49,6 @@ def read_form(draft: Draft, data: dict[str, Any]) -> None:
     for name, value in data.items():
         if name not in OWN_RULES:
             draft.take(name, value)
-    draft.masked_loss = not is_off(data.get("masked_loss"))
     for rule in (_kind, _optimizer, _rates, _noise, _warmup, _length, _others):
         rule(draft, data)
     text = data.get("additional_parameters")

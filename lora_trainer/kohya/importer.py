@@ -150,8 +150,6 @@ def _agree(draft: Draft) -> None:
         draft.notices.append(
             f"bucket_reso_steps {steps} isn't possible (kohya refuses it, too); using {values['bucket_reso_steps']}."
         )
-    if draft.masked_loss and not values.get("alpha_mask"):
-        draft.idle("masked_loss", "needs masks; alpha_mask takes them from the images' alpha channel")
     deciding = ("lr_scheduler", "lr_scheduler_type", "optimizer_type", "optimizer_args")
     without = without_warmup(config.replace(**{name: values[name] for name in deciding if name in values}))
     if values.get("lr_warmup_steps") and without:

@@ -33,7 +33,7 @@ OUTSIDE = (
 
 # read by rules of their own, in form.py and arguments.py
 RULES = (
-    "LoRA_type", "LyCORIS_preset", "additional_parameters", "bypass_mode", "epoch", "locon", "lr_warmup", "masked_loss",
+    "LoRA_type", "LyCORIS_preset", "additional_parameters", "bypass_mode", "epoch", "locon", "lr_warmup",
     "network_args", "network_module", "network_train", "noise_offset_type", "rank_dropout_scale", "save_model_as",
     "use_8bit_adam", "use_cp", "use_lion_optimizer", "use_scalar",
 )  # fmt: skip
@@ -68,7 +68,7 @@ NOT_OFFERED: dict[str, str] = {  # what becomes of it instead, or why not
     # options of sd-scripts without a field in the form
     "base_weights": "merge that LoRA into the checkpoint first",
     "base_weights_multiplier": "merge that LoRA into the checkpoint first",
-    "conditioning_data_dir": "give masks as the images' transparency, with alpha_mask",
+    "conditioning_data_dir": "it belongs into a dataset file",
     "config_file": "give that file itself",
     "cpu_offload_checkpointing": "use gradient_checkpointing",
     "dataset_class": "no code of others is run on the images",

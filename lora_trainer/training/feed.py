@@ -13,6 +13,7 @@ from lora_trainer.dataset.batches import Batch, Sample, batches_per_epoch, plan_
 from lora_trainer.dataset.captions import is_varied, render
 from lora_trainer.dataset.images import LoadedImage, load_pixels
 from lora_trainer.dataset.items import Dataset
+from lora_trainer.dataset.masks import mask_key
 from lora_trainer.errors import ConfigError, shown
 from lora_trainer.hosts.base import Conditioning, Part, TakenModel
 from lora_trainer.seeds import python_rng
@@ -152,12 +153,15 @@ class Feed:
             return self.latents.encode([self._load(sample.item, sample.flip, sample.uid) for sample in samples])
 
     def _masks(self, images: list[EncodedImage]) -> torch.Tensor | None:
-        masks = [image.mask for image in images if image.mask is not None]
-        return torch.stack(masks).to(self.model.device) if masks else None
+        if all(image.mask is None for image in images):
+            return None
+        whole = [torch.ones_like(image.mean[:1]) if image.mask is None else image.mask for image in images]
+        return torch.stack(whole).to(self.model.device)
 
     def _latent_key(self, item: int, flip: bool) -> str:
         image = self.dataset.pictures[item]
-        return self.latents.key(image.content_sha256, image.placement, flip, image.folder.config.alpha_mask)
+        counts = image.folder.config.alpha_mask, image.folder.config.masked_loss, mask_key(image.mask)
+        return self.latents.key(image.content_sha256, image.placement, flip, *counts)
 
     def _later(self, item: int, flip: bool) -> LoadLater:
         return LoadLater(self.dataset.pictures[item].bucket, lambda: self._load(item, flip, 0))

@@ -12,6 +12,7 @@ from lora_trainer.config import RunConfig
 from lora_trainer.config.run import OPTIONS
 from lora_trainer.config.values import plain
 from lora_trainer.dataset.dataset_file import tables_of
+from lora_trainer.dataset.masks import mask_key
 from lora_trainer.errors import ConfigError, counted, quoted, shortened, shown
 from lora_trainer.training.cache import digest
 
@@ -52,7 +53,7 @@ def identity(
         name = shown(f"{'reg/' * item.is_reg}{one}")
         if name in images:  # of another subset of a dataset file
             name = f"{name} ({len(images)})"
-        images[name] = [item.content_sha256[:12], digest(*item.captions)[:12], item.repeats]
+        images[name] = [item.content_sha256[:12] + mask_key(item.mask)[:12], digest(*item.captions)[:12], item.repeats]
     return {
         "config": config.to_dict(),
         "images": images,

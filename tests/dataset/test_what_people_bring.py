@@ -216,7 +216,7 @@ def test_masks_of_other_trainers_are_no_pictures(save: Save, read: Scan) -> None
     save("1_x/lonely-masklabel.png", caption="x")  # nobody's mask: a picture
     data = read()
     assert [item.path.name for item in data.items] == ["a.png", "b.png", "lonely-masklabel.png"]
-    assert "alpha_mask" in notice(data, "3 masks are not trained", "a-masklabel.png")
+    assert "switch masked_loss on" in notice(data, "3 masks are not used, nor trained as images")
 
 
 def test_names_that_differ_in_case_have_captions_of_their_own(save: Save, read: Scan, root: Path) -> None:

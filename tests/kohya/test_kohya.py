@@ -226,8 +226,7 @@ def test_other_additional_parameters() -> None:
     )
     assert form(additional_parameters="--caption_extention=.cap").caption.caption_extension == ".cap"
     assert any("log_prefix" in line for line in notices(additional_parameters="--log_prefix=xl --lowram"))
-    assert "masked_loss" in notices(masked_loss=True)[0]
-    assert notices(masked_loss=True, additional_parameters="--alpha_mask") == []
+    assert form(masked_loss=True).dataset.masked_loss and notices(masked_loss=True) == []
     for text, word in (
         ("--dataset_class a.b", "dataset_class"), ("--nonsense 3", "nonsense"), ("stray --alpha_mask", "stray"),
         ("--base_weights a.safetensors", "base_weights"), ("--min_snr_gamma five", "min_snr_gamma"),

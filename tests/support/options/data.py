@@ -66,7 +66,7 @@ def mirrored(base: Outcome, changed: Outcome) -> None:
 
 
 def loss_where_opaque(base: Outcome, changed: Outcome) -> None:
-    """The right half of every image is transparent: the left half's loss, spread over the whole area."""
+    """The right half of every image is transparent, and black in its mask: the left half's loss, spread over all."""
     left = (torch.arange(8) < 4).double()
     expected = sum(distance(changed, lambda p, t: squared(p, t) * left)) / 2
     assert changed.log[0]["loss"] == pytest.approx(expected, rel=2e-4)
@@ -90,6 +90,7 @@ CASES: dict[str, Case] = {
     "color_aug": Case(True, INPUT, LIVE, slightly_other_colors),
     "random_crop": Case(True, INPUT, {"enable_bucket": False, **LIVE}, sizes_are(64, 64)),
     "alpha_mask": Case(True, LOSS, check=loss_where_opaque),
+    "masked_loss": Case(True, LOSS, check=loss_where_opaque),
     "prior_loss_weight": Case(0.25, LOSS, REG, weighted_prior, idle=[{}]),
     # Two images are too few: what they do with more is in tests/training/test_held_out.py.
     "validation_split": Case(0.5, set(), check=nothing_held_out),

@@ -213,6 +213,10 @@ class World:
             folder.mkdir(parents=True)
             for index, caption in enumerate(CAPTIONS):
                 _picture(color + 20 * index).save(folder / f"{index}.png")
+                mask = Image.new("L", (128, 96))
+                mask.paste(255, (0, 0, 64, 96))
+                if name.startswith("data"):
+                    mask.save(folder / f"{index}-masklabel.png")
                 (folder / f"{index}.txt").write_text(caption if color == 40 else f"a thing, {index}")
                 (folder / f"{index}.cap").write_text(f"other words {index}")
         for rank in (4, 2):
