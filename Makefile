@@ -3,7 +3,8 @@
 #
 #   make demo              train on the embedded checkpoint, test the result, write the report
 #   make test              all tests on today's releases
-#   make test-portable     the quick tests with torch's plainest kernels and one thread: no bit may depend on the processor
+#   make test-portable     the quick tests of all that computes, with torch's plainest kernels and one thread: no bit may
+#                          depend on the processor
 #   make mutants           a random sample of small faults in the code, each of which the quick tests should find
 #   make test-webui-pins   the same tests on the versions that A1111 1.10.1 pins, and the page in Chromium (if there is one)
 #   make test-gradio4      the page in Chromium on Forge's gradio 4.40
@@ -50,6 +51,7 @@ VENV := .venv
 WEBUI_VENV := .venv-webui
 GRADIO4 := $(WEBUI_VENV)/gradio4
 PAGE_TESTS := tests/ui/test_tab_browser.py tests/ui/test_captions_browser.py tests/ui/test_page_accessibility.py
+COMPUTING_TESTS := $(addprefix tests/,demo evaluation hosts lora_tools network training)
 MUTMUT := $(VENV)/bin/mutmut
 FIRST_MUTANT := lora_trainer.dataset.batches.x_count_batches__mutmut_1
 PIP := -m pip install --disable-pip-version-check --quiet
@@ -71,7 +73,7 @@ test-portable: export ONEDNN_MAX_CPU_ISA = SSE41
 test-portable: export MKL_ENABLE_INSTRUCTIONS = SSE4_2
 test-portable: export OMP_NUM_THREADS = 1
 test-portable: $(VENV)/.test
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(COMPUTING_TESTS)
 
 # The first run makes all mutants and finds out which tests reach which function; the second tries the sample.
 mutants: export OMP_NUM_THREADS = 1
