@@ -10,6 +10,8 @@
 //   lora_trainer_runs.js       all runs
 //   lora_trainer_compare.js    two tested LoRAs side by side
 //   lora_trainer_captions.js   the caption editor
+//   lora_trainer_image.js      one image of the dataset, as training sees it
+//   lora_trainer_crop.js       its crop
 //   lora_trainer_start.js      listens to clicks, keys and the clock
 //
 // Progress goes one way: the job's events make the status, the status makes the page.

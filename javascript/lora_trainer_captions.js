@@ -98,15 +98,26 @@
     }
 
     function cardHtml(row) {
-        const url = `/lora-trainer/thumbnail?dataset=${encodeURIComponent(of)}&id=${encodeURIComponent(row.id)}`;
+        const url = `/lora-trainer/thumbnail?dataset=${encodeURIComponent(of)}&id=${encodeURIComponent(row.id)}&v=${row.version || 0}`;
         const name = tab.escaped(row.id);
-        return `<li class="lt-card" data-id="${name}"><img data-src="${tab.escaped(url)}" alt="" loading="lazy" width="96" height="96">
+        return `<li class="lt-card" data-id="${name}"><button type="button" class="lt-picture" data-image="${name}" data-of="${tab.escaped(of)}"
+            title="As training sees it" aria-label="${name}, as training sees it"><img data-src="${tab.escaped(url)}" alt="" loading="lazy" width="96" height="96"></button>
             <div><label><span>${name}</span><textarea rows="2" placeholder="${tab.escaped(row.instead)}">${tab.escaped(row.text)}</textarea></label>
             <small class="lt-count">${countHtml(row)}</small></div></li>`;
     }
 
     const countHtml = (row) => `${row.tokens} of ${limit()} tokens` +
         (row.cut ? `; <span class="lt-cut">not seen: ${tab.escaped(row.cut)}</span>` : "");
+
+    /** An image was cropped: it looks otherwise, and may have another name. */
+    tab.refreshCard = function (before, id) {
+        const row = rows.find((one) => one.id === before);
+        const card = [...tab.part("captions").querySelectorAll(".lt-card")].find((one) => one.dataset.id === before);
+        if (!row || !card) return;
+        Object.assign(row, {id, version: (row.version || 0) + 1});
+        card.outerHTML = cardHtml(row);
+        tab.dress(place());
+    };
 
     /** What the server says changed is what is shown. */
     function update(found) {

@@ -37,7 +37,8 @@ def run_prepare(args: argparse.Namespace) -> None:
     if not args.source.expanduser().is_dir():
         raise DatasetError(f"The folder {args.source} doesn't exist; check its path.")
     with _looking() as seen:
-        made = prepare([args.source], args.dataset, args.trigger, args.repeats or "", args.subject, args.output, seen)
+        made = prepare([args.source], args.dataset, args.trigger, args.repeats or "", args.subject, args.output, seen,
+                       args.crop)  # fmt: skip
     for line in made.lines():
         say(line)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lora_trainer import __version__
 from lora_trainer.cli.arguments import Parser, add_train_options, count, file, folder, given, new_command, side
+from lora_trainer.cli.image_parser import add_crop, add_preview
 from lora_trainer.cli.lora_parser import add_lora
 from lora_trainer.cli.run_parser import add_queue, add_runs
 
@@ -22,7 +23,10 @@ def build_parser() -> Parser:
     parser = Parser(prog="python -m lora_trainer", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_demo, _train, _test, add_runs, add_queue, add_lora, _check, _prepare, _caption, _config, _bench, _ui):
+    for add in (
+        _demo, _train, _test, add_runs, add_queue, add_lora, _check, _prepare, _caption, add_preview, add_crop,
+        _config, _bench, _ui,
+    ):  # fmt: skip
         add(commands, common)
     return parser
 
@@ -112,6 +116,9 @@ def _prepare(commands: Any, common: Any) -> None:
     command.add_argument("--trigger", required=True, metavar="WORD", help="calls the subject in a prompt")
     command.add_argument("--subject", required=True, metavar="KIND", help=SUBJECT)
     command.add_argument("--repeats", type=count, metavar="N", help="default: as suits the number of images")
+    command.add_argument(
+        "--crop", action="store_true", help="crop each copy to what is probably its subject; 'crop' changes that"
+    )
     command.add_argument(
         "--output", type=folder, default=Path("output"), metavar="DIR",
         help="the folder that remembers what was seen of images; default: output",

@@ -15,6 +15,7 @@ from PIL import Image
 
 from lora_trainer.dataset.checks.limits import TWINS
 from lora_trainer.dataset.checks.looks import FILE, Look, Looks
+from lora_trainer.dataset.crops import LARGEST, Copied, crop_to_subject, write_record
 from lora_trainer.dataset.decode import is_plain, read_image
 from lora_trainer.dataset.findings import names
 from lora_trainer.dataset.folders import OnImage
@@ -28,7 +29,6 @@ from lora_trainer.files import name_problem, replaced, write_text
 
 DATASETS = "datasets"  # copies of photos, in the output folder
 MOST_REPEATS = 1000
-LARGEST = 1024  # px: no copy has more pixels than a square of this side, the largest that SDXL is trained at
 MEASURED = (512, 512)  # px: enough to tell twins
 EPOCHS = 10  # of the presets
 USUAL_REPEATS = 10  # of the workflow for a first LoRA
@@ -45,6 +45,7 @@ class Prepared:
     images: int
     changed: int  # of these, how many were turned upright, brought to sRGB, made smaller or converted
     described: int  # how many came with a caption that says more than the trigger word
+    cropped: int = 0  # to what is probably their subject
     twins: tuple[Path, ...] = ()  # left out: another one is nearly the same
     skipped: tuple[Skipped, ...] = ()  # can't be read
 
@@ -56,6 +57,9 @@ class Prepared:
         if self.changed:
             how = "turned upright, brought to sRGB, made smaller, or saved as PNG"
             lines.append(f"{self.changed} of them {'was' if self.changed == 1 else 'were'} {how}, as needed.")
+        if self.cropped:
+            how = "was" if self.cropped == 1 else "were"
+            lines.append(f"{self.cropped} of them {how} cropped to the subject; look at each, and undo what is wrong.")
         if self.twins:
             few = names([path.name for path in self.twins])
             lines.append(f"Left out, as another one is nearly the same: {counted(len(self.twins), 'image')} ({few}).")
@@ -92,6 +96,7 @@ def prepare(
     subject: str = "",
     output: Path | None = None,
     progress: OnImage | None = None,
+    crops: bool = False,
 ) -> Prepared:
     """Copy pictures and the captions beside them into ``folder/<repeats>_<trigger>``.
 
@@ -103,6 +108,7 @@ def prepare(
         folder: the dataset; the ``<repeats>_<trigger>`` folder in it must be new.
         repeats: "" for as many as suit the number of images and the kind of subject.
         output: the folder that remembers what was seen of images; None forgets.
+        crops: crop each copy to what is probably its subject; see :mod:`lora_trainer.dataset.crops`.
 
     Raises:
         DatasetError, FileError, ConfigError: one sentence.
@@ -121,8 +127,8 @@ def prepare(
     target = folder / f"{times}_{words}"
     if target.exists():
         raise DatasetError(f"{target} exists already, and nothing is added to it; give another folder or trigger word.")
-    described, changed = _copy_all(chosen, listing, target, words)
-    return Prepared(folder, target, times, len(chosen), changed, described, tuple(twins), tuple(skipped))
+    described, changed, cropped = _copy_all(chosen, listing, target, words, crops)
+    return Prepared(folder, target, times, len(chosen), changed, described, cropped, tuple(twins), tuple(skipped))
 
 
 def _readable(
@@ -159,12 +165,15 @@ def _without_twins(pictures: Sequence[tuple[Path, Look]], looks: Looks) -> tuple
     )
 
 
-def _copy_all(pictures: Sequence[Path], listing: Listing, target: Path, words: str) -> tuple[int, int]:
-    """Into a folder of a temporary name first; how many were described, and how many changed."""
+def _copy_all(
+    pictures: Sequence[Path], listing: Listing, target: Path, words: str, crops: bool
+) -> tuple[int, int, int]:
+    """Into a folder of a temporary name first; how many were described, how many changed, and how many cropped."""
     making = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
-    described = changed = 0
+    described = changed = cropped = 0
+    named = _unique(pictures)
     try:
-        for stem, picture in _unique(pictures):
+        for stem, picture in named:
             changed += _copy_picture(picture, making, stem)
             caption = find_caption(picture, listing.by_name, USUAL_ENDINGS)
             if caption is None:
@@ -172,13 +181,16 @@ def _copy_all(pictures: Sequence[Path], listing: Listing, target: Path, words: s
             else:
                 _copy(caption[0], making / f"{stem}.txt")
                 described += _says_more(making / f"{stem}.txt", words)
+        write_record(making, {stem: Copied.of(picture) for stem, picture in named})
+        if crops:
+            cropped = sum(crop_to_subject(path) for path in list_folder(making).images)
         making.rename(target)
     except OSError as error:
         raise FileError(f"{target} can't be made ({error.strerror}); choose another folder.") from error
     finally:
         with suppress(OSError):
             shutil.rmtree(making)
-    return described, changed
+    return described, changed, cropped
 
 
 def _copy_picture(picture: Path, folder: Path, stem: str) -> bool:

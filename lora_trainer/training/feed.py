@@ -9,14 +9,14 @@ import torch
 
 from lora_trainer.config import RunConfig
 from lora_trainer.config.checks import varied_but_cached
-from lora_trainer.dataset.batches import Batch, Sample, batches_per_epoch, plan_epoch, steps_per_epoch
-from lora_trainer.dataset.captions import is_varied, render
-from lora_trainer.dataset.images import LoadedImage, load_pixels
+from lora_trainer.dataset.batches import Batch, Sample, batches_per_epoch, steps_per_epoch
+from lora_trainer.dataset.captions import is_varied
+from lora_trainer.dataset.images import LoadedImage
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.dataset.masks import mask_key
+from lora_trainer.dataset.uses import Length, Use, in_order, use_pixels, use_text
 from lora_trainer.errors import ConfigError, shown
 from lora_trainer.hosts.base import Conditioning, Part, TakenModel
-from lora_trainer.seeds import python_rng
 from lora_trainer.training.cache import CaptionCache, EncodedImage, LatentCache, LoadLater
 from lora_trainer.training.class_captions import ClassCaptions, both
 from lora_trainer.training.events import Event
@@ -112,9 +112,7 @@ class Feed:
 
     def text(self, sample: Sample, epoch: int, step: int) -> str:
         """The caption of one use: a function of the seed and which use it is."""
-        item = self.dataset.pictures[sample.item]
-        rng = python_rng(self.seed, "caption", sample.uid)
-        return render(item.captions, item.folder.caption, rng, epoch, step, self.steps)
+        return use_text(self.dataset, Use(sample, epoch, step), self.seed, self.steps)
 
     def texts(self, samples: Batch, epoch: int, step: int) -> list[str]:
         """Their captions."""
@@ -168,8 +166,7 @@ class Feed:
 
     def _load(self, item: int, flip: bool, uid: int) -> LoadedImage:
         self._compare(item)
-        crop, color = python_rng(self.seed, "crop", uid), python_rng(self.seed, "color", uid)
-        return load_pixels(self.dataset.pictures[item], flip, crop, color)
+        return use_pixels(self.dataset, item, flip, uid, self.seed)
 
     def _compare(self, item: int) -> None:
         """Note an image whose file has changed since it was last read."""
@@ -189,15 +186,11 @@ class Feed:
             for index, item in enumerate(self.dataset.items):
                 yield self.caption(index), item.folder.trigger
             return
-        accumulation, step = self.config.optimizer.gradient_accumulation_steps, 0
-        for epoch in range(1, self.epochs + 1):
-            for index, batch in enumerate(plan_epoch(self.dataset, self.processes.world, self.seed, epoch)):
-                done = step + index // accumulation
-                if done >= self.steps:
-                    return
-                for sample in batch:
-                    yield self.text(sample, epoch, done), self.dataset.items[sample.item].folder.trigger
-            step += self.groups_per_epoch
+        accumulation = self.config.optimizer.gradient_accumulation_steps
+        length = Length(self.processes.world, accumulation, self.steps, self.epochs)
+        for batch, epoch, done in in_order(self.dataset, length, self.seed):
+            for sample in batch:
+                yield self.text(sample, epoch, done), self.dataset.items[sample.item].folder.trigger
 
     def _store(self, what: str, on_disk: bool) -> TensorStore:
         return TensorStore(self._folder.cache / what) if on_disk else TensorStore()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 TRAIN_KEYS = ("name", "dataset", "config", "resume", "overwrite", "test", "test_plan", "trigger")
 CHECK_KEYS = ("dataset", "config", "subject", "trigger")
-PREPARE_KEYS = ("source", "trigger", "subject", "repeats")
+PREPARE_KEYS = ("source", "trigger", "subject", "repeats", "crop")
 TEST_KEYS = (
     "lora", "resume", "trigger", "subject", "strengths", "prompts", "seeds", "steps", "width", "height", "sampler",
     "epochs", "measures",
@@ -116,9 +116,11 @@ def prepare_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
     source = folder_of(text_of(values, "source", "the folder with the photos"))
     trigger = check_trigger(text_of(values, "trigger", "a trigger word"))
     repeats, subject = str(values.get("repeats") or ""), str(values.get("subject") or "")
-    made = prepare([source], free_folder(output / DATASETS, trigger), trigger, repeats, subject, output)
+    made = prepare([source], free_folder(output / DATASETS, trigger), trigger, repeats, subject, output,
+                   crops=flag_of(values, "crop") or False)  # fmt: skip
     return {
         "dataset": str(made.folder), "images": made.images, "repeats": made.repeats, "changed": made.changed,
+        "cropped": made.cropped,
         "described": made.described, "twins": [shown(path) for path in made.twins],
         "skipped": [str(one) for one in made.skipped], "lines": [shown(line) for line in made.lines()],
     }  # fmt: skip

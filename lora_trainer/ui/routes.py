@@ -24,6 +24,7 @@ from lora_trainer.ui.access import PAGE_KEY, Access, RefusedError, check_page, i
 from lora_trainer.ui.answers import Handler, Json, aside, error_answer, read_body
 from lora_trainer.ui.caption_routes import caption_table
 from lora_trainer.ui.compare_routes import compare_table
+from lora_trainer.ui.image_routes import image_table
 from lora_trainer.ui.job import Job
 from lora_trainer.ui.request import prepare_dataset
 from lora_trainer.ui.run_routes import run_table
@@ -58,6 +59,7 @@ def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) ->
         *run_table(job),
         *compare_table(job),
         *caption_table(job),
+        *image_table(job),
     ]
     for method, path, handler in table:
         app.add_api_route(ROUTE + path, guarded(handler, access), methods=[method], response_model=None)

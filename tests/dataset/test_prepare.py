@@ -40,7 +40,7 @@ def test_copies_are_named_and_described(photos: Path, tmp_path: Path) -> None:
     made = prepare([photos], tmp_path / "set", " zwx  cup ", 7)
     assert (made.target.name, made.images, made.described, made.changed) == ("7_zwx cup", 2, 1, 0)
     copies = content(made.target)
-    assert sorted(copies) == ["china.jpg", "china.txt", "flower.jpg", "flower.txt"]
+    assert sorted(copies) == [".prepared.json", "china.jpg", "china.txt", "flower.jpg", "flower.txt"]
     assert copies["china.jpg"] == before["china.jpg"], "what needs no change is copied byte for byte"
     assert (copies["china.txt"], copies["flower.txt"]) == (b"a tower", b"zwx cup")
     assert content(photos) == before and [path.name for path in made.folder.iterdir()] == ["7_zwx cup"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from lora_trainer.dataset.checks.limits import LIMITS
 from tests.labelled.counting import Count, counts
 from tests.labelled.pictures import halves, photographs
+from tests.labelled.subjects import table as subjects_table
 
 HEAD = (
     "| check | cases | precision | recall | precision where it was chosen | recall there |\n|---|---|---|---|---|---|\n"
@@ -35,7 +36,7 @@ def main() -> None:
             f"| {one.measure} | {f'{one.value:g} {one.unit}'.strip()} | {one.source} |\n" for one in LIMITS
         )
         text = args.docs.read_text(encoding="utf-8")
-        for mark, content in (("limits", limits), ("cases", table)):
+        for mark, content in (("limits", limits), ("cases", table), ("subjects", subjects_table(pictures))):
             begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->\n"
             text = text[: text.index(begin) + len(begin)] + content + text[text.index(end) :]
         args.docs.write_text(text, encoding="utf-8")

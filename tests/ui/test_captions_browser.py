@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageDraw
 
-from tests.support.browser import Page, chromium, serious_findings
-from tests.support.tab_page import check
+from lora_trainer.dataset.prepare import prepare
+from tests.support.browser import Page, chromium, go, serious_findings
+from tests.support.tab_page import check, set_options
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
 
@@ -117,3 +120,72 @@ def test_the_kind_of_subject_says_what_it_takes(page: Page, folder: Path) -> Non
     page.wait_for_selector("#lora_trainer_check_answer >> text=6 images are few for a style")
     page.reload()
     page.wait_for_selector("#lora_trainer_subject_plan >> text=Images for a style: 20 to 50.")
+
+
+def test_an_image_is_shown_as_training_sees_it(page: Page, folder: Path) -> None:
+    open_captions(page, folder)
+    set_options(page, caption_suffix="bright", train_batch_size="")
+    page.check("#lora_trainer_flip_aug_option input")
+    go(page, "images")
+    card = page.locator(f"{CARDS} .lt-picture").first
+    card.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#lora_trainer_image .lt-uses li:nth-child(4) >> text=bright")
+    text = page.inner_text("#lora_trainer_image")
+    assert "64x64 px, trained at 64x64 px" in text and "From use to use, at random: mirrored or not." in text
+    assert page.evaluate("[...document.querySelectorAll('.lt-uses img')].every(i => i.naturalWidth === 64)")
+    assert serious_findings(page, "#lora_trainer_image") == []
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#lora_trainer_image", state="detached")
+    assert card.evaluate("card => card === document.activeElement")
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Path:
+    """What was prepared of three larger photos."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(3):
+        image = Image.new("RGB", (320, 240), (60, 60 + 60 * number, 90))
+        ImageDraw.Draw(image).ellipse((180, 60, 280, 160), fill="orange")
+        image.save(photos / f"{number}.jpg")
+    return prepare([photos], tmp_path / "set", "zwx", 2).target
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_an_image_is_cropped_by_keys_and_pointer_and_made_whole_again(page: Page, copies: Path, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 850})
+    before = (copies / "0.jpg").read_bytes()
+    open_captions(page, copies)
+    page.locator(f"{CARDS} .lt-picture").first.click()
+    page.wait_for_selector("#lora_trainer_image .lt-crop")
+    frame, size = page.locator(".lt-crop"), page.locator(".lt-size")
+    page.wait_for_function("document.querySelector('.lt-stage img').naturalWidth > 0")
+    frame.focus()
+    first = frame.bounding_box()
+    for key in ("-", "-", "-", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    second = frame.bounding_box()
+    assert second["width"] < first["width"] and second["x"] > first["x"]
+    corner = page.locator(".lt-crop [data-corner=nw]").bounding_box()
+    page.mouse.move(corner["x"] + 15, corner["y"] + 15)
+    page.mouse.down()
+    page.mouse.move(corner["x"] + 45, corner["y"] + 75, steps=4)
+    page.mouse.up()
+    third = frame.bounding_box()
+    assert third["width"] < second["width"] and abs(third["x"] + third["width"] - second["x"] - second["width"]) < 2
+    page.select_option("[name=lt_shape]", label="64 × 64, square")
+    wide, high = map(int, re.match(r"(\d+) × (\d+) of 320 × 240 px", size.inner_text()).groups())
+    assert abs(wide - high) <= 1
+    assert serious_findings(page, "#lora_trainer_image") == []
+    page.click("[data-crop=set]")
+    page.wait_for_selector("#lora_trainer_image >> text=Cropped. The photo itself stays as it is.")
+    with Image.open(copies / "0.png") as image:
+        assert abs(image.width - wide) <= 2 and abs(image.height - high) <= 2
+    assert page.evaluate("document.activeElement.dataset.crop") == "undo"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#lora_trainer_image >> text=It is whole again.")
+    assert (copies / "0.jpg").read_bytes() == before and not (copies / "0.png").exists()
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#lora_trainer_image", state="detached")
+    assert page.evaluate("document.activeElement.dataset.image") == "2_zwx/0.jpg"

@@ -51,7 +51,8 @@ def copy(desk: Desk, page: Page, files: Sequence[str]) -> Answer:
         sources = _arrived(files) or [existing(page.dataset)]
         output, subject = desk.job.output, page.subject
         folder = free_folder(output / DATASETS, check_trigger(word))
-        made = prepare(sources, folder, word, page.values.get("repeats") or "", subject, output)
+        made = prepare(sources, folder, word, page.values.get("repeats") or "", subject, output,
+                       crops=bool(page.values.get("crops")))  # fmt: skip
     except LoraTrainerError as error:
         return Answer({"check_answer": views.problem(str(error))})
     filled = {"dataset": str(made.folder), "trigger": word}

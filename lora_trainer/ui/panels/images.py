@@ -68,6 +68,11 @@ def _show_photos(form: Form) -> None:
             elem_id="lora_trainer_repeats",
         )
         form.add("repeats", repeats)
+        crops = gr.Checkbox(
+            label="Crop to the subject", value=False, elem_id="lora_trainer_crops",
+            info="As well as can be guessed; look at each copy afterwards and change what is wrong.",
+        )  # fmt: skip
+        form.add("crops", crops)
         copy = gr.Button("Make the training folder", elem_id="lora_trainer_copy", size="sm", elem_classes=[FILLS_PANEL])
         form.add("copy", copy)
 
@@ -81,8 +86,8 @@ def ask(form: Form) -> None:
     form.on(
         form.parts["copy"].click,
         lambda desk, page, files: images.copy(desk, page, paths(files)),
-        reads=("dataset", "trigger", "name", "subject", "photos_word", "repeats"),
+        reads=("dataset", "trigger", "name", "subject", "photos_word", "repeats", "crops"),
         changes=("dataset", "trigger", *shown),
         extra=("files_in",),
     )
-    form.follow("images", ("dataset", "subject", "photos_word", "repeats"))
+    form.follow("images", ("dataset", "subject", "photos_word", "repeats", "crops"))

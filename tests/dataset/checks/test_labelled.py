@@ -12,6 +12,7 @@ from lora_trainer.dataset.checks.limits import LIMITS
 from tests.labelled import counting
 from tests.labelled.counting import Count
 from tests.labelled.pictures import halves, photographs
+from tests.labelled.subjects import WAYS
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "checks.md"
 LEAST = {"blur": (0.95, 0.90), "exposure": (0.95, 0.90), "borders": (0.95, 0.90), "near-duplicates": (0.98, 0.95),
@@ -44,6 +45,12 @@ def test_the_page_says_what_was_counted_and_what_the_limits_are() -> None:
         assert cases > 100 and shares[0] >= precision and shares[1] >= recall
     for limit in LIMITS:
         assert f"| {limit.measure} | {limit.value:g} {limit.unit}".rstrip() in text, limit
+
+
+def test_the_page_says_how_well_subjects_are_found_and_that_nothing_else_is_better() -> None:
+    text = DOCS.read_text(encoding="utf-8").partition("<!-- subjects -->\n")[2]
+    found = {way: float(re.search(rf"^\| {re.escape(way)} \| ([\d.]+) \|", text, re.MULTILINE)[1]) for way in WAYS}
+    assert len(found) == 5 and max(found, key=lambda way: found[way]) == next(iter(WAYS))
 
 
 def test_halves_share_nothing() -> None:

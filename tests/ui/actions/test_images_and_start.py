@@ -54,7 +54,7 @@ def test_loose_photos_are_copied_and_stay_as_they_were(desk: Desk, job: FakeJob,
     folder = job.output / "datasets" / "zwx"
     assert answer.values["dataset"] == str(folder)
     made = {path.name: path for path in (folder / "7_zwx").iterdir()}
-    assert sorted(made) == ["a-2.png", "a-2.txt", "a.jpg", "a.txt", "b.png", "b.txt"]
+    assert sorted(made) == [".prepared.json", "a-2.png", "a-2.txt", "a.jpg", "a.txt", "b.png", "b.txt"]
     assert made["b.txt"].read_text() == "a cat on a mat" and made["a.txt"].read_text() == "zwx"
     assert made["b.png"].read_bytes() == before["b.png"]
     assert {path.name: path.read_bytes() for path in photos.iterdir()} == before

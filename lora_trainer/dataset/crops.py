@@ -1,0 +1,251 @@
+"""Crops of the copies that :mod:`lora_trainer.dataset.prepare` made; nobody's own files are ever cropped.
+
+The folder of copies remembers which photo each one came from, and keeps the copy as it was before its crop: a crop is
+cut out of the photo itself as long as that is there, and can be changed or undone at any time.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lora_trainer.config import DatasetConfig
+from lora_trainer.dataset.buckets import Size, bucket_resolutions, place
+from lora_trainer.dataset.decode import is_plain, read_image
+from lora_trainer.dataset.images import resize
+from lora_trainer.dataset.subject import Box, find_subject
+from lora_trainer.errors import ConfigError, DatasetError, FileError, quoted, shown
+from lora_trainer.files import read_object, replaced, write_json
+
+RECORD = ".prepared.json"  # in the folder of the copies
+UNCROPPED = ".uncropped"  # a folder in it: the copies as they were before their crop
+LARGEST = 1024  # px: no copy has more pixels than a square of this side, the largest that SDXL is trained at
+WHOLE = 0.85  # of the picture's area: a suggestion that keeps more isn't worth a crop
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What is remembered of one copy."""
+
+    source: str  # the photo; "" where its path can't be written down
+    bytes: int  # of the photo
+    changed: int  # ns
+    crop: Box | None = None
+
+    @classmethod
+    def of(cls, source: Path) -> Copied:
+        """A copy of that photo."""
+        status = source.stat()
+        path = str(source.absolute())
+        return cls(path if shown(path) == path else "", status.st_size, status.st_mtime_ns)
+
+    def photo(self) -> Path | None:
+        """The photo, if it is there as it was."""
+        if not self.source:
+            return None
+        path = Path(self.source)
+        with suppress(OSError):
+            status = path.stat()
+            if (status.st_size, status.st_mtime_ns) == (self.bytes, self.changed):
+                return path
+        return None
+
+
+def write_record(folder: Path, copies: Mapping[str, Copied]) -> None:
+    """Remember the copies in a folder, by the stems of their names."""
+    rows = {shown(stem): vars(copied) for stem, copied in copies.items()}
+    write_json(folder / RECORD, {"version": 1, "copies": rows})
+
+
+def read_record(folder: Path) -> dict[str, Copied]:
+    """The copies in a folder by their stems; none where :func:`write_record` wasn't at work.
+
+    Raises:
+        FileError: if the record is damaged.
+    """
+    file = folder / RECORD
+    if not file.is_file():
+        return {}
+    try:
+        rows = read_object(file)["copies"]
+        return {stem: Copied(str(row["source"]), int(row["bytes"]), int(row["changed"]),
+                             box_of(row["crop"]) if row["crop"] else None) for stem, row in rows.items()}  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        raise FileError(f"{file} is damaged; prepare the photos again to crop them.") from error
+
+
+def crop_of(image: Path) -> Box | None:
+    """The crop of a copy.
+
+    Raises:
+        DatasetError: if it isn't a copy.
+    """
+    return _copied(image)[1].crop
+
+
+def crop(image: Path, box: Box, config: DatasetConfig) -> Path:
+    """Cut a copy anew; its caption stays.
+
+    Args:
+        image: the copy as it is now.
+        box: shares of the whole picture's sides; it is fitted to a bucket's shape.
+
+    Returns:
+        The file of the copy, a PNG.
+
+    Raises:
+        DatasetError: it isn't a copy, or the box is too small.
+        FileError: if it can't be written.
+    """
+    copies, copied = _copied(image)
+    cut = _cut(copied.photo() or whole_of(image), box, config)
+    _keep(image)
+    target = image.with_suffix(".png")
+    with replaced(target) as temporary:
+        cut.save(temporary, "PNG")
+    if target != image:
+        image.unlink()
+    write_record(image.parent, copies | {shown(image.stem): Copied(copied.source, copied.bytes, copied.changed, box)})
+    return target
+
+
+def crop_to_subject(image: Path, config: DatasetConfig | None = None) -> bool:
+    """Crop a copy as suggested; whether there was something to cut off."""
+    box = suggestion(image)
+    if box is not None:
+        crop(image, box, config or DatasetConfig())
+    return box is not None
+
+
+def uncrop(image: Path) -> Path:
+    """Put a copy back as it was before its crop, byte for byte.
+
+    Returns:
+        Its file.
+    """
+    copies, copied = _copied(image)
+    kept = _kept(image)
+    if kept is None:
+        return image
+    target = image.with_name(kept.name)
+    try:
+        kept.replace(target)
+        if target != image:
+            image.unlink()
+        with suppress(OSError):
+            kept.parent.rmdir()  # the last one
+    except OSError as error:
+        raise FileError(f"{target} can't be put back ({error.strerror}); check the folder's permissions.") from error
+    write_record(image.parent, copies | {shown(image.stem): Copied(copied.source, copied.bytes, copied.changed)})
+    return target
+
+
+def whole_of(image: Path) -> Path:
+    """The copy's whole picture: as it was before its crop."""
+    return _kept(image) or image
+
+
+def suggestion(image: Path) -> Box | None:
+    """A crop to what is probably the subject; None where that is most of the picture.
+
+    Raises:
+        DatasetError: if it can't be read.
+    """
+    left, top, right, bottom = box = find_subject(read_image(whole_of(image))[0])
+    return box if (right - left) * (bottom - top) < WHOLE else None
+
+
+def shapes(config: DatasetConfig) -> list[Size]:
+    """The shapes that images are trained at: buckets, or the one resolution."""
+    if not config.enable_bucket:
+        return [config.resolution]
+    return list(bucket_resolutions(config.resolution, config.min_bucket_reso, config.max_bucket_reso,
+                                   config.bucket_reso_steps)) or [config.resolution]  # fmt: skip
+
+
+def fitted_box(box: Box, size: Size, config: DatasetConfig) -> tuple[int, int, int, int]:
+    """A box in pixels with the shape of the bucket that its content will have; never larger than asked for.
+
+    Args:
+        box: shares of the sides.
+        size: (width, height) of the picture.
+
+    Raises:
+        DatasetError: if it is too small for a bucket.
+    """
+    left, top = (int(share * side + 0.5) for share, side in zip(box[:2], size, strict=True))
+    width, height = (int(share * side + 0.5) - start
+                     for share, side, start in zip(box[2:], size, (left, top), strict=True))  # fmt: skip
+    try:
+        bucket = place((width, height), config).bucket
+    except DatasetError as error:
+        raise DatasetError(f"What the crop keeps {error}") from None
+    if width * bucket[1] > height * bucket[0]:
+        wide, high = max(1, int(height * bucket[0] / bucket[1] + 0.5)), height
+    else:
+        wide, high = width, max(1, int(width * bucket[1] / bucket[0] + 0.5))
+    left, top = left + (width - wide) // 2, top + (height - high) // 2
+    return (left, top, left + wide, top + high)
+
+
+def box_of(given: Any) -> Box:
+    """A box as somebody gave it.
+
+    Raises:
+        ConfigError: one sentence.
+    """
+    wrong = ConfigError(
+        f"box can't be {quoted(given)}; give left, top, right and bottom as shares of the image, such as 0.1,0,0.9,1."
+    )
+    try:
+        left, top, right, bottom = map(float, given.split(",") if isinstance(given, str) else given)
+    except (TypeError, ValueError):
+        raise wrong from None
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise wrong
+    return (left, top, right, bottom)
+
+
+def _copied(image: Path) -> tuple[dict[str, Copied], Copied]:
+    copies = read_record(image.parent)
+    found = copies.get(shown(image.stem))
+    if found is None:
+        raise DatasetError(
+            f"{shown(image.name)} isn't a copy that was made here, and your own files stay as they are; copy the "
+            "folder with “I just have photos” or the command prepare, then crop the copies."
+        )
+    return copies, found
+
+
+def _kept(image: Path) -> Path | None:
+    """The copy as it was before its crop, if it has one."""
+    kept = sorted((image.parent / UNCROPPED).glob("*"))
+    return next((path for path in kept if path.stem == image.stem), None)
+
+
+def _keep(image: Path) -> None:
+    """Keep the copy as it is, before its first crop."""
+    if _kept(image) is None:
+        with replaced(image.parent / UNCROPPED / image.name) as temporary:
+            shutil.copy2(image, temporary)
+
+
+def _cut(path: Path, box: Box, config: DatasetConfig) -> Image.Image:
+    """The part, no larger than copies are; with its transparency where that needs no conversion."""
+    whole = read_image(path)[0]
+    part = whole.crop(inside := fitted_box(box, whole.size, config))
+    if is_plain(path, whole.width * whole.height):
+        with Image.open(path) as image:
+            if image.mode == "RGBA":
+                part = image.crop(inside)
+    scale = math.sqrt(LARGEST * LARGEST / (part.width * part.height))
+    if scale < 1:
+        part = Image.fromarray(resize(part, (round(part.width * scale), round(part.height * scale))))
+    return part
