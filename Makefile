@@ -5,6 +5,8 @@
 #   make test              all tests on today's releases
 #   make test-portable     the quick tests of all that computes, with torch's plainest kernels and one thread: no bit may
 #                          depend on the processor
+#   make faults            100 kills, 10,000 steps, and a fault at every place of a run; half an hour
+#   make pictures          the pictures of docs/images, taken anew in Chromium
 #   make mutants           a random sample of small faults in the code, each of which the quick tests should find
 #   make test-webui-pins   the same tests on the versions that A1111 1.10.1 pins, and the page in Chromium (if there is one)
 #   make test-gradio4      the page in Chromium on Forge's gradio 4.40
@@ -52,6 +54,8 @@ WEBUI_VENV := .venv-webui
 GRADIO4 := $(WEBUI_VENV)/gradio4
 PAGE_TESTS := tests/ui/test_tab_browser.py tests/ui/test_captions_browser.py tests/ui/test_page_accessibility.py
 COMPUTING_TESTS := $(addprefix tests/,demo evaluation hosts lora_tools network training)
+FAULT_TESTS := tests/training/test_kills.py tests/training/test_long_runs.py tests/training/test_faults.py \
+	tests/training/test_faults_outside.py tests/training/test_shortage.py tests/training/test_resuming.py
 MUTMUT := $(VENV)/bin/mutmut
 FIRST_MUTANT := lora_trainer.dataset.batches.x_count_batches__mutmut_1
 PIP := -m pip install --disable-pip-version-check --quiet
@@ -59,7 +63,7 @@ PIP := -m pip install --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
-.PHONY: demo gpu test test-portable test-webui-pins test-gradio4 fuzz mutants calibrate overfitting cases ui lint format options clean
+.PHONY: demo gpu test test-portable test-webui-pins test-gradio4 faults pictures fuzz mutants calibrate overfitting cases ui lint format options clean
 
 demo: $(VENV)/.run
 	$(VENV)/bin/python -m lora_trainer demo
@@ -74,6 +78,13 @@ test-portable: export MKL_ENABLE_INSTRUCTIONS = SSE4_2
 test-portable: export OMP_NUM_THREADS = 1
 test-portable: $(VENV)/.test
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(COMPUTING_TESTS)
+
+faults: export OMP_NUM_THREADS = 1
+faults: $(VENV)/.test
+	KILLS=100 STEPS=10000 $(VENV)/bin/python -m pytest --slow -s --timeout=3600 $(PYTEST_ARGS) $(FAULT_TESTS)
+
+pictures: $(WEBUI_VENV)/.test
+	$(WEBUI_VENV)/bin/python -m tests.support.pictures docs/images
 
 # The first run makes all mutants and finds out which tests reach which function; the second tries the sample.
 mutants: export OMP_NUM_THREADS = 1

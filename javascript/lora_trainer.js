@@ -7,7 +7,9 @@
 //   lora_trainer_pages.js      the four pages, and what each lacks
 //   lora_trainer_progress.js   how the run stands, and its sample pictures
 //   lora_trainer_result.js     the finished LoRA
-//   lora_trainer_runs.js       all runs
+//   lora_trainer_runs.js       all runs, and the offer to continue one
+//   lora_trainer_look.js       one run, looked at; the log
+//   lora_trainer_queue.js      the queue
 //   lora_trainer_compare.js    two tested LoRAs side by side
 //   lora_trainer_captions.js   the caption editor
 //   lora_trainer_image.js      one image of the dataset, as training sees it
@@ -21,7 +23,7 @@
 
     tab.RUNNING = ["preparing", "training", "paused", "testing"];
     tab.status = null; // as the route gave it last
-    tab.curves = {html: "", learned: ""}; // of that job: its loss and what it has learned, as the server draws them
+    tab.curves = {html: "", gain: "", learned: ""}; // of that job: its loss and what it has learned, as the server draws them
     tab.report = null; // the test's report of that run, as the server draws it
 
     const drawn = {}; // what each part shows, as text, so that it is only rebuilt when that changes

@@ -52,6 +52,7 @@
             const found = await tab.ask("/lora-trainer/status");
             await askCurve(found);
             await askReport(found);
+            await tab.askLog(found);
             const first = tab.status === null;
             tab.status = found;
             if (first && tab.running()) tab.go("train", false);
@@ -67,7 +68,7 @@
         const width = curveWidth - 34; // of the panel inside its padding
         const wanted = found.step > 1 ? [found.job, found.step, found.learned.length, width].join() : "";
         if (wanted === curveOf) return;
-        tab.curves = wanted ? await tab.ask("/lora-trainer/curve?width=" + width) : {html: "", learned: ""};
+        tab.curves = wanted ? await tab.ask("/lora-trainer/curve?width=" + width) : {html: "", gain: "", learned: ""};
         curveOf = wanted;
     }
 

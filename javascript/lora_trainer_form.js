@@ -100,7 +100,7 @@
         const choice = button.dataset.choice;
         button.closest(".lt-question").classList.add("lt-hidden");
         if (choice === "name") tab.field("name").select();
-        else if (choice !== "keep") tab.part("choice_" + choice.replace("+", "_")).click();
+        else if (choice !== "keep") tab.part("choice_" + choice.replaceAll("+", "_")).click();
     };
 
     /** The first look at the tab: the last settings come back, and a folder that was given is checked again. */

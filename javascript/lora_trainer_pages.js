@@ -108,6 +108,7 @@
         tab.put("next_images", nextHtml());
         tab.put("lacks_train", lacksImages());
         tab.put("lacks_result", lacksResult());
+        tab.toggle("enqueue", tab.canQueue());
         tab.askRuns();
     };
 })(window.loraTrainer = window.loraTrainer || {});

@@ -46,8 +46,9 @@
         tab.noteEnd();
         tab.put("progress", progressHtml(running, error));
         tab.put("notices", noticesHtml());
-        tab.put("loss", lossHtml());
+        tab.put("loss", tab.curvesHtml(tab.curves));
         if (tab.put("samples", samplesHtml())) showNewest();
+        tab.put("log", tab.logHtml());
         if (tab.put("report", tab.resultHtml()) && tab.hasResult()) tab.mark("result");
         tab.showPages();
         tab.toggle("pause", running && state !== "paused");
@@ -116,14 +117,18 @@
             <summary>Notes (${tab.status.notices.length})</summary><ul>${lines}</ul></details>`;
     }
 
-    function lossHtml() {
-        if (!tab.curves.html) return "";
-        const learned = tab.curves.learned && `<div class="lt-panel"><div class="lt-title"><h3>Learned and kept</h3><small>Measured at
-            every save. The best save is where it shows the subject and has kept most of the rest; where “kept” falls, it is
-            training too long or too fast.</small></div>${tab.curves.learned}</div>`;
-        return `${learned}<div class="lt-panel"><div class="lt-title"><h3>Loss</h3><small>It jumps with the noise that is drawn, and even a
-            good LoRA lowers it only a little. Trust the images.</small></div>${tab.curves.html}</div>`;
-    }
+    /** What a run has learned, and its loss: of the job at work, or of a run that is looked at. */
+    tab.curvesHtml = function (curves) {
+        if (!curves || !curves.html) return "";
+        const panel = (title, about, inside) => `<div class="lt-panel"><div class="lt-title"><h3>${title}</h3>
+            <small>${about}</small></div>${inside}</div>`;
+        const learned = curves.learned && panel("Learned and kept", `Measured at every save. The best save is where it shows the
+            subject and has kept most of the rest; where “kept” falls, it is training too long or too fast.`, curves.learned);
+        const about = "It jumps with the noise that is drawn, and even a good LoRA lowers it only a little. Trust the images.";
+        if (!curves.gain) return learned + panel("Loss", about, curves.html);
+        return learned + panel("Loss, compared with the base model", `The loss less the base model's at the same images and noise:
+            below zero, it has learned.`, `${curves.gain}<details><summary>The loss itself</summary><small>${about}</small>${curves.html}</details>`);
+    };
 
     /** The newest samples stand at the right. */
     function showNewest() {
@@ -132,21 +137,26 @@
     }
 
     function samplesHtml() {
-        if (!tab.status.samples.length) return "";
-        const prompts = [...new Set(tab.status.samples.map((sample) => sample.prompt))];
-        const steps = [...new Set(tab.status.samples.map((sample) => sample.step))].sort((a, b) => a - b);
+        const sheet = tab.sheetHtml(tab.status.samples);
+        return sheet && `<div class="lt-panel"><div class="lt-title"><h3>Sample images</h3>
+            <small>Always the same seeds; “before” is the checkpoint without the LoRA.</small></div>${sheet}</div>`;
+    }
+
+    /** Sample pictures: a column for each step, a row for each prompt. */
+    tab.sheetHtml = function (samples) {
+        if (!samples.length) return "";
+        const prompts = [...new Set(samples.map((sample) => sample.prompt))];
+        const steps = [...new Set(samples.map((sample) => sample.step))].sort((a, b) => a - b);
         const named = (step) => (step === 0 ? "before" : "step " + step);
         const head = steps.map((step) => `<th scope="col">${named(step)}</th>`).join("");
         const rows = prompts.map((prompt) => {
             const cells = steps.map((step) => {
-                const found = tab.status.samples.filter((sample) => sample.step === step && sample.prompt === prompt);
+                const found = samples.filter((sample) => sample.step === step && sample.prompt === prompt);
                 return `<td>${found.map((one) => tab.picture(one.url, `${named(step)}: ${prompt}`)).join("")}</td>`;
             });
             return `<tr>${cells.join("")}</tr><tr><td colspan="${steps.length}" class="lt-caption">${tab.escaped(prompt)}</td></tr>`;
         });
-        return `<div class="lt-panel"><div class="lt-title"><h3>Sample images</h3>
-            <small>Always the same seeds; “before” is the checkpoint without the LoRA.</small></div>
-            <div class="lt-scroll"><table class="lt-sheet"><thead><tr>${head}</tr></thead><tbody>${rows.join("")}</tbody>
-            </table></div></div>`;
-    }
+        return `<div class="lt-scroll"><table class="lt-sheet"><thead><tr>${head}</tr></thead><tbody>${rows.join("")}</tbody>
+            </table></div>`;
+    };
 })(window.loraTrainer = window.loraTrainer || {});

@@ -27,6 +27,7 @@
         else if (button.classList.contains("lt-send")) tab.send(button);
         else if (button.classList.contains("lt-use")) tab.use(button);
         else if (button.dataset.act) tab.actOnRun(button);
+        else if (button.dataset.queue) tab.actOnQueue(button);
         else if (button.dataset.compare) tab.compare(button);
         else if (button.dataset.caption) tab.caption(button);
         else if (button.dataset.image) tab.openImage(button);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 
 from lora_trainer.cli.terminal import say
 from lora_trainer.errors import ConfigError
@@ -39,7 +40,8 @@ def run_show(args: argparse.Namespace) -> None:
     if args.json:
         more = {
             "settings": settings.to_dict() if settings is not None else None, "problem": found.problem,
-            "losses": found.losses, "log": found.log, "saves": [str(path) for path in found.saves],
+            "losses": found.losses, "learned": [asdict(one) for one in found.learned], "log": found.log,
+            "saves": [str(path) for path in found.saves],
             "samples": [str(path) for _, _, path in found.samples], "notices": found.notices,
         }  # fmt: skip
         say(json.dumps({**entry.to_dict(), **more}, indent=2))

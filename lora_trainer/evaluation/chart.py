@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 HEIGHT = 220  # pixels
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 30
-MOST_TICKS = 9
+TICK = 46  # pixels from one to the next
 
 Point = tuple[float, float, float, float]  # place, value, low, high
 
@@ -46,7 +46,7 @@ def chart(series: Sequence[Series], ticks: Sequence[tuple[float, str]], about: s
         at = f"{y(value):.1f}"
         parts.append(f'<line class="axis" x1="{LEFT}" x2="{width - RIGHT}" y1="{at}" y2="{at}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value}</text>')
-    for place, text in _spread(ticks):
+    for place, text in _spread(ticks, x):
         anchor = "start" if place == first else "end" if place == last else "middle"
         parts.append(f'<text x="{x(place):.1f}" y="{HEIGHT - 10}" text-anchor="{anchor}">{escape(text)}</text>')
     for one in drawn:
@@ -66,8 +66,11 @@ def _points(places: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
 
 
-def _spread(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+def _spread(ticks: Sequence[tuple[float, str]], x: Callable[[float], float]) -> list[tuple[float, str]]:
     """As many ticks as there is room for, the first and the last among them."""
-    if len(ticks) <= MOST_TICKS:
-        return list(ticks)
-    return [ticks[round(i * (len(ticks) - 1) / (MOST_TICKS - 1))] for i in range(MOST_TICKS)]
+    kept: list[tuple[float, str]] = []
+    for place, text in ticks[:-1]:
+        far = not kept or x(place) - x(kept[-1][0]) >= TICK
+        if far and (not kept or x(ticks[-1][0]) - x(place) >= TICK):
+            kept.append((place, text))
+    return [*kept, *ticks[-1:]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_trainer.config import RunConfig
 from lora_trainer.errors import counted
-from lora_trainer.evaluation.curve import loss_curve
+from lora_trainer.evaluation.curve import gain_curve, loss_curve
 from lora_trainer.evaluation.html import COPY_SCRIPT, POLICY, copyable, picture, table
 from lora_trainer.evaluation.learned import learned_chart
 from lora_trainer.evaluation.sections import Look, sections
@@ -93,12 +93,15 @@ subject is weak.</li>
 
 def _training_section(log: Sequence[dict[str, Any]], folder: Path) -> str:
     learned, curve = learned_chart(list(read_learned(folder / "learned.jsonl"))), loss_curve(log)
+    gain = gain_curve(log)
+    compared = f"<p>Below zero, it has learned:</p>\n{gain}" if gain else ""
     if not curve:
         return ""
     seconds = [row["seconds"] for row in log if isinstance(row.get("seconds"), (int, float))]
     pace = f" Median time per step: {sorted(seconds)[len(seconds) // 2]:.2f} s." if seconds else ""
     return f"""<h2>Training</h2>
 {learned}
+{compared}
 <p>{counted(len(log), "step")}.{pace} A noisy curve is normal: the
 loss depends mostly on how much noise each step drew.</p>
 {curve}"""

@@ -17,6 +17,7 @@ from lora_trainer.card import remove_card
 from lora_trainer.errors import FileError, counted, shortened
 from lora_trainer.runs.alone import alone
 from lora_trainer.runs.entry import RunEntry
+from lora_trainer.runs.loras import named
 from lora_trainer.training.folder import REPORTS, SAMPLE, RunFolder
 from lora_trainer.training.taken import session_of
 
@@ -68,7 +69,7 @@ def delete_run(output: Path, entry: RunEntry, lora_dir: Path, keep_lora: bool = 
     foreign: list[Path] = []
     place = entry.lora.parent if entry.lora is not None else lora_dir
     with alone(folder, lora_dir):
-        own, loras = folder.sessions() or set(), [] if keep_lora else _loras(place, entry.name)
+        own, loras = folder.sessions() or set(), [] if keep_lora else named(place, entry.name)
         files = _own_files(folder)
         size = sum(path.lstat().st_size for path in files)
         try:
@@ -127,13 +128,6 @@ def _rest(folder: Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         yield from (Path(root, name) for name in sorted(names))
         yield from (path for name in sorted(folders) if (path := Path(root, name)).is_symlink())
-
-
-def _loras(place: Path, name: str) -> list[Path]:
-    names = rf"{re.escape(name)}(-\d{{6}}|-step\d{{8}}|-ema|-was(-\d+)?)?\.safetensors"
-    with suppress(OSError):
-        return [path for path in sorted(place.iterdir()) if re.fullmatch(names, path.name)]
-    return []
 
 
 def _listed(paths: tuple[Path, ...]) -> str:

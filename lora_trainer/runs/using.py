@@ -20,13 +20,12 @@ from lora_trainer.evaluation.trained import read_run
 from lora_trainer.files import replaced
 from lora_trainer.runs.alone import alone
 from lora_trainer.runs.entry import RunEntry
+from lora_trainer.runs.loras import SAVED, named
 from lora_trainer.training.folder import RunFolder
 from lora_trainer.training.taken import session_of
 
 if TYPE_CHECKING:
     from lora_trainer.card import Card
-
-SAVED = r"-(\d{6}|step\d{8}|ema|was(-\d+)?)"  # endings of a run's other files; "was": what the LoRA was before
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,7 @@ def use_file(output: Path, entry: RunEntry, name: str, lora_dir: Path) -> Used:
 
 def _chosen(lora: Path, name: str, folder: RunFolder) -> Path:
     wanted = name.removesuffix(".safetensors")
-    pattern = rf"{re.escape(lora.stem)}({SAVED})?"
-    there = [path for path in sorted(lora.parent.glob("*.safetensors")) if re.fullmatch(pattern, path.stem)]
+    there = named(lora.parent, lora.stem)
     found = next((path for path in there if path.stem == wanted), None)
     if found is None:
         names = ", ".join(path.name for path in there) or "no file at all"

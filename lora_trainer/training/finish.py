@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lora_trainer.errors import FileError
+from lora_trainer.errors import FileError, counted
 from lora_trainer.training.events import Event, Finished, Notice
+from lora_trainer.training.watch.health import MOST_SKIPPED
 
 if TYPE_CHECKING:
     from lora_trainer.training.session import Session
@@ -52,6 +53,11 @@ def finish(run: Session, stopped: bool) -> Iterator[Event]:
     if problem:
         resumable = f"Everything up to step {at.step} is in {run.folder.state}: resume to get the file."
         raise FileError(" ".join([problem, *(run.notices[notices:] or [resumable])]))
+    if run.watch.overflows > MOST_SKIPPED:
+        run.tell(
+            f"{run.watch.overflows} of {counted(at.step, 'step')} changed nothing, because fp16 gradients overflowed; "
+            "mixed_precision bf16 loses none."
+        )
     if run.processes.is_main:
         yield from run.saver.events()
     yield Finished(run.saver.path(), at.step, run.steps, stopped, tuple(run.notices))

@@ -154,7 +154,7 @@ class Desk:
             steps = count_steps(dataset, config)[0] if dataset is not None else None
             pace, needed = self._pace(config, glance), _needed(config, glance)
             rows.append((views.card_text(preset.label, preset.help, steps, pace, needed), preset.name))
-        return [*rows, ("Loaded\nSettings from a file.", CUSTOM)] if chosen == CUSTOM else rows
+        return [*rows, ("Loaded\nSettings from a file or a run.", CUSTOM)] if chosen == CUSTOM else rows
 
     def _pace(self, config: RunConfig, glance: Glance | None) -> Any:
         return self._paces.like(self.job.output, config, glance.checkpoint) if glance else None

@@ -8,8 +8,12 @@ from typing import Any
 from lora_trainer.config import RunConfig
 
 # What a question offers, by the ending of the button that carries it out; "name" and "keep" are the page's own.
-CHOICES = {
+WAYS = {
     "resume": "Continue that training", "overwrite": "Replace it", "resume+overwrite": "Continue and replace them",
+}  # fmt: skip
+CHOICES = {
+    **WAYS, **{f"queue+{way}": text for way, text in WAYS.items()},
+    "queue+change": "Change that entry", **{f"queue+change+{way}": text for way, text in WAYS.items()},
     "name": "Choose another name", "undo": "Undo", "reset": "Reset everything", "keep": "Keep it",
 }  # fmt: skip
 ANYTHING = "anything"  # no kind of subject

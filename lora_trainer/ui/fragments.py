@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 from lora_trainer.errors import FileError, counted
-from lora_trainer.evaluation.curve import loss_curve
+from lora_trainer.evaluation.curve import gain_curve, loss_curve
 from lora_trainer.evaluation.learned import learned_chart
 from lora_trainer.evaluation.prompts import strength_text
 from lora_trainer.evaluation.sections import Look, Row, sections
 from lora_trainer.files import read_object
+from lora_trainer.runs.details import Details
 from lora_trainer.training.folder import UNFINISHED_TEST
 from lora_trainer.ui.status import ROUTE, Record
 
@@ -69,13 +70,15 @@ def _look(name: str) -> Look:
     return Look(picture, prompt, level=3, link=lambda file: f'data-href="{address(file)}" target="_blank"', use=use)
 
 
-def curves_fragment(record: Record, width: Any) -> dict[str, str]:
-    """The job at hand, as wide as the page asks for: its loss, and what it has learned and kept at its saves."""
-    text = str(width)
+def curves_fragment(record: Record | Details, width: Any) -> dict[str, str]:
+    """The job at hand or a run of before, as wide as the page asks for: its loss, its loss less the base model's, and
+    what it has learned and kept at its saves."""
+    text, until = str(width), record.steps if isinstance(record, Record) else record.entry.steps
     pixels = int(text) if text.isdigit() and len(text) < 6 else WIDEST
     wide = min(max(pixels, NARROWEST), WIDEST)
-    rows = [{"step": step, "loss": loss} for step, loss, *_ in record.losses]
+    rows = [{"step": step, "loss": loss, "baseline": base} for step, loss, base in record.losses]
     return {
-        "html": loss_curve(rows, wide, record.steps),
-        "learned": learned_chart(list(record.learned), wide, record.steps),
+        "html": loss_curve(rows, wide, until),
+        "gain": gain_curve(rows, wide, until),
+        "learned": learned_chart(list(record.learned), wide, until),
     }

@@ -27,7 +27,7 @@ from lora_trainer.ui.compare_routes import compare_table
 from lora_trainer.ui.image_routes import image_table
 from lora_trainer.ui.job import Job
 from lora_trainer.ui.request import prepare_dataset
-from lora_trainer.ui.run_routes import run_table
+from lora_trainer.ui.run_routes import RunRoutes, run_table
 from lora_trainer.ui.status import ROUTE
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ NO_SCRIPTS = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline
 
 def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) -> None:
     """Add the routes of ``job`` to an application; ``access`` tells at each request who may use them."""
-    routes = _Routes(job)
+    runs = RunRoutes(job)
+    routes = _Routes(job, runs)
     table: list[tuple[str, str, Handler]] = [
         ("POST", "/train", routes.train),
         ("GET", "/status", routes.status),
@@ -56,7 +57,7 @@ def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) ->
         ("GET", "/shown/{name}", routes.shown),
         ("GET", "/report/{name}", routes.report),
         ("GET", "/report/{name}/{path:path}", routes.file),
-        *run_table(job),
+        *run_table(runs),
         *compare_table(job),
         *caption_table(job),
         *image_table(job),
@@ -127,8 +128,8 @@ def _asks_for_password(request: Request) -> dict[str, str] | None:
 
 
 class _Routes:
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: Job, runs: RunRoutes) -> None:
+        self.job, self.runs = job, runs
 
     async def train(self, request: Request) -> Response:
         """Begin to train."""
@@ -171,11 +172,12 @@ class _Routes:
         return Json({"checkpoint": str(made.checkpoint), "dataset": str(made.dataset), "trigger": made.trigger})
 
     async def curve(self, request: Request) -> Response:
-        """The job's loss, and what it has learned, as drawings."""
+        """The job's loss, and what it has learned, as drawings; or those of ``run``."""
         from lora_trainer.ui.fragments import curves_fragment
 
-        width = request.query_params.get("width", "")
-        return Json(await aside(curves_fragment, self.job.record, width))
+        width, name = (request.query_params.get(key, "") for key in ("width", "run"))
+        shown = self.job.record if not name else await aside(self.runs.details, name)
+        return Json(await aside(curves_fragment, shown, width))
 
     async def shown(self, request: Request) -> Response:
         """The report of a run as the tab shows it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import Request
@@ -13,6 +14,7 @@ from lora_trainer.runs.details import Details, details
 from lora_trainer.runs.entry import RunEntry
 from lora_trainer.runs.listing import RunList
 from lora_trainer.runs.using import use_file
+from lora_trainer.training.folder import RunFolder
 from lora_trainer.ui.answers import Handler, Json, aside, read_body
 from lora_trainer.ui.job import Job
 from lora_trainer.ui.request import flag_of, refuse_unknown, text_of
@@ -22,9 +24,8 @@ RUN_ACTIONS = ("continue", "continue_test", "test", "use", "delete", "forget")
 QUEUE_ACTIONS = ("add", "edit", "remove", "move", "hold", "start")
 
 
-def run_table(job: Job) -> list[tuple[str, str, Handler]]:
+def run_table(routes: RunRoutes) -> list[tuple[str, str, Handler]]:
     """Methods, addresses and handlers."""
-    routes = _RunRoutes(job)
     return [
         ("GET", "/runs", routes.runs),
         ("POST", "/runs", routes.act),
@@ -34,7 +35,9 @@ def run_table(job: Job) -> list[tuple[str, str, Handler]]:
     ]
 
 
-class _RunRoutes:
+class RunRoutes:
+    """The runs and the queue of a job's output folder, as requests ask for them."""
+
     def __init__(self, job: Job) -> None:
         self.job = job
         self._list: RunList | None = None
@@ -54,8 +57,15 @@ class _RunRoutes:
     async def run(self, request: Request) -> Response:
         """One run, in full."""
         name = request.path_params["name"]
-        found = await aside(lambda: details(self.job.output, self.list().entry(name)))
-        return Json(in_full(found, self.job))
+        return Json(in_full(await aside(self.details, name), self.job))
+
+    def details(self, name: str) -> Details:
+        """All of one run.
+
+        Raises:
+            FileError: if there is none of that name.
+        """
+        return details(self.job.output, self.list().entry(name))
 
     async def act(self, request: Request) -> Response:
         """Do something with a run."""
@@ -133,16 +143,20 @@ def as_json(entry: RunEntry, job: Job) -> dict[str, Any]:
 
 def in_full(found: Details, job: Job) -> dict[str, Any]:
     """One run for the page."""
+    log = RunFolder(job.output, found.entry.name).log
     return {
         **as_json(found.entry, job),
         "settings": found.settings.to_dict() if found.settings is not None else None,
         "problem": found.problem,
         "losses": found.losses,
+        "learned": [asdict(one) for one in found.learned],
         "log": found.log,
         "saves": [path.name for path in found.saves],
         "samples": [
             {"step": step, "prompt": number, "url": file_url(found.entry.name, path, job.output)}
             for step, number, path in found.samples
         ],
+        "prompts": found.prompts,
         "notices": found.notices,
+        "whole_log": file_url(found.entry.name, log, job.output) if log.is_file() else "",
     }

@@ -65,6 +65,7 @@ def create_tab(job: Job, webui: bool = True, access: Callable[[], Access] = Acce
     form = Form(Desk(job), webui, access)
     with gr.Blocks(analytics_enabled=False) as tab, gr.Column(elem_id="lora_trainer"):
         gr.HTML(_page_facts(webui), elem_classes=["lt-hidden"])
+        gr.HTML('<div class="lt-empty"></div>', elem_id="lora_trainer_offer")
         with gr.Tabs(elem_id="lora_trainer_pages"):
             for name in PAGES:
                 with gr.TabItem(name.capitalize(), elem_id=f"lora_trainer_page_{name}"):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from lora_trainer.config import RunConfig
-from lora_trainer.evaluation.curve import loss_curve, moving_mean
+from lora_trainer.evaluation.curve import gain_curve, loss_curve, moving_mean
 from lora_trainer.evaluation.lora_file import read_resolution, saved_points
 from lora_trainer.evaluation.page import render_page
 from lora_trainer.evaluation.trained import read_log
@@ -143,6 +143,20 @@ def test_curve_is_drawn_to_scale() -> None:
     top, half, floor = points[0][1], points[-1][1], 260 - 34
     assert math.isclose(floor - half, (floor - top) / 2, rel_tol=0.01)  # y grows downwards from the loss 0
     assert points[0][0] == 58 and points[-1][0] == 900 - 12
+
+
+def test_the_gain_is_the_loss_less_the_base_models() -> None:
+    rows = [{"step": step, "loss": 0.4, "baseline": 0.5 if step > 50 else 0.4} for step in range(1, 101)]
+    rows += [{"step": 101, "loss": 9.0, "baseline": None}, {"step": 102, "loss": 9.0}]
+    text = gain_curve(rows)
+    svg = ET.fromstring(f"<g>{text}</g>")
+    (zero,) = (line for line in svg.iter("line") if line.attrib["class"] == "zero")
+    raw = [tuple(map(float, point.split(","))) for point in next(svg.iter("polyline")).attrib["points"].split()]
+    assert len(raw) == 100 and raw[0][1] == float(zero.attrib["y1"]) == 12
+    assert raw[-1][1] == 260 - 34 and "ends at -0.1: it has learned." in text
+    worse = gain_curve([{"step": step, "loss": 0.5, "baseline": 0.4} for step in range(1, 20)])
+    assert "nothing learned yet" in worse and 'class="zero"' not in worse, "zero is the lowest line there is"
+    assert gain_curve(rows[:1]) == gain_curve([{"step": 1, "loss": 0.1}, {"step": 2, "loss": 0.1}]) == ""
 
 
 def test_curve_survives_spikes_gaps_and_short_logs() -> None:

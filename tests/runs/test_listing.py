@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from lora_trainer.errors import FileError
+from lora_trainer.runs.details import details
 from lora_trainer.runs.listing import RunList, list_runs
 from lora_trainer.runs.moments import moment
 from lora_trainer.training.events import Preparing, StepDone
@@ -53,6 +54,15 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert (entry.dataset, entry.trigger, entry.checkpoint) == (str(tmp_path / "data"), "zork", "tiny.safetensors")
     assert entry.line.startswith("zork finished all 20 steps, today ") and not entry.resumable
     assert entry.actions == ("test", "settings", "use", "delete") and not entry.warnings
+
+
+def test_what_a_killed_run_has_saved_is_told_without_its_last_file(tmp_path: Path) -> None:
+    run(tmp_path, stop_at=12, save_every_n_steps=5)
+    (tmp_path / "loras/zork.safetensors").unlink()
+    (tmp_path / "loras/zork-000003.safetensors").write_bytes(b"somebody else's")
+    found = details(tmp_path / "out", only(tmp_path))
+    assert [path.name for path in found.saves] == ["zork-step00000005.safetensors", "zork-step00000010.safetensors"]
+    assert found.prompts == ["zork, picture 0, big, red"] and len(found.losses) == 12
 
 
 def test_a_stopped_run_can_be_continued_and_is_then_finished(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.browser import Page, fill, go, reveal
+from lora_trainer.training.folder import RunFolder
+from tests.support.browser import Page, fill, go, reveal, value_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 class Served:
     """A page that is served by a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, loras: str = "lora") -> None:
         self.folder = folder
-        self.loras, self.output, self.log = folder / "lora", folder / "output", folder / "log.txt"
+        self.loras, self.output, self.log = folder / loras, folder / "output", folder / "log.txt"
         command = [
             sys.executable,
             "-m",
@@ -91,6 +92,39 @@ def state(page: Page, *states: str, timeout: float = 300_000) -> None:
 def press(page: Page, button: str) -> None:
     reveal(page, f"#lora_trainer_{button}")
     page.click(f"#lora_trainer_{button}")
+
+
+def queue_and_log(page: Page) -> None:
+    """While a training is at work: its log is read, another one is put into the queue, and taken out again."""
+    page.click("#lora_trainer_log summary")
+    page.wait_for_selector("#lora_trainer_log tbody tr")
+    fill(page, "name", "afterwards")
+    press(page, "enqueue")
+    page.wait_for_selector("#lora_trainer_message >> text=afterwards is in the queue; it begins by itself")
+    press(page, "enqueue")
+    page.click("#lora_trainer_message [data-choice='queue+change']")
+    page.wait_for_selector("#lora_trainer_message >> text=afterwards is in the queue; it begins by itself")
+    go(page, "runs")
+    page.click("#lora_trainer_queue [data-queue=hold]")
+    page.wait_for_selector("#lora_trainer_queue >> text=The queue is held.")
+    assert page.locator("#lora_trainer_queue li").count() == 1
+    page.click("#lora_trainer_queue [data-queue=remove]")
+    page.wait_for_selector("#lora_trainer_queue li", state="detached")
+
+
+def look_at_what_stopped(page: Page, served: Served) -> None:
+    """A run that a crash ended is offered on every page, looked at, its settings taken over, and forgotten."""
+    page.wait_for_selector("#lora_trainer_offer >> text=crashed stopped at step 3 of 50")
+    page.click("#lora_trainer_offer [data-act=look]")
+    page.wait_for_selector("#lora_trainer_runs .lt-look polyline.mean")
+    page.click("#lora_trainer_runs .lt-look summary >> text=Log")
+    assert page.locator("#lora_trainer_runs .lt-log tbody tr").count() == 3
+    page.click("#lora_trainer_runs li:has-text('crashed stopped') [data-act=settings]")
+    page.wait_for_selector("#lora_trainer_message >> text=These are the settings of the run crashed")
+    assert value_of(page, "name") == "crashed" and value_of(page, "network_dim_option") == "6"
+    page.click("#lora_trainer_offer [data-act=forget]")
+    page.wait_for_selector("#lora_trainer_offer .lt-way", state="detached")
+    assert RunFolder(served.output, "crashed").read_run()["forgotten"] is True
 
 
 def stop_and_continue_the_test(page: Page, name: str) -> None:

@@ -55,18 +55,18 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path: Path) ->
     rounds = within = kills = 0
     while kills < KILLS:
         root, rounds = tmp_path / f"round{rounds}", rounds + 1
-        done = False
+        done, most = False, kills + rng.randint(1, 4)
         while not done:
             began = context.Event()
             process = context.Process(target=attempt, args=(root, began))
             process.start()
             began.wait()
             aim, end = kills % 2 == 0, time.monotonic() + rng.uniform(0.05, 1.5)
-            while process.is_alive() and time.monotonic() < end:
+            while process.is_alive() and kills < most and time.monotonic() < end:
                 time.sleep(0.0005)
-            while process.is_alive() and aim and not writing(root):  # every other one within a file
+            while process.is_alive() and kills < most and aim and not writing(root):  # every other one within a file
                 time.sleep(0.0002)
-            if process.is_alive() and kills < KILLS:
+            if process.is_alive() and kills < min(most, KILLS):
                 process.kill()
                 kills += 1
                 process.join()

@@ -85,7 +85,7 @@ def test_every_optimiser_goes_on_with_the_very_same_bits(tmp_path: Path, optimiz
     }  # fmt: skip
     if finds_one_rate(optimizer):
         options |= {"learning_rate": 1.0, "loraplus_lr_ratio": None}
-    if optimizer == "RMSprop":  # its first step is ten times the rate, which the watch takes for a divergence
+    if optimizer == "RMSprop":  # its first step is ten times the rate: at 1e-2 it diverges, see docs/watch.md
         options |= {"learning_rate": 1e-3}
     try:
         run(tmp_path / "whole", **options)

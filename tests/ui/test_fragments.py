@@ -56,9 +56,9 @@ def test_a_damaged_report_is_told(tmp_path: Path, changes: dict[str, Any]) -> No
 
 @pytest.mark.parametrize(("width", "drawn"), [("700", 700), ("5", 240), ("99999", 2000), ("x", 2000), ("", 2000)])
 def test_the_curve_is_as_wide_as_the_page_asks(width: str, drawn: int) -> None:
-    record = Record(steps=100, losses=[(1, 0.1), (2, 0.2), (50, 0.1)])
+    record = Record(steps=100, losses=[(1, 0.1, 0.2), (2, 0.2, None), (50, 0.1, 0.3)])
     svg = curves_fragment(record, width)["html"]
     assert f'viewBox="0 0 {drawn} ' in svg and "from step 1 to 50" in svg
     last = re.findall(r'<polyline class="mean" points="([^"]+)"', svg)[0].split()[-1]
     assert float(last.split(",")[0]) < 0.75 * drawn, "there is room for the steps to come"
-    assert curves_fragment(Record(), width) == {"html": "", "learned": ""}
+    assert curves_fragment(Record(), width) == {"html": "", "gain": "", "learned": ""}

@@ -82,7 +82,11 @@ def test_a_run_from_the_list_to_its_end(
     assert found["settings"]["dataset"] == values["dataset"] and found["settings"]["config"]["network_dim"] == 2
     assert [point[0] for point in found["losses"]] == list(range(1, row["step"] + 1))
     assert found["saves"] == ["zork.safetensors"] and found["samples"][0]["step"] == 0 and found["log"][0]["step"] == 1
-    assert web.get(found["samples"][-1]["url"]).status_code == 200
+    assert web.get(found["samples"][-1]["url"]).status_code == 200 and found["prompts"] == ["zork, picture 0, big, red"]
+    assert web.get(found["whole_log"]).text.count('"step": ') == row["step"] and found["learned"] == []
+    curves = web.get("/lora-trainer/curve", params={"run": "zork", "width": 500}).json()
+    assert all('<svg class="curve" viewBox="0 0 500 ' in curves[name] for name in ("html", "gain"))
+    assert web.get("/lora-trainer/curve", params={"run": "nobody"}).status_code == 404
     assert act(web, "continue", name="zork")["job"].startswith("task(")
     job.wait(60)
     assert job.status()["state"] == "done" and job.status()["step"] == 4

@@ -11,15 +11,19 @@ from typing import Any
 
 import pytest
 
+from lora_trainer.config import RunConfig
 from lora_trainer.fitting import PRACTICE, presets_for
 from lora_trainer.hosts.base import Glance
+from lora_trainer.training.folder import RunFolder
 from tests.support.browser import Browser, Page, chromium, fill, filled, go, value_of
 from tests.support.tab_page import (
     Served,
     check,
     compare_and_use,
+    look_at_what_stopped,
     planned,
     press,
+    queue_and_log,
     set_options,
     state,
     stop_and_continue_the_test,
@@ -200,7 +204,7 @@ def test_from_a_folder_to_a_tested_lora(page: Page, served: Served, browser: Bro
     assert again.locator(".lt-head[data-state=done]").count() == 1, again.inner_text("#lora_trainer_progress")
     again.wait_for_selector("#lora_trainer_report .chip", state="attached")
     assert again.locator("#lora_trainer_samples th").all_inner_texts()[0] == "before", "the baseline comes first"
-    assert again.locator("#lora_trainer_loss polyline.mean").count() == 1
+    assert again.locator("#lora_trainer_loss polyline.mean").count() == 2, "against the base model, and by itself"
     assert again.get_attribute("#lora_trainer_page_result-button", "aria-label") == "Result, news"
     again.click("#lora_trainer_progress .lt-go")
     again.wait_for_selector("#lora_trainer_page_result")
@@ -255,9 +259,11 @@ def test_stop_saves(page: Page, served: Served, dataset: Path) -> None:
     started = time.monotonic()
     answered = page.evaluate("fetch('./lora-trainer/status').then(answer => answer.json()).then(found => found.state)")
     assert answered == "training" and time.monotonic() - started < 5
+    queue_and_log(page)
     press(page, "stop")
     state(page, "stopped")
     assert (served.loras / "stopped.safetensors").is_file()
+    fill(page, "name", "stopped")
     page.wait_for_selector("#lora_trainer_start:not(:disabled)")
     log = served.output / "stopped" / "log.jsonl"
     left = log.read_text().splitlines()
@@ -273,6 +279,19 @@ def test_stop_saves(page: Page, served: Served, dataset: Path) -> None:
     press(page, "stop")
     state(page, "stopped")
     assert log.read_text().splitlines()[: len(left)] == left, "the curve of before stays in it"
+
+
+def test_a_run_that_a_crash_ended_is_offered(page: Page, served: Served, dataset: Path) -> None:
+    folder = RunFolder(served.output, "crashed")
+    folder.state.parent.mkdir(parents=True)
+    folder.state.write_bytes(b"a state")
+    config = RunConfig().replace(network_dim=6).to_dict()
+    folder.write_run({"name": "crashed", "dataset": str(dataset), "config": config, "steps": 50, "end": None})
+    rows = ({"step": step, "epoch": 1, "loss": 0.1 / step, "baseline": 0.2, "lr": {"unet": 1e-4}} for step in (1, 2, 3))
+    folder.log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page.reload()
+    planned(page)
+    look_at_what_stopped(page, served)
 
 
 def test_settings_come_back_and_kohyas_are_read(page: Page, served: Served, dataset: Path, tmp_path: Path) -> None:

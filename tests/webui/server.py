@@ -163,6 +163,12 @@ class WebUI:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(20)
 
+    def kill(self) -> None:
+        """As a crash does it."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(20)
+
     def log(self) -> str:
         """What it has printed."""
         return self.log_file.read_text("utf-8", "replace") if self.log_file.exists() else ""

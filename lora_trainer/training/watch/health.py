@@ -41,7 +41,8 @@ class Watch:
         self._gradients: deque[float] = deque(maxlen=RECENT)
         self._steep = 0
         self._weights: deque[float] = deque(maxlen=WITHIN)
-        self._skipped = 0
+        self._skipped = 0  # steps in a row
+        self.overflows = 0  # steps in all that fp16 gradients kept from changing anything
         self._pace = Pace()
 
     def look(self, facts: Facts) -> Iterator[Finding]:
@@ -58,6 +59,7 @@ class Watch:
         return {
             "pairs": [[pair.step, pair.loss, pair.baseline] for pair in self._pairs],
             "gradients": list(self._gradients),
+            "overflows": self.overflows,
             "weights": [norm for norm in self._weights if math.isfinite(norm)],
         }
 
@@ -69,6 +71,7 @@ class Watch:
         """
         pairs = [Facts(int(step), float(loss), float(base)) for step, loss, base in seen["pairs"]]
         gradients, weights = (list(map(float, seen[name])) for name in ("gradients", "weights"))
+        self.overflows = int(seen["overflows"])
         self._pairs.extend(pairs)
         self._gradients.extend(gradients)
         self._weights.extend(weights)
@@ -130,6 +133,7 @@ class Watch:
 
     def _overflow(self, facts: Facts) -> Finding | None:
         self._skipped = self._skipped + 1 if facts.skipped else 0
+        self.overflows += facts.skipped
         if self._skipped != MOST_SKIPPED:
             return None
         return Finding(

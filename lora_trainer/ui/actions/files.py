@@ -7,8 +7,9 @@ from pathlib import Path
 from lora_trainer.errors import ConfigError, LoraTrainerError, quoted
 from lora_trainer.families import Family
 from lora_trainer.ui import views
+from lora_trainer.ui.actions.settings import take_over
 from lora_trainer.ui.desk import Desk, plain
-from lora_trainer.ui.forms import CUSTOM, Answer, Page
+from lora_trainer.ui.forms import Answer, Page
 
 SETTINGS = "settings"  # saved configurations, in the output folder
 
@@ -23,7 +24,7 @@ def load(desk: Desk, page: Page, file: str) -> Answer:
         loaded = load_config(Path(file.strip().strip('"')).expanduser())
     except LoraTrainerError as error:
         return Answer({"json_answer": views.problem(str(error))})
-    answer = Answer(options=plain(loaded.config), values={"preset": CUSTOM})
+    answer = Answer(options=plain(loaded.config))
     for key, value in (("dataset", "train_data_dir"), ("dataset", "dataset_config"), ("name", "output_name")):
         if loaded.fields.get(value):
             answer.values[key] = str(loaded.fields[value])
@@ -31,10 +32,7 @@ def load(desk: Desk, page: Page, file: str) -> Answer:
     lines = [*loaded.notices, *notices_on_fields(loaded.fields, *_model(desk), loaded=True)]
     read = views.note(f"{kind[loaded.kind]} were loaded.")
     answer.html["json_answer"] = read + views.note(*lines, kind="lt-warn")
-    now = desk.page({**answer.values, **answer.options})
-    desk.origin = CUSTOM
-    desk.remember()
-    return desk.planned(answer, now)
+    return take_over(desk, answer)
 
 
 def _model(desk: Desk) -> tuple[str, Family | None]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from lora_trainer.errors import LoraTrainerError
 from lora_trainer.fitting import find, fitted, presets_for
 from lora_trainer.ui import remembered, views
 from lora_trainer.ui.desk import Desk, plain
@@ -18,6 +21,45 @@ def restore(desk: Desk, page: Page) -> Answer:
     desk.checked = ""
     desk.put(last)
     return desk.planned(Answer({"check_answer": ""}, values=last.values, options=last.options), last)
+
+
+def take_over(desk: Desk, answer: Answer) -> Answer:
+    """Settings of elsewhere, which the answer holds, take the place of those on the page."""
+    answer.values["preset"] = CUSTOM
+    now = desk.page({**answer.values, **answer.options})
+    desk.origin = CUSTOM
+    desk.remember()
+    return desk.planned(answer, now)
+
+
+def use(desk: Desk, page: Page, source: str) -> Answer:
+    """The settings of a run (``run NAME``) or of an entry of the queue (``queue ID``)."""
+    from lora_trainer.config import RunConfig
+    from lora_trainer.runs.recorded import recorded
+
+    kind, _, which = source.partition(" ")
+    values: dict[str, Any]
+    try:
+        if kind == "queue":
+            entry = desk.job.line.queue.read().get(int(which))
+            values = {"name": entry.name, "dataset": entry.dataset, "trigger": entry.trigger, "test": entry.test}
+            options, said = (
+                entry.config,
+                f"These are the settings of {entry.name}. Change them, then press Add to queue.",
+            )
+        else:
+            found = recorded(desk.job.output, which)
+            values = {"name": found.name, "dataset": found.dataset, "trigger": found.trigger}
+            options, said = (
+                found.config,
+                f"These are the settings of the run {found.name}; choose another name to keep it.",
+            )
+        answer = Answer(values=values, options=plain(RunConfig.from_dict(options)))
+    except (LoraTrainerError, ValueError) as error:
+        return Answer({"message": views.problem(str(error))})
+    answer.html = {"check_answer": "", "message": views.note(said)}
+    desk.checked = ""
+    return take_over(desk, answer)
 
 
 def ask_reset(desk: Desk, page: Page) -> Answer:

@@ -39,6 +39,7 @@ def show(form: Form) -> None:
         with gr.Row(elem_id="lora_trainer_start_row"):
             form.add("start", gr.Button("Train", variant="primary", size="lg", elem_id="lora_trainer_start"))
             form.add("only_test", gr.Button("Only test it", size="lg", elem_id="lora_trainer_test"))
+            form.add("enqueue", gr.Button("Add to queue", size="lg", elem_id="lora_trainer_enqueue"))
         form.add("message", gr.HTML(elem_id="lora_trainer_message"))
 
 
@@ -46,7 +47,10 @@ def ask(form: Form) -> None:
     """Train takes every input as the page shows it; nothing else does, save what writes the settings to a file."""
     everything = (*ALL_VALUES, *ALL_OPTIONS)
     form.on(form.parts["start"].click, start.start, reads=everything)
-    for choice in ("resume", "overwrite", "resume+overwrite"):  # of the question that Train may be answered with
+    form.on(form.parts["enqueue"].click, start.enqueue, reads=everything)
+    for choice in (
+        one for one in CHOICES if {*one.split("+")} & {"resume", "overwrite", "queue"}
+    ):  # questions' answers
         button = gr.Button(CHOICES[choice], elem_id=f"lora_trainer_choice_{choice.replace('+', '_')}")
         form.on(button.click, partial(_begin, choice), reads=everything)
     form.on(form.parts["only_test"].click, start.test, reads=("name", "trigger", "subject", "test_prompts"))
@@ -54,4 +58,5 @@ def ask(form: Form) -> None:
 
 
 def _begin(choice: str, desk: Desk, page: Page) -> Answer:
-    return start.start(desk, page, *choice.split("+"))
+    first, *rest = choice.split("+")
+    return start.enqueue(desk, page, *rest) if first == "queue" else start.start(desk, page, first, *rest)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
+
+from lora_trainer.training.step import Update
 from lora_trainer.training.watch.facts import Facts, Finding
 from lora_trainer.training.watch.health import MOST_SKIPPED, Watch
+from tests.support.runs import run
 
 GOOD = Facts(1, 0.1, 0.1, 0.1, 0.2, 20.0, 1.0)
 
@@ -107,3 +112,19 @@ def test_steps_that_fp16_skips_are_told_once_they_are_many_in_a_row() -> None:
     assert told([*[skipped] * (MOST_SKIPPED - 1), GOOD] * 9) == []
     [(step, finding)] = told([GOOD, *[skipped] * 20])
     assert step == 1 + MOST_SKIPPED and finding.kind == "skipped" and finding.good is None
+
+
+def test_steps_that_fp16_lost_are_counted_over_a_break_and_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply = Update.apply
+
+    def losing(update: Update) -> dict[str, float]:
+        rates = apply(update)
+        update.skipped = update.scheduler.last_epoch % 2 == 0
+        return rates
+
+    monkeypatch.setattr(Update, "apply", losing)
+    run(tmp_path, stop_at=9)
+    _, events = run(tmp_path, resume=True)
+    assert events[-1].notices[-1].startswith("10 of 20 steps changed nothing, because fp16 gradients overflowed")
