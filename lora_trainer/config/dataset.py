@@ -32,6 +32,12 @@ class DatasetConfig(Group):
         "Masked loss: only what is white in an image's mask counts. That is NAME-masklabel.png beside it, or in a "
         "dataset file's conditioning_data_dir; an image without one counts as a whole.",
     )
+    resize_interpolation: str = option(
+        "",
+        "How images are resized: empty for the area's mean where both sides shrink, and Lanczos elsewhere; all but "
+        "nearest take in every pixel of an image that shrinks.",
+        choices=("", "area", "box", "lanczos", "bicubic", "cubic", "bilinear", "linear", "nearest"),
+    )
     prior_loss_weight: float = option(1.0, "Weight of the regularisation images in the loss.", minimum=0.0)
     validation_split: float = option(
         0.0,

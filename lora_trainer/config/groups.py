@@ -210,6 +210,11 @@ class SaveConfig(Group):
         "fp16", "Number format of the LoRA file (float: fp32).", choices=("fp16", "bf16", "float")
     )
     save_every_n_epochs: int = option(1, "Save the LoRA every n epochs; 0 for only at the end.", minimum=0)
+    save_n_epoch_ratio: int = option(
+        0,
+        "Save the LoRA this many times, evenly spread over the epochs, instead of every n epochs; 0 for off.",
+        minimum=0,
+    )
     save_every_n_steps: int = option(0, "Save the LoRA every n steps; 0 for never.", minimum=0)
     save_last_n_epochs: int = option(0, "Of the files saved by epoch, keep only the last n; 0 keeps all.", minimum=0)
     save_last_n_steps: int = option(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.config import OPTIONS, CaptionConfig, DatasetConfig
+from lora_trainer.config import OPTIONS, CaptionConfig, DatasetConfig, OptionRow
 from lora_trainer.config.checks import dataset_contradictions
 from lora_trainer.config.values import check_value, convert, plain, unknown_name
 from lora_trainer.dataset.items import Folder
@@ -26,12 +26,14 @@ DATASET_OPTIONS = {  # sd-scripts' name -> ours; those of a subset may stand abo
     "min_bucket_reso": "min_bucket_reso", "max_bucket_reso": "max_bucket_reso",
     "bucket_reso_steps": "bucket_reso_steps", "bucket_no_upscale": "bucket_no_upscale",
     "validation_split": "validation_split", "validation_seed": "validation_seed",
+    "resize_interpolation": "resize_interpolation",
 }  # fmt: skip
 SUBSET_OPTIONS = (
     "caption_extension", "caption_prefix", "caption_suffix", "caption_separator", "secondary_separator",
     "shuffle_caption", "keep_tokens", "keep_tokens_separator", "caption_dropout_rate",
     "caption_dropout_every_n_epochs", "caption_tag_dropout_rate", "token_warmup_min", "token_warmup_step",
     "enable_wildcard", "flip_aug", "color_aug", "random_crop", "alpha_mask",
+    "resize_interpolation",
 )  # fmt: skip
 OWN = ("image_dir", "class_tokens", "is_reg", "conditioning_data_dir")  # of a subset alone
 NO_EFFECT = ("cache_info",)  # speed only
@@ -163,7 +165,7 @@ class _File:
             if name in OWN or name == "subsets" or option not in (*OPTIONS, "num_repeats"):
                 continue
             row = OPTIONS.get(option)
-            limits = {"minimum": row.minimum, "maximum": row.maximum, "multiple": row.multiple} if row else REPEATS
+            limits = _limits(row) if row else REPEATS
             try:
                 read = convert(name, value, row.type if row else "int")
                 check_value(name, read, limits)
@@ -195,9 +197,12 @@ class _File:
 
     def found(self, folder: str) -> Path:
         """A folder that the file names: from the current folder, as sd-scripts does it, else from the file's."""
-        path = Path(folder).expanduser()
-        beside = self.path.parent / path
-        return (beside if beside.is_dir() and not path.is_dir() else path).absolute()
+        for text in (folder, folder.replace("\\", "/")):  # a file from Windows may be used elsewhere
+            path = Path(text).expanduser()
+            for found in (path, self.path.parent / path):
+                if found.is_dir():
+                    return found.absolute()
+        return Path(folder).expanduser().absolute()
 
 
 def _refuse_missing(file: _File, folders: Sequence[Folder]) -> None:
@@ -214,6 +219,10 @@ def _refuse_missing(file: _File, folders: Sequence[Folder]) -> None:
             f"{shortened(file.path.name)} names {what} there: {', '.join(missing[:3])}{'…' * (len(missing) > 3)}; "
             "correct that."
         )
+
+
+def _limits(row: OptionRow) -> dict[str, Any]:
+    return {"choices": row.choices, "minimum": row.minimum, "maximum": row.maximum, "multiple": row.multiple}
 
 
 def _tables(value: Any) -> bool:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 COLOR_CHANCE = 0.33  # sd-scripts: one of hue and gamma, for a third of the uses
 HUE_SHIFT = 8 / 180  # of the full circle, either way
 GAMMA = (0.95, 1.05)
+FILTERS = {  # sd-scripts' names
+    "area": Image.Resampling.BOX, "box": Image.Resampling.BOX, "lanczos": Image.Resampling.LANCZOS,
+    "bicubic": Image.Resampling.BICUBIC, "cubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR,
+    "linear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def load_pixels(
             f"{image.size[1]}; start training again."
         )
     box = crop_box(item.placement.resized, item.bucket, crop_rng if config.random_crop else None)
-    colour = _fit(image, item.placement.resized, box)
+    colour = _fit(image, item.placement.resized, box, config.resize_interpolation)
     if color_rng is not None and config.color_aug:
         colour = vary_color(colour, color_rng)
     mask = None
@@ -83,11 +88,18 @@ def _counting(item: ImageItem, size: Size, alpha: Image.Image | None) -> Image.I
     return Image.new("L", size, 255) if alpha is None else alpha
 
 
-def resize(image: Image.Image, size: Size) -> np.ndarray[Any, Any]:
-    """Resize to uint8 [H, W(, C)] as sd-scripts does: exact area average if both sides shrink, else Lanczos."""
+def resize(image: Image.Image, size: Size, how: str = "") -> np.ndarray[Any, Any]:
+    """Resize to uint8 [H, W(, C)] as sd-scripts does: exact area average if both sides shrink, else Lanczos.
+
+    Args:
+        how: another filter of Pillow's, by sd-scripts' names; ``area`` where a side grows is Pillow's box.
+    """
     if image.size == size:
         return np.asarray(image)
-    if image.width >= size[0] and image.height >= size[1]:
+    shrinks = image.width >= size[0] and image.height >= size[1]
+    if how and not (how == "area" and shrinks):
+        return np.asarray(image.resize(size, FILTERS[how]))
+    if shrinks:
         rows = area_average(np.asarray(image), size[1])
         columns = area_average(np.ascontiguousarray(rows.swapaxes(0, 1)), size[0]).swapaxes(0, 1)
         return np.clip(columns + 0.5, 0, 255).astype(np.uint8)
@@ -123,9 +135,9 @@ def vary_color(pixels: np.ndarray[Any, Any], rng: random.Random) -> np.ndarray[A
     return np.round(curve).astype(np.uint8)[pixels]
 
 
-def _fit(image: Image.Image, size: Size, box: tuple[int, int, int, int]) -> np.ndarray[Any, Any]:
+def _fit(image: Image.Image, size: Size, box: tuple[int, int, int, int], how: str = "") -> np.ndarray[Any, Any]:
     left, top, right, bottom = box
-    return resize(image, size)[top:bottom, left:right]
+    return resize(image, size, how)[top:bottom, left:right]
 
 
 def _mirror(pixels: np.ndarray[Any, Any], flip: bool) -> np.ndarray[Any, Any]:

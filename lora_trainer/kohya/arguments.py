@@ -95,12 +95,6 @@ def read_save_model_as(draft: Draft, value: Any) -> None:
         draft.refuse("save_model_as ckpt (only safetensors is written here)")
 
 
-def _save_n_epoch_ratio(draft: Draft, value: Any) -> None:
-    """How many times a run is saved; judged at the end, since the epochs may still follow."""
-    if not is_off(value):
-        draft.saves_wanted = draft.number("save_n_epoch_ratio", value)
-
-
 def _ignore(draft: Draft, value: Any) -> None:
     """sd-scripts ignores it too."""
 
@@ -120,7 +114,6 @@ _ARGUMENT_RULES: dict[str, Any] = {
     "save_model_as": read_save_model_as,
     "use_8bit_adam": _old_optimizer("AdamW8bit"),
     "use_lion_optimizer": _old_optimizer("Lion"),
-    "save_n_epoch_ratio": _save_n_epoch_ratio,
     "epoch": _ignore,
     "noise_offset_type": _ignore,
 }

@@ -73,7 +73,6 @@ class Draft:
     fields: dict[str, Any] = field(default_factory=dict)  # names outside RunConfig
     notices: list[str] = field(default_factory=list)
     epochs_win: bool = False  # max_train_epochs is set: no step count has an effect then
-    saves_wanted: int = 0  # save_n_epoch_ratio
     module: str = "networks.lora"  # sd-scripts' network_module
     args: dict[str, str] | None = None  # network_args, read once the module is known
     warmup_assumed: bool = False  # the file has no word about it: the form's 10 % are meant
@@ -107,11 +106,6 @@ class Draft:
     def where(self, name: str) -> str:
         """The file, and the line that a name stands in."""
         return f"{self.source}, line {self.lines[name]}" if name in self.lines else self.source
-
-    def number(self, name: str, value: Any) -> int:
-        """A whole number of at least 1 that is no option of ours."""
-        read: int = self._read(name, value, "int", {"minimum": 1})
-        return read
 
     def idle(self, name: str, reason: str) -> None:
         """Note that a name has no effect; shown in one line with all others of the same reason."""

@@ -14,7 +14,7 @@ from lora_trainer.files import read_json
 from lora_trainer.kohya.arguments import read_flat
 from lora_trainer.kohya.draft import Draft, is_off
 from lora_trainer.kohya.form import read_form, refuse_other_tabs
-from lora_trainer.kohya.names import FORM_ONLY, NOT_OFFERED, OLD_NAMES
+from lora_trainer.kohya.names import FORM_ONLY, OLD_NAMES
 from lora_trainer.kohya.types import settle_type
 from lora_trainer.toml_file import key_lines, read_toml
 
@@ -138,7 +138,6 @@ def _agree(draft: Draft) -> None:
             if place.pop(name, None):
                 draft.idle(name, "dataset_config says which images are used")
     _agree_caches(draft)
-    _agree_saves(draft)
     config = RunConfig()  # defaults for what isn't set
     side = values.get("resolution", (512, 512))
     if not values.get("enable_bucket", True) and any(pixels % 8 for pixels in side):
@@ -160,19 +159,6 @@ def _agree(draft: Draft) -> None:
         for name in ("block_alphas", "conv_block_dims", "conv_block_alphas"):
             if values.pop(name, None):
                 draft.idle(name, "works only together with block_dims")
-
-
-def _agree_saves(draft: Draft) -> None:
-    """save_n_epoch_ratio overrides save_every_n_epochs, as in sd-scripts."""
-    if not draft.saves_wanted:
-        return
-    epochs = draft.values.get("max_train_epochs", 0)
-    if draft.values.get("max_train_steps") or not epochs:
-        draft.refuse(f"save_n_epoch_ratio ({NOT_OFFERED['save_n_epoch_ratio']})")
-        return
-    every = max(1, epochs // draft.saves_wanted)
-    draft.values["save_every_n_epochs"] = every
-    draft.notices.append(f"save_n_epoch_ratio {draft.saves_wanted} of {epochs} epochs: saved every {every}.")
 
 
 def _agree_caches(draft: Draft) -> None:

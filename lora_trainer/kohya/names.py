@@ -79,13 +79,8 @@ NOT_OFFERED: dict[str, str] = {  # what becomes of it instead, or why not
     "in_json": "write the captions beside the images",
     "initial_epoch": _OWN_RESUME,
     "initial_step": _OWN_RESUME,
-    "max_validation_steps": "held-out images are measured at every save, all of them",
     "output_config": "use config convert",
-    "resize_interpolation": "images are always resized in the way that suits the size",
-    "save_n_epoch_ratio": "set save_every_n_epochs; without max_train_epochs the number of epochs isn't known",
     "skip_until_initial_step": _OWN_RESUME,
-    "validate_every_n_epochs": "held-out images are measured at every save",
-    "validate_every_n_steps": "held-out images are measured at every save",
 }
 
 NO_EFFECT: dict[str, tuple[str, ...]] = {
@@ -110,6 +105,9 @@ NO_EFFECT: dict[str, tuple[str, ...]] = {
         "huggingface_repo_id", "huggingface_repo_type", "huggingface_repo_visibility", "huggingface_token",
         "log_config", "log_prefix", "log_tracker_config", "log_tracker_name", "save_state_to_huggingface",
         "use_wandb", "use_wandb_checkbox", "wandb_api_key", "wandb_api_key_textbox", "wandb_run_name",
+    ),
+    "held-out images are measured at every save, some of the most frequent size": (
+        "max_validation_steps", "validate_every_n_epochs", "validate_every_n_steps",
     ),
     "a LoRA is no embedding": ("metadata_is_negative_embedding",),
     "kohya's trainer doesn't use it for a LoRA either": (

@@ -29,7 +29,7 @@ _LEAST = (  # what is written with no_metadata: sd-scripts' list, the name that 
 )  # fmt: skip
 _NOT_OFFERED = {  # sd-scripts' values for what this program doesn't have
     **dict.fromkeys(("full_fp16", "lowram", "fp8_base", "fp8_base_unet"), False),
-    **dict.fromkeys(("face_crop_aug_range", "resize_interpolation", "max_validation_steps")),
+    **dict.fromkeys(("face_crop_aug_range", "max_validation_steps")),
     **dict.fromkeys(("validate_every_n_epochs", "validate_every_n_steps")),
 }
 
@@ -170,6 +170,7 @@ def _option_keys(config: RunConfig) -> dict[str, Any]:
         "huber_c": loss.huber_c,
         "scale_weight_norms": network.scale_weight_norms or None,
         "prior_loss_weight": config.dataset.prior_loss_weight,
+        "resize_interpolation": config.dataset.resize_interpolation or None,
         "validation_split": config.dataset.validation_split,
         "validation_seed": config.dataset.validation_seed if config.dataset.validation_split else None,
         **_NOT_OFFERED,

@@ -158,7 +158,8 @@ class Feed:
 
     def _latent_key(self, item: int, flip: bool) -> str:
         image = self.dataset.pictures[item]
-        counts = image.folder.config.alpha_mask, image.folder.config.masked_loss, mask_key(image.mask)
+        how = image.folder.config
+        counts = how.alpha_mask, how.masked_loss, mask_key(image.mask), how.resize_interpolation
         return self.latents.key(image.content_sha256, image.placement, flip, *counts)
 
     def _later(self, item: int, flip: bool) -> LoadLater:

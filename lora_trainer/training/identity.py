@@ -25,6 +25,7 @@ RATES = frozenset({"learning_rate", "unet_lr", "text_encoder_lr"})
 # Options that may differ between a run and its continuation: what was computed already stays valid.
 FREE_ON_RESUME = RATES | {
     "max_train_epochs", "max_train_steps", "save_precision", "save_every_n_epochs", "save_every_n_steps",
+    "save_n_epoch_ratio",
     "save_last_n_epochs", "save_last_n_steps", "save_state_every_n_minutes", "sample_prompts", "sample_every_n_epochs",
     "sample_every_n_steps", "sample_at_first", "sample_sampler", "training_comment", "metadata_title",
     "metadata_author", "metadata_description", "metadata_license", "metadata_tags", "metadata_trigger_phrase",

@@ -190,6 +190,8 @@ def _open(
     batches = batches_per_epoch(dataset, processes.world)
     steps = total_steps(config.optimizer, batches)
     epochs = total_epochs(steps, batches, config.optimizer.gradient_accumulation_steps)
+    if config.save.save_n_epoch_ratio:
+        config = config.replace(save_every_n_epochs=max(1, epochs // config.save.save_n_epoch_ratio))
 
     def fresh() -> tuple[LoraNetwork, Update]:
         made = LoraNetwork.create(model.unet, model.text_encoders, info, config, seed).to(model.device)

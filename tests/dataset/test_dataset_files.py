@@ -47,7 +47,7 @@ keep_tokens = 2
   flip_aug = true
 
   [[datasets.subsets]]
-  image_dir = "reg"
+  image_dir = '.\\reg'
   is_reg = true
   class_tokens = "man"
   shuffle_caption = false
@@ -166,8 +166,8 @@ def test_images_of_two_datasets_are_held_out_of_both(root: Path, save: Save) -> 
         ("keep_tokens = 3", "keep_token = 3", r"line 34: Unknown option 'keep_token'; did you mean keep_tokens"),
         ("keep_tokens = 3", 'keep_tokens = "x"', r"line 34: keep_tokens can't be 'x'; it must be a whole number"),
         ("num_repeats = 3", "num_repeats = 0", r"line 17: num_repeats can't be 0; the smallest value is 1"),
-        ('image_dir = "reg"', 'image_dir = "nowhere"', r"names a folder that isn't there: .*nowhere \(line 21\)"),
-        ('image_dir = "reg"', "", r"line 20: a subset needs image_dir"),
+        ("image_dir = '.\\reg'", 'image_dir = "nowhere"', r"names a folder that isn't there: .*nowhere \(line 21\)"),
+        ("image_dir = '.\\reg'", "", r"line 20: a subset needs image_dir"),
         ("batch_size = 2", "batch_size = = 2", r"no valid TOML: .*line 11"),
         ("is_reg = true", "zzz = true", r"line 22: 'zzz' is no setting of a dataset file; docs/kohya.md"),
         ("resolution = 64", "resolution = 64\nimage_dir = 'x'", r"line 11: image_dir belongs into .*subsets"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_trainer.dataset.images import GAMMA, area_average, resize, vary_color
+from lora_trainer.dataset.images import FILTERS, GAMMA, area_average, resize, vary_color
 
 
 def test_area_average_equals_the_mean_over_each_stretch() -> None:
@@ -28,6 +28,10 @@ def test_shrinking_equals_box_reduction_and_enlarging_is_lanczos() -> None:
     mixed = np.asarray(image.resize((80, 97), Image.Resampling.LANCZOS))  # one side grows
     np.testing.assert_array_equal(resize(image, (80, 97)), mixed)
     np.testing.assert_array_equal(resize(image, (160, 96)), np.asarray(image))
+    for how in FILTERS:
+        filtered = resize(image, (80, 48), how)
+        same = resize(image, (80, 48)) if how == "area" else np.asarray(image.resize((80, 48), FILTERS[how]))
+        np.testing.assert_array_equal(filtered, same)
 
 
 def test_color_augmentation_follows_the_ranges_of_kohya() -> None:

@@ -123,12 +123,20 @@ def test_every_sampler_finds_the_only_picture_that_there_is(name: str, zero_snr:
     assert float((x - goal).abs().max()) < (0.25 if name == "pndm" else 0.06)
 
 
+SD_SCRIPTS = (  # all that its sample_sampler may be
+    "ddim", "pndm", "lms", "euler", "euler_a", "heun", "dpm_2", "dpm_2_a", "dpmsolver", "dpmsolver++", "dpmsingle",
+    "k_lms", "k_euler", "k_euler_a", "k_dpm_2", "k_dpm_2_a",
+)  # fmt: skip
+
+
 def test_sampler_names() -> None:
     for name, label in (
         ("k_euler_a", "Euler a"), ("Euler a", "Euler a"), ("dpmpp_2m", "DPM++ 2M"), ("DPM++ 2M", "DPM++ 2M"),
         ("k_dpm_2_a", "DPM2 a"), ("dpmsolver++", "DPM++ 2M"), ("DDIM", "DDIM"), ("plms", "PLMS"), ("UniPC", "UniPC"),
     ):  # fmt: skip
         assert find_sampler(name).label == label and not find_sampler(name).karras
+    for name in SD_SCRIPTS:
+        make_scheduler(find_sampler(name), noise_schedule.linear_in_root(0.00085, 0.012).float(), "epsilon")
     assert find_sampler("DPM++ 2M Karras").karras
     for wrong in ("eulr", "", "ddim_karras"):
         with pytest.raises(ConfigError, match=r"euler_a, euler, .*ddim"):

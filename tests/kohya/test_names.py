@@ -58,15 +58,6 @@ def test_the_page_says_of_every_name_what_becomes_of_it() -> None:
     assert all(f"| `{name}` |" in text for name in NAMES)
 
 
-@pytest.mark.parametrize(("epochs", "ratio", "every"), [(10, 4, 2), (3, 9, 1), (7, 7, 1)])
-def test_a_number_of_saves_becomes_every_so_many_epochs(epochs: int, ratio: int, every: int) -> None:
-    loaded = load_kohya({**FORM, "additional_parameters": f"--max_train_epochs {epochs} --save_n_epoch_ratio {ratio}"})
-    assert loaded.config.save.save_every_n_epochs == every and "save_n_epoch_ratio" in loaded.notices[-1]
-    assert "save_every_n_epochs" in refused(
-        {**FORM, "max_train_steps": 9, "additional_parameters": "--save_n_epoch_ratio 2"}
-    )
-
-
 def test_the_list_of_names_is_whole() -> None:
     assert len(NAMES) == len(set(NAMES)) >= 307
 

@@ -31,8 +31,8 @@ WORDS = {  # where the option that changes says too little
     "LoRA_type": "as `algo`", "network_module": "as `algo`", "network_args": "by the names of its arguments",
     "additional_parameters": "read like a command line of sd-scripts", "sdxl_cache_text_encoder_outputs": _CACHE,
     "noise_offset_type": "which of the two kinds of noise is used", "cache_text_encoder_outputs": _CACHE,
-    "use_cp": "as `use_tucker`, of LoKr", "save_n_epoch_ratio": "as `save_every_n_epochs`; refused without epochs",
-    "epoch": "as `max_train_epochs`, if max_train_steps is 0", "lr_warmup": "as `lr_warmup_steps`, in percent",
+    "use_cp": "as `use_tucker`, of LoKr", "epoch": "as `max_train_epochs`, if max_train_steps is 0",
+    "lr_warmup": "as `lr_warmup_steps`, in percent",
     "save_model_as": "ckpt: only safetensors is written here",
 }  # fmt: skip
 

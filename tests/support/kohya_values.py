@@ -7,7 +7,7 @@ from typing import Any
 from lora_trainer.config import OPTIONS, OptionRow
 
 SPECIAL_VALUES = {
-    "log_with": "tensorboard",
+    "log_with": "tensorboard", "resize_interpolation": "lanczos", "save_n_epoch_ratio": "2",
     "network_module": "networks.lora_fa", "network_args": "rank_dropout=0.1", "LoRA_type": "Kohya LoCon",
     "additional_parameters": "--min_snr_gamma 5", "noise_offset_type": "Multires",
     "network_train": "Unet only", "save_model_as": "ckpt", "max_resolution": "640,640", "lr_scheduler": "linear",

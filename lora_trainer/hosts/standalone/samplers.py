@@ -11,7 +11,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from lora_trainer.errors import ConfigError, quoted
+from lora_trainer.errors import ConfigError, first_line, quoted
 from lora_trainer.families import PredictionType
 
 LEADING = {"timestep_spacing": "leading", "steps_offset": 1}
@@ -39,6 +39,12 @@ SAMPLERS = {
         "DPM++ 2M SDE", "DPMSolverMultistepScheduler", {**LINEAR, "algorithm_type": "sde-dpmsolver++"}
     ),
     "dpm++_2s": Sampler("DPM++ 2S", "DPMSolverSinglestepScheduler"),
+    "dpmsolver": Sampler(
+        "DPM Solver",
+        "DPMSolverMultistepScheduler",
+        {**LINEAR, "algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+    ),
+    "lms": Sampler("LMS", "LMSDiscreteScheduler", LINEAR),
     "unipc": Sampler("UniPC", "UniPCMultistepScheduler", LINEAR),
     "ddim": Sampler("DDIM", "DDIMScheduler", {**LEADING, "clip_sample": False, "set_alpha_to_one": False}),
     "pndm": Sampler("PLMS", "PNDMScheduler", {**LEADING, "skip_prk_steps": True}),
@@ -86,4 +92,7 @@ def make_scheduler(sampler: Sampler, alphas_cumprod: Tensor, prediction_type: Pr
         arguments["use_karras_sigmas"] = True
     if zero_snr and "timestep_spacing" in arguments:
         arguments["timestep_spacing"] = "trailing"  # sampling has to begin at the last timestep
-    return getattr(diffusers, sampler.scheduler)(**arguments)
+    try:
+        return getattr(diffusers, sampler.scheduler)(**arguments)
+    except ImportError as error:  # of a package that diffusers needs for this one alone
+        raise ConfigError(f"The sampler {sampler.label} can't be used here ({first_line(error)}).") from error

@@ -14,7 +14,13 @@ from lora_trainer.errors import ConfigError, FileError, HostBusyError, quoted
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest
 
 STATE = ("job", "job_no", "job_count", "textinfo", "sampling_steps", "time_start")
-OTHER_NAMES = {"pndm": "PLMS", "plms": "PLMS", "dpmsolver": "DPM++ 2M", "dpmsolverpp": "DPM++ 2M"}
+OTHER_NAMES = {
+    "pndm": "PLMS",
+    "plms": "PLMS",
+    "dpmsolver": "DPM++ 2M",
+    "dpmsolverpp": "DPM++ 2M",
+    "dpmsingle": "DPM++ 2S a",
+}
 
 
 def sampler_name(name: str) -> tuple[str, str]:

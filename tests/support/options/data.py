@@ -72,6 +72,12 @@ def loss_where_opaque(base: Outcome, changed: Outcome) -> None:
     assert changed.log[0]["loss"] == pytest.approx(expected, rel=2e-4)
 
 
+def slightly_other_pixels(base: Outcome, changed: Outcome) -> None:
+    """The same picture: of 128x96 px, every second row and column."""
+    difference = (changed.model.calls[0].noisy - base.model.calls[0].noisy).abs()
+    assert 0 < float(difference.mean()) < 0.1
+
+
 def slightly_other_colors(base: Outcome, changed: Outcome) -> None:
     difference = (changed.model.calls[0].noisy - base.model.calls[0].noisy).abs()
     assert 0 < float(difference.max()) < 0.5
@@ -90,6 +96,7 @@ CASES: dict[str, Case] = {
     "color_aug": Case(True, INPUT, LIVE, slightly_other_colors),
     "random_crop": Case(True, INPUT, {"enable_bucket": False, **LIVE}, sizes_are(64, 64)),
     "alpha_mask": Case(True, LOSS, check=loss_where_opaque),
+    "resize_interpolation": Case("nearest", INPUT, FLIPPING, slightly_other_pixels),
     "masked_loss": Case(True, LOSS, check=loss_where_opaque),
     "prior_loss_weight": Case(0.25, LOSS, REG, weighted_prior, idle=[{}]),
     # Two images are too few: what they do with more is in tests/training/test_held_out.py.

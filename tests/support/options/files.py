@@ -126,6 +126,7 @@ CASES: dict[str, Case] = {
     "save_precision": Case("fp16", {"dtype", "weights"}),
     "log_with": Case("tensorboard", set(), check=tensorboard_has_the_losses),
     "save_every_n_epochs": Case(1, SAVED, check=files_are("-000001", "")),
+    "save_n_epoch_ratio": Case(2, SAVED, check=files_are("-000001", "")),
     "save_every_n_steps": Case(1, SAVED, check=files_are("-step00000001", "")),
     "save_last_n_epochs": Case(2, {"files"}, KEPT, files_are("-000002", "-000003", ""), idle=[{}]),
     "save_last_n_steps": Case(
