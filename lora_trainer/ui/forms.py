@@ -11,6 +11,7 @@ from lora_trainer.config import RunConfig
 CHOICES = {
     "resume": "Continue that training", "overwrite": "Replace it", "resume+overwrite": "Continue and replace them",
     "name": "Choose another name", "undo": "Undo", "reset": "Reset everything", "keep": "Keep it",
+    "advice": "Set what it calls for",
 }  # fmt: skip
 ANYTHING = "anything"  # no kind of subject
 CUSTOM = "custom"  # no preset: loaded settings
