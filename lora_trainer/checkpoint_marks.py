@@ -38,13 +38,14 @@ NO_MARKS = Marks()
 def read_marks(path: Path) -> Marks:
     """The marks of a checkpoint; of one that has no safetensors header, only its names. Read anew when it changes."""
     try:
-        return _read(path, path.stat().st_mtime_ns)
+        found = path.stat()
+        return _read(path, (found.st_mtime_ns, found.st_size))
     except OSError:
         return marks_of(path, (), {})
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path, changed: int) -> Marks:
+def _read(path: Path, stamp: tuple[int, int]) -> Marks:
     if path.suffix.lower() != ".safetensors":
         return marks_of(path, (), {})
     try:

@@ -196,8 +196,9 @@ def _text_cache(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lo
 
 
 def _own(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
-    own = ("diff_output_preservation", "ema_decay", "measure_at_saves", "memory_limit_gb", "on_divergence",
-           "preservation_class", "tlora_min_rank", "save_state_every_n_minutes", "stop_on_damage")  # fmt: skip
+    own = ("diff_output_preservation", "ema_decay", "embedding_lr", "measure_at_saves", "memory_limit_gb",
+           "on_divergence", "pivotal_tuning", "preservation_class", "save_state_every_n_minutes", "stop_on_damage",
+           "tlora_min_rank")  # fmt: skip
     lost += [f"kohya has no {name}; it isn't written." for name in own if flat[name] != OPTIONS[name].default]
 
 
