@@ -16,12 +16,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # What each part may import of the others. Programs, which put everything together, may import all of them.
 EVERYBODY = {
-    "config", "dtypes", "errors", "families", "files", "lora_folder", "memory", "noise_schedule", "safetensors_file",
-    "seeds", "subjects", "tokens", "toml_file",
+    "checkpoint_marks", "config", "dtypes", "errors", "families", "files", "lora_folder", "memory", "noise_schedule",
+    "safetensors_file", "seeds", "subjects", "tokens", "toml_file",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "config": EVERYBODY,
     "kohya": EVERYBODY,
+    "advice": EVERYBODY | {"hosts.base"},
     "fitting": EVERYBODY | {"hosts.base", "demo"},
     "card": EVERYBODY | {"hosts.base"},
     "dataset": EVERYBODY | {"hosts.base"},

@@ -49,7 +49,9 @@ def read_settings(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any], 
         from lora_trainer.config.presets import find_preset
         from lora_trainer.fitting import fitted
 
-        config, notices = fitted(find_preset(preset), _glance(args.checkpoint), {})
+        config, notices = fitted(find_preset(preset), _glance(args.checkpoint), _defaults(args.checkpoint))
+    elif not fields:
+        config = config.replace(**_defaults(getattr(args, "checkpoint", None)))
     return config.replace(**parse_assignments(args.set)), fields, list(notices)
 
 
@@ -76,6 +78,13 @@ def _glance(checkpoint: Path | None) -> Glance | None:
 
     found = DiffusersHost(checkpoint, Path()).glance() if checkpoint else None
     return None if found is None or found.refusal else found
+
+
+def _defaults(checkpoint: Path | None) -> dict[str, Any]:
+    """Options that follow from the checkpoint's header."""
+    from lora_trainer.hosts.standalone.host import DiffusersHost
+
+    return DiffusersHost(checkpoint, Path()).defaults() if checkpoint else {}
 
 
 def typed_paths(args: argparse.Namespace) -> frozenset[str]:

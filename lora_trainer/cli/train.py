@@ -205,6 +205,7 @@ def run_train(args: argparse.Namespace) -> int:
         host = open_host(places, config)
         if fields:
             notices += _on_fields(fields, host)
+        notices += _advised(host, config)
         reader = train_and_tell(host, places, config, token, args.resume, args.overwrite, notices, typed_paths(args))
         lora = reader.finished.path if reader.finished else None
         if args.test and lora and not token.cancelled and is_first_process():
@@ -223,6 +224,18 @@ def note_interrupted(output: Path, name: str) -> None:
 
     with suppress(FileError):
         mark_interrupted(RunFolder(output, name))
+
+
+def _advised(host: DiffusersHost, config: RunConfig) -> list[str]:
+    """What the checkpoint calls for, and how it would be set."""
+    from lora_trainer.advice import advice
+    from lora_trainer.cli.settings import shown
+
+    lines = []
+    for one in advice(host.glance(), config):
+        given = " ".join(f"--set {name}={shown(value)}" for name, value in one.options.items())
+        lines.append(f"{one.text} ({given})" if given else one.text)
+    return lines
 
 
 def _on_fields(fields: dict[str, Any], host: DiffusersHost) -> list[str]:

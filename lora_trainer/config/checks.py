@@ -123,6 +123,13 @@ def _rates(config: Settings) -> Iterator[str]:
         yield "Nothing would be trained: unet_lr and text_encoder_lr are both 0 or switched off; switch one of them on."
     if o.max_train_steps == 0 and o.max_train_epochs == 0:
         yield "max_train_steps and max_train_epochs are both 0; set one of them."
+    if config.network.pivotal_tuning and finds_one_rate(o.optimizer_type):
+        yield (
+            f"{o.optimizer_type} finds one rate for all weights, and a word needs a higher one; switch pivotal_tuning "
+            "off or choose another optimiser."
+        )
+    if o.embedding_lr == 0 and config.network.pivotal_tuning:
+        yield "pivotal_tuning with an embedding_lr of 0 would learn nothing; raise it or switch pivotal_tuning off."
     if o.ema_decay and "schedulefree" in o.optimizer_type.lower():
         yield f"{o.optimizer_type} averages the weights itself, so ema_decay adds nothing; set ema_decay to 0."
     if finds_one_rate(o.optimizer_type):

@@ -84,6 +84,9 @@ class OptimizerConfig(Group):
     text_encoder_lr: float | None = option(
         None, "Learning rate of the text encoders; empty for learning_rate, 0 to leave them out.", minimum=0.0
     )
+    embedding_lr: float = option(
+        1e-3, "Learning rate of the word that pivotal_tuning learns; far higher than a LoRA's.", minimum=0.0
+    )
     loraplus_lr_ratio: float | None = option(
         None, "LoRA+: learning rate of the up matrices divided by that of the down matrices (paper: 16).", minimum=0.01
     )

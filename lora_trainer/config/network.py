@@ -101,6 +101,11 @@ class NetworkConfig(Group):
     )
     network_train_unet_only: bool = option(False, "Train only the UNet, not the text encoders.")
     network_train_text_encoder_only: bool = option(False, "Train only the text encoders, not the UNet.")
+    pivotal_tuning: bool = option(
+        False,
+        "Pivotal tuning: also learn the trigger word itself, as an embedding inside the LoRA file, which only "
+        "AUTOMATIC1111 reads.",
+    )
     network_weights: str = option("", "LoRA file to continue from (weights only); empty to start anew.")
     dim_from_weights: bool = option(False, "Take rank and alpha from the network_weights file.")
     scale_weight_norms: float = option(

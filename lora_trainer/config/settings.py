@@ -43,6 +43,11 @@ class Settings:
         return not without and self.text_encoder_rate > 0
 
     @property
+    def tunes_text(self) -> bool:
+        """Whether captions mean something else after a step: the text encoders or the trigger word are trained."""
+        return self.trains_text_encoder or self.network.pivotal_tuning
+
+    @property
     def unet_rate(self) -> float:
         """The UNet's learning rate."""
         return self.optimizer.learning_rate if self.optimizer.unet_lr is None else self.optimizer.unet_lr

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from lora_trainer.checkpoint_marks import NO_MARKS, Marks
 from lora_trainer.families import SD1, Family, PredictionType
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Glance:
     family: Family = SD1
     resolution: int = 512
     refusal: str = ""
+    prediction_type: PredictionType = "epsilon"
+    marks: Marks = NO_MARKS
 
 
 @dataclass(frozen=True)

@@ -202,8 +202,9 @@ def caches_captions(flat: dict[str, Any]) -> bool:
 
 def own_options(flat: dict[str, Any]) -> list[str]:
     """Sentences on options that kohya doesn't know at all."""
-    own = ("diff_output_preservation", "ema_decay", "measure_at_saves", "memory_limit_gb", "on_divergence",
-           "preservation_class", "tlora_min_rank", "save_state_every_n_minutes", "stop_on_damage")  # fmt: skip
+    own = ("diff_output_preservation", "ema_decay", "embedding_lr", "measure_at_saves", "memory_limit_gb",
+           "on_divergence", "pivotal_tuning", "preservation_class", "save_state_every_n_minutes", "stop_on_damage",
+           "tlora_min_rank")  # fmt: skip
     return [f"kohya has no {name}; it isn't written." for name in own if flat[name] != OPTIONS[name].default]
 
 

@@ -29,15 +29,20 @@ class Made:
     lines: list[str] = field(default_factory=list)
 
 
-def read(path: Path) -> LoraFile:
+def read(path: Path, with_words: bool = False) -> LoraFile:
     """A LoRA file whose modules are called as kohya's files of its family call them.
+
+    Args:
+        with_words: whether it may have learned words, which the tools that write would lose.
 
     Raises:
         FileError: if it can't be read.
     """
     file = read_lora(path)
+    if file.words and not with_words:
+        raise FileError(f"{path.name} has a learned word (pivotal tuning), which would be lost; use the file as it is.")
     modules = {canonical(key, file.family): weights for key, weights in file.modules.items()}
-    return LoraFile(path, modules, file.metadata, file.family)
+    return LoraFile(path, modules, file.metadata, file.family, file.words)
 
 
 def one_family(files: Sequence[LoraFile]) -> Family | None:

@@ -45,11 +45,11 @@ def show(path: Path) -> Shown:
     Raises:
         FileError: if it can't be read.
     """
-    file = read(path)
+    file = read(path, with_words=True)
     weights = file.modules.values()
     parts = Counter("UNet" if key.startswith("lora_unet") else "text encoder" for key in sorted(file.modules)[::-1])
     family = traits(file.family).label if file.family else "a model family that it doesn't tell"
-    types = dict(Counter(one.label for one in weights))
+    types = dict(Counter([*(one.label for one in weights), *("learned word" for _ in file.words)]))
     return Shown(
         path, path.stat().st_size, family, types, dict(parts), _ends(one.rank for one in weights),
         _ends(one.alpha for one in weights), dict(sorted(file.metadata.items())),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lora_trainer.families import Family
 from lora_trainer.files import replaced
 from lora_trainer.network import formats
 from lora_trainer.network.adapter import FileWeights
+from lora_trainer.network.embedding import PREFIX
 from lora_trainer.network.kinds import read
 from lora_trainer.safetensors_file import read_header
 
@@ -28,12 +29,16 @@ _TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", to
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA file in memory; ``modules`` by kohya's names. ``family`` is None where the file doesn't tell."""
+    """A LoRA file in memory; ``modules`` by kohya's names. ``family`` is None where the file doesn't tell.
+
+    ``words``: the tensors of learned words (``bundle_emb.…``), as they are in the file.
+    """
 
     path: Path
     modules: dict[str, FileWeights]
     metadata: dict[str, str]
     family: Family | None
+    words: dict[str, Tensor] = field(default_factory=dict)
 
 
 def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -73,10 +78,11 @@ def read_lora(path: Path) -> LoraFile:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as error:
         raise FileError(f"{path.name} is damaged ({shortened(str(error))}); copy or train it again.") from error
-    groups = formats.group(path, tensors, metadata)
+    words = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
+    groups = formats.group(path, {name: tensors[name] for name in tensors if name not in words}, metadata)
     modules = {key: read(path, key, parts) for key, parts in groups.items()}
     widths = {key: weights.input_width for key, weights in modules.items()}
-    return LoraFile(path, modules, metadata, formats.family_of(widths, metadata))
+    return LoraFile(path, modules, metadata, formats.family_of(widths, metadata), words)
 
 
 def legacy_hash(*parts: bytes) -> str:

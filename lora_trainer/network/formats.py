@@ -19,7 +19,7 @@ _BARE = ("weight",)  # of (IA)³, under kohya's keys only: elsewhere it is a mod
 _ROOTS = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 _KOHYA = re.compile(r"lora_(?:unet|te|te1|te2)_[^.]+")
 _OTHER_KINDS = {
-    "oft_": "OFT", ".diff": "full difference", "bundle_emb": "LoRA with embeddings", ".a1.weight": "GLoRA",
+    "oft_": "OFT", ".diff": "full difference", ".a1.weight": "GLoRA",
     "lokr_t1": "LoKr with two Tucker decompositions",
 }  # fmt: skip
 _OTHER_FILES = {

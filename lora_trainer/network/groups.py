@@ -10,19 +10,22 @@ import torch
 
 from lora_trainer.config import OptimizerConfig, RunConfig
 from lora_trainer.network.adapter import Adapter, parameters_of
+from lora_trainer.network.embedding import EmbeddingModule
 
 
 def parameter_groups(modules: Sequence[Adapter], config: RunConfig) -> list[dict[str, Any]]:
     """Groups ``{"params": list, "lr": float, "name": str}`` as sd-scripts forms them.
 
-    Text encoders come first, then the UNet (one group a block if learning-rate factors are set). LoRA+ (Hayou et al.
-    2024, https://arxiv.org/abs/2402.12354) puts the weights that an adapter names (LoRA: up) into a group of their
-    own, with a higher rate. Groups whose rate is 0 are left out.
+    The learned word comes first, then text encoders, then the UNet (one group a block if learning-rate factors are
+    set). LoRA+ (Hayou et al. 2024, https://arxiv.org/abs/2402.12354) puts the weights that an adapter names (LoRA: up)
+    into a group of their own, with a higher rate. Groups whose rate is 0 are left out.
     """
-    text = [module for module in modules if module.target.part == "text_encoder"]
+    words = [module for module in modules if isinstance(module, EmbeddingModule)]
+    text = [module for module in modules if module.target.part == "text_encoder" and module not in words]
     unet = [module for module in modules if module.target.part == "unet"]
     rates = config.optimizer
-    groups = _split("text_encoder", text, config.text_encoder_rate, _ratio(rates, "text_encoder"))
+    groups = _split("embedding", words, rates.embedding_lr, 0.0)
+    groups += _split("text_encoder", text, config.text_encoder_rate, _ratio(rates, "text_encoder"))
     if all(module.lr_factor == 1 for module in unet):
         return groups + _split("unet", unet, config.unet_rate, _ratio(rates, "unet"))
     blocks: dict[int, list[Adapter]] = {}

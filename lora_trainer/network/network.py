@@ -17,6 +17,7 @@ from lora_trainer.network import attention
 from lora_trainer.network.adapter import Adapter, Control, parameters_of
 from lora_trainer.network.blocks import BlockPlan
 from lora_trainer.network.chosen import Chosen
+from lora_trainer.network.embedding import PREFIX, learned_word, words_of_file
 from lora_trainer.network.file import LoraFile, read_lora
 from lora_trainer.network.groups import NormReport, limit_norms, parameter_groups
 from lora_trainer.network.kinds import create
@@ -48,9 +49,18 @@ class LoraNetwork:
 
     @classmethod
     def create(
-        cls, unet: nn.Module, text_encoders: Sequence[TextEncoder], info: ModelInfo, config: RunConfig, seed: int
+        cls,
+        unet: nn.Module,
+        text_encoders: Sequence[TextEncoder],
+        info: ModelInfo,
+        config: RunConfig,
+        seed: int,
+        word: str = "",
     ) -> LoraNetwork:
         """A new network that changes nothing yet, or one that continues ``network_weights``.
+
+        Args:
+            word: that ``pivotal_tuning`` learns.
 
         Raises:
             ConfigError: if the configuration leaves nothing to train or its lists don't suit the model.
@@ -86,6 +96,16 @@ class LoraNetwork:
             )
         for module in network.modules:
             module.lr_factor = plan.factor(module.target)
+        known = file.words if file is not None else {}
+        if options.pivotal_tuning:
+            continued = words_of_file(known, text_encoders, control, Path(options.network_weights))
+            own = [module for module in continued if module.key == f"{PREFIX}{word}"]
+            network.modules[:0] = own or learned_word(word, text_encoders, control)
+        elif known:
+            network.notices.append(
+                f"The word that {Path(options.network_weights).name} has learned isn't taken over; switch "
+                "pivotal_tuning on to go on with it."
+            )
         return network
 
     @classmethod
@@ -98,7 +118,10 @@ class LoraNetwork:
             FileError: if the file can't be read or is for another model family.
         """
         targets = text_targets(text_encoders, info) + unet_targets(unet, info, EVERYTHING)
-        return cls._of_file(read_lora(path), targets, info, Control(training=False))
+        file, control = read_lora(path), Control(training=False)
+        network = cls._of_file(file, targets, info, control)
+        network.modules[:0] = words_of_file(file.words, text_encoders, control, path)
+        return network
 
     @classmethod
     def _of_file(

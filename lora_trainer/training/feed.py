@@ -68,7 +68,7 @@ class Feed:
         )
         self.varied = any(is_varied(folder.caption) for folder in dataset.folders)
         countable = uses <= MOST_VARIED or not self.varied
-        self.captions_cached = memory.cache_text_encoder_outputs and not config.trains_text_encoder and countable
+        self.captions_cached = memory.cache_text_encoder_outputs and not config.tunes_text and countable
         latents = self._store("latents", memory.cache_latents_to_disk) if fixed else None
         self.latents = LatentCache(model, latents, memory.mixed_precision)
         captions = self._store("captions", memory.cache_text_encoder_outputs_to_disk)
@@ -133,7 +133,7 @@ class Feed:
         """Captions, encoded; with gradients if the text encoders are trained and gradients are on."""
         if self.captions_cached:
             return self.captions.batch(texts)
-        with torch.set_grad_enabled(self.config.trains_text_encoder and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.config.tunes_text and torch.is_grad_enabled()):
             return self.model.encode_captions(texts, self.captions.length, self.captions.clip_skip)
 
     def latent(self, item: int) -> torch.Tensor:

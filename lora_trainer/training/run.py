@@ -23,6 +23,7 @@ from lora_trainer.training.events import CancelToken, Event, Notice, Saved
 from lora_trainer.training.feed import Feed
 from lora_trainer.training.folder import SHARED_NAMES, RunFolder
 from lora_trainer.training.identity import identity
+from lora_trainer.training.learned_word import word_to_learn
 from lora_trainer.training.lock import check_free, held
 from lora_trainer.training.loop import training_loop
 from lora_trainer.training.memory_plan.comparing import Comparison
@@ -105,7 +106,7 @@ def _train(
     with host.take(request.config.memory.mixed_precision) as model:
         if broken := broken_weights(model):
             raise UnsupportedModelError(broken)
-        if model.apart and request.config.trains_text_encoder:
+        if model.apart and request.config.tunes_text:
             raise UnsupportedModelError(
                 "With --medvram, UNet and text encoder are never in memory together; switch network_train_unet_only "
                 "on, or start the WebUI without --medvram."
@@ -193,8 +194,10 @@ def _open(
     if config.save.save_n_epoch_ratio:
         config = config.replace(save_every_n_epochs=max(1, epochs // config.save.save_n_epoch_ratio))
 
+    word = word_to_learn(config, request.trigger, dataset)
+
     def fresh() -> tuple[LoraNetwork, Update]:
-        made = LoraNetwork.create(model.unet, model.text_encoders, info, config, seed).to(model.device)
+        made = LoraNetwork.create(model.unet, model.text_encoders, info, config, seed, word).to(model.device)
         return made, make_update(made.parameter_groups(config), config, steps, model.device, request.typed)
 
     network, update = fresh()

@@ -157,7 +157,7 @@ class Session:
     def base_loss(self, inputs: StepInputs, mine: Batch) -> float:
         """Sum of the base model's losses at these very inputs. Inside the step's hooks, after its backward pass."""
         with torch.no_grad(), self.network.left_out():
-            if self.config.trains_text_encoder:  # the base model has its own idea of the captions
+            if self.config.tunes_text:  # the base model has its own idea of the captions
                 context = self.feed.conditioning(mine, self.position.epoch, self.position.step)
                 inputs = replace(inputs, conditioning=context)
             losses = training_step(self.model, inputs, self.objective).tolist()

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_trainer.advice import advice
 from lora_trainer.config import OPTIONS, RunConfig
 from lora_trainer.dataset.dataset_file import is_dataset_file
 from lora_trainer.errors import DatasetError, LoraTrainerError
@@ -138,7 +139,7 @@ class Desk:
             doubts = [*_doubts(page, config, glance), *_photos(glance, dataset)]
             answer.html["plan"] = views.plan_view(
                 glance, steps, epochs, pace, gpu_memory(), _needed(config, glance), notes, doubts
-            )
+            ) + views.advice_view(advice(glance, config))
         except LoraTrainerError as error:
             answer.html["plan"] = views.problem(str(error))
         answer.cards = self.cards(page.values.get("preset"), dataset)

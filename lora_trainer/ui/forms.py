@@ -15,6 +15,7 @@ CHOICES = {
     **WAYS, **{f"queue+{way}": text for way, text in WAYS.items()},
     "queue+change": "Change that entry", **{f"queue+change+{way}": text for way, text in WAYS.items()},
     "name": "Choose another name", "undo": "Undo", "reset": "Reset everything", "keep": "Keep it",
+    "advice": "Set what it calls for",
 }  # fmt: skip
 ANYTHING = "anything"  # no kind of subject
 CUSTOM = "custom"  # no preset: loaded settings

@@ -16,6 +16,7 @@ from lora_trainer.families import traits
 from lora_trainer.ui.forms import CHOICES
 
 if TYPE_CHECKING:
+    from lora_trainer.advice import Advice
     from lora_trainer.hosts.base import Glance
     from lora_trainer.training.memory_plan.figures import Expected
     from lora_trainer.ui.estimate import Pace
@@ -81,6 +82,19 @@ def plan_view(
     body = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in rows)
     refusal = problem(glance.refusal) if glance is not None and glance.refusal else ""
     return f'<dl class="lt-plan">{body}</dl>{note(*notes, kind="lt-quiet")}{note(*doubts, kind="lt-warn")}{refusal}'
+
+
+def advice_view(found: Sequence[Advice]) -> str:
+    """What the checkpoint calls for; what can be set for it is set by a button."""
+    facts = note(*(one.text for one in found if not one.options), kind="lt-quiet")
+    offered = "".join(f"<div>{escape(one.text)}</div>" for one in found if one.options)
+    if not offered:
+        return facts
+    button = f'<button type="button" class="lt-choice" data-choice="advice">{CHOICES["advice"]}</button>'
+    return (  # no alert: it stands there after every change
+        f'{facts}<div class="lt-note lt-quiet lt-question" role="group">{offered}<div class="lt-choices">{button}</div>'
+        "</div>"
+    )
 
 
 def memory_text(memory: tuple[float, float] | None, needed: Expected | None) -> str:

@@ -178,8 +178,8 @@ def test_what_says_the_prediction_type(tmp_path: Path) -> None:
     assert beside(tmp_path, sd2, {"modelspec.prediction_type": "epsilon"}, None).prediction_type == "epsilon"
     assert beside(tmp_path, sdxl, {}, None).prediction_type == "epsilon"
     marked = beside(tmp_path, {**sdxl, "v_pred": (1,), "ztsnr": (1,)}, {}, None)
-    assert marked.prediction_type == "v_prediction" and marked.zero_terminal_snr
-    assert beside(tmp_path, {**sdxl, "v_pred": (1,)}, {}, None).zero_terminal_snr is False
+    assert marked.prediction_type == "v_prediction" and marked.marks.zero_snr
+    assert beside(tmp_path, {**sdxl, "v_pred": (1,)}, {}, None).marks.zero_snr == ""
     scaling = {"denoiser_config": {"params": {"scaling_config": {"target": "sgm.denoiser_scaling.VScaling"}}}}
     text = yaml.safe_dump({"model": {"params": {**scaling, "network_config": {"params": {}}}}})
     assert beside(tmp_path, sdxl, {}, text).prediction_type == "v_prediction"

@@ -45,6 +45,8 @@ LOST = {
     "measure_at_saves",
     "memory_limit_gb",
     "stop_on_damage",
+    "pivotal_tuning",
+    "embedding_lr",
     "tlora_min_rank",
     "wd_on_output",
     "rs_lora",

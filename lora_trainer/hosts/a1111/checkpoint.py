@@ -10,10 +10,10 @@ import torch
 from modules import devices, sd_models, sd_vae, shared
 
 from lora_trainer.errors import UnsupportedModelError
-from lora_trainer.families import USUAL_IMAGE_SIZE, Family, traits
+from lora_trainer.families import USUAL_IMAGE_SIZE, Family, PredictionType, traits
 from lora_trainer.hosts.base import Glance, ModelInfo, TextEncoder
 from lora_trainer.hosts.webui.fingerprint import fingerprint
-from lora_trainer.hosts.webui.identity import checkpoint_name, family
+from lora_trainer.hosts.webui.identity import checkpoint_name, family, marks
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,10 @@ def glance(model: Any) -> Glance:
     """What is told without reading weights."""
     kind = family(model)
     v_prediction = getattr(model, "parameterization", "eps") == "v"
-    return Glance(checkpoint_name(model), kind, _resolution(model, kind, v_prediction), _reason(model))
+    predicts: PredictionType = "v_prediction" if v_prediction else "epsilon"
+    return Glance(
+        checkpoint_name(model), kind, _resolution(model, kind, v_prediction), _reason(model), predicts, marks(model)
+    )
 
 
 def _vae_sha256(file: str | None) -> str:

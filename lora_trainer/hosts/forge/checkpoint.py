@@ -18,7 +18,7 @@ from lora_trainer.hosts.forge import text
 from lora_trainer.hosts.forge.backend import alphas_cumprod, diffusion, prediction_type, scaled
 from lora_trainer.hosts.forge.tensors import ordinary_tensors
 from lora_trainer.hosts.webui.fingerprint import fingerprint
-from lora_trainer.hosts.webui.identity import checkpoint_name, family
+from lora_trainer.hosts.webui.identity import checkpoint_name, family, marks
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,9 @@ def describe(model: Any) -> ModelInfo:
 
 def glance(model: Any) -> Glance:
     """What is told without reading weights."""
-    return Glance(checkpoint_name(model), family(model), _resolution(model), _reason(model))
+    return Glance(
+        checkpoint_name(model), family(model), _resolution(model), _reason(model), _prediction_type(model), marks(model)
+    )
 
 
 def _resolution(model: Any) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_trainer.checkpoint_marks import Marks, marks_of
 from lora_trainer.errors import UnsupportedModelError
 from lora_trainer.families import USUAL_IMAGE_SIZE, Family, PredictionType, family_of_unet, traits
 from lora_trainer.hosts.standalone.checkpoint_file import CheckpointFile, Shapes, open_checkpoint
@@ -24,7 +25,7 @@ class Detected:
     config: LdmConfig
     family: Family
     prediction_type: PredictionType | None
-    zero_terminal_snr: bool
+    marks: Marks
 
     def resolution(self, prediction_type: PredictionType) -> int:
         """Native side in pixels: what the config or the metadata say, else the family's."""
@@ -56,7 +57,8 @@ def detect(path: Path) -> Detected:
             f"{path.name} has no {missing}; use a checkpoint that holds UNet, VAE and text encoder in one file."
         )
     config = read_config(path)
-    return Detected(file, config, family, _prediction_type(file, config, family), "ztsnr" in file.shapes)
+    marks = marks_of(path, file.shapes, file.metadata)
+    return Detected(file, config, family, _prediction_type(file, config, family, marks), marks)
 
 
 def _family(shapes: Shapes) -> Family:
@@ -70,15 +72,13 @@ def _parts(family: Family) -> Iterable[tuple[str, str]]:
         yield "text encoder", prefix
 
 
-def _prediction_type(file: CheckpointFile, config: LdmConfig, family: Family) -> PredictionType | None:
+def _prediction_type(file: CheckpointFile, config: LdmConfig, family: Family, marks: Marks) -> PredictionType | None:
     """The first that says something: config beside the file, header, marker tensor; then ε except for SD 2.x."""
     if config.prediction_type:
         return config.prediction_type
+    if marks.v_prediction:
+        return "v_prediction"
     stated = file.metadata.get("modelspec.prediction_type", "").lower()
-    if stated in ("v", "v_prediction", "v-prediction"):
-        return "v_prediction"
-    if "v_pred" in file.shapes:
-        return "v_prediction"
     return None if traits(family).both_predictions and stated != "epsilon" else "epsilon"
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -51,7 +52,7 @@ class DiffusersHost(SoleUser):
         prediction_type: None for what the checkpoint says (config beside it, ``modelspec.prediction_type``, the
             ``v_pred`` tensor) and, for an SD 2.x that says nothing, what running its UNet shows.
         clip_skip: for pictures; which layer of an SD 1.x text encoder is used.
-        zero_terminal_snr: sample with the zero-SNR schedule; None if the checkpoint has the ``ztsnr`` tensor.
+        zero_terminal_snr: sample with the zero-SNR schedule; None for what the checkpoint says.
         precision: for pictures outside training; None for fp16 on CUDA and fp32 elsewhere.
     """
 
@@ -102,7 +103,15 @@ class DiffusersHost(SoleUser):
             found = detect(self.checkpoint)
         except LoraTrainerError as error:
             return Glance(self.checkpoint.name, refusal=str(error))
-        return Glance(self.checkpoint.name, found.family, found.resolution(found.prediction_type or "epsilon"))
+        predicts = self._prediction_type or found.prediction_type or "epsilon"
+        return Glance(
+            self.checkpoint.name, found.family, found.resolution(predicts), prediction_type=predicts, marks=found.marks
+        )
+
+    def defaults(self) -> dict[str, Any]:
+        """Zero SNR, for a checkpoint that says so itself."""
+        glance = self.glance()
+        return {"zero_terminal_snr": True} if glance is not None and glance.marks.zero_snr else {}
 
     @contextmanager
     def take(self, mixed_precision: str) -> Iterator[DiffusersModel]:
@@ -182,7 +191,7 @@ class DiffusersHost(SoleUser):
         found = detect(self.checkpoint)
         parts = build_parts(found, self._vae, self._prediction_type)
         alphas = linear_in_root(found.config.linear_start, found.config.linear_end)
-        zero_snr = found.zero_terminal_snr if self._zero_terminal_snr is None else self._zero_terminal_snr
+        zero_snr = bool(found.marks.zero_snr) if self._zero_terminal_snr is None else self._zero_terminal_snr
         pictures = PictureSettings(self._clip_skip, zero_snr)
         info = self._describe(found, parts)
         return DiffusersModel(parts, info, alphas, self.device, pictures, self._shelf.attached)

@@ -19,6 +19,7 @@ from lora_trainer.dtypes import precision_of
 from lora_trainer.errors import ConfigError, HostBusyError
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, Progress, TakenModel
 from lora_trainer.hosts.webui import loras
+from lora_trainer.hosts.webui.identity import marks
 from lora_trainer.hosts.webui.options import setting
 from lora_trainer.hosts.webui.pictures import make_picture, sampler_name
 from lora_trainer.hosts.webui.queue import Shift
@@ -120,9 +121,12 @@ class WebUIHost(ABC):
         return Path(shared.cmd_opts.lora_dir)
 
     def defaults(self) -> dict[str, Any]:
-        """The precision that the loaded weights and the card allow, and the clip skip that is set."""
+        """The precision that the loaded weights and the card allow, the clip skip that is set, and what the checkpoint
+        says of its noise schedule."""
         model = self.loaded_model()
         values: dict[str, Any] = {"mixed_precision": self._precision(model)}
+        if model is not None and marks(model).zero_snr:
+            values["zero_terminal_snr"] = True
         if model is None or self.reads_clip_skip(model):
             values["clip_skip"] = int(setting("CLIP_stop_at_last_layers", 1))
         return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lora_trainer.checkpoint_marks import Marks, read_marks
 from lora_trainer.families import Family, family_of_flags
 
 
@@ -12,6 +13,12 @@ def checkpoint_name(model: Any) -> str:
     """The checkpoint's file name."""
     found = getattr(model, "sd_checkpoint_info", None)
     return Path(found.filename).name if found is not None else "The loaded model"
+
+
+def marks(model: Any) -> Marks:
+    """What the checkpoint's file says of itself."""
+    found = getattr(model, "sd_checkpoint_info", None)
+    return read_marks(Path(found.filename)) if found is not None else Marks()
 
 
 def family(model: Any) -> Family:

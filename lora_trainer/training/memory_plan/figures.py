@@ -55,7 +55,7 @@ def expected(family: Family, config: RunConfig) -> Expected:
     pixels = data.resolution[0] * data.resolution[1] / PIXELS
     precise = 2 if config.memory.mixed_precision == "no" else 1  # everything in fp32
     parts = figures.unet * precise
-    if config.trains_text_encoder or not config.memory.cache_text_encoder_outputs:
+    if config.tunes_text or not config.memory.cache_text_encoder_outputs:
         parts += figures.text_encoders * precise
     each = config.trains_unet * figures.unet_lora + config.trains_text_encoder * figures.text_lora
     fixed = parts + config.network.network_dim * each * (8 + state_bytes(config.optimizer)) / GB

@@ -87,7 +87,7 @@ class _Planning:
         run, parts = self.run, self.run.feed.parts
         picture = self._picture()
         conditioning, captions_peak = self._captions()
-        here: list[Part] = ["unet", "text_encoders"] if self.config.trains_text_encoder else ["unet"]
+        here: list[Part] = ["unet", "text_encoders"] if self.config.tunes_text else ["unet"]
         self.model.keep(here)
         limit, told = self._limit(PARTS if run.device.type == "cpu" else here)
         cost = self._count(conditioning)
@@ -186,7 +186,7 @@ class _Planning:
     def _losses(self, conditioning: Conditioning, images: int) -> Tensor:
         samples: Batch = [Sample(0, 0, number, False) for number in range(images)]
         with self.run.computing(samples):
-            if self.config.trains_text_encoder:
+            if self.config.tunes_text:
                 texts = [self.run.feed.caption(0)] * images
                 conditioning = self.model.encode_captions(texts, self._length, self._clip_skip)
             elif images > 1:

@@ -51,7 +51,7 @@ def remedy(need: Need, limit: int) -> str:
 def _changes(need: Need) -> Iterator[tuple[str, int]]:
     """What can be changed, the least first, and the bytes that it saves together with all before it."""
     config, saved, settings = need.config, 0, list[str]()
-    if config.trains_text_encoder and config.memory.cache_text_encoder_outputs:
+    if config.tunes_text and config.memory.cache_text_encoder_outputs:
         saved += need.text_encoders
         settings.append("switch network_train_unet_only on")
         yield _listed(settings), saved

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lora_trainer.advice import advice
 from lora_trainer.errors import LoraTrainerError
 from lora_trainer.fitting import find, fitted, presets_for
 from lora_trainer.ui import remembered, views
@@ -94,6 +95,21 @@ def choose_preset(desk: Desk, page: Page) -> Answer:
         named = ", ".join(edited[:MOST_NAMED]) + (" and more" if len(edited) > MOST_NAMED else "")
         lost = "the loaded settings" if origin == CUSTOM else f"your changes to {named}"
         answer.html["plan"] += views.question(f"The preset replaced {lost}.", "undo", kind="lt-quiet")
+    return answer
+
+
+def take_advice(desk: Desk, page: Page) -> Answer:
+    """The options that the checkpoint calls for; they can be taken back like a preset."""
+    try:
+        found = advice(desk.glance(), page.config())
+    except LoraTrainerError as error:
+        return Answer({"message": views.problem(str(error))})
+    called = {name: value for one in found for name, value in one.options.items()}
+    desk.before = Page(dict(page.values), dict(page.options))
+    changed = desk.page(called)
+    desk.remember()
+    answer = desk.planned(Answer(options=called), changed)
+    answer.html["plan"] += views.question(f"Set: {', '.join(called)}.", "undo", kind="lt-quiet")
     return answer
 
 

@@ -29,5 +29,7 @@ def ask(form: Form) -> None:
     """A chosen preset sets all options. The script presses the button: gradio 4 fires Radio.input by itself."""
     chosen = gr.Button("Preset chosen", elem_id="lora_trainer_chosen", elem_classes=[FILLS])
     form.on(chosen.click, settings.choose_preset, reads=("preset",), changes=(*ALL_OPTIONS, *PLAN))
+    advised = gr.Button(CHOICES["advice"], elem_id="lora_trainer_choice_advice", elem_classes=[FILLS])
+    form.on(advised.click, settings.take_advice, changes=(*ALL_OPTIONS, *PLAN))
     undo = gr.Button(CHOICES["undo"], elem_id="lora_trainer_choice_undo", elem_classes=[FILLS])
     form.on(undo.click, settings.undo, changes=(*ALL_OPTIONS, *PLAN))

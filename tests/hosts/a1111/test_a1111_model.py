@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.support.fake_webui import Model, WebUI
 
@@ -192,3 +194,14 @@ def test_a_live_picture_sees_the_hooks(webui: WebUI, taken: Any) -> None:
 def test_the_model_is_tiny_but_whole() -> None:
     model = Model()
     assert any(p.requires_grad for p in model.model.parameters()), "as the WebUI leaves its UNet"
+
+
+def test_the_files_own_marks_are_known(webui: WebUI, host: Any, tmp_path: Path) -> None:
+    model = webui.model
+    assert "zero_terminal_snr" not in host.defaults()
+    path = tmp_path / "noob.safetensors"
+    save_file({"v_pred": torch.empty(0), "ztsnr": torch.empty(0)}, path)
+    model.sd_checkpoint_info.filename = str(path)
+    glance = host.glance()
+    assert glance is not None and glance.marks.v_prediction and glance.marks.names[0] == "noob"
+    assert host.defaults()["zero_terminal_snr"] is True

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from safetensors import safe_open
-from support.options.run import LOSS, UPDATE, Case, Check, Outcome
+from support.options.run import LOSS, UPDATE, WORD, Case, Check, Outcome
 
 BOTH = {"text_encoder_lr": None}  # text encoder and UNet at learning_rate
 RANKS = [2] * 6 + [4] * 7 + [6] * 12  # one a block: down, middle, up
@@ -70,6 +70,15 @@ def rates_by_block(part: str, factor: float) -> Check:
         assert {rate for block, rate in rates.items() if block not in own} == {full}
 
     return check
+
+
+def the_word_is_learned(base: Outcome, changed: Outcome) -> None:
+    """The file has the word's vectors, which have moved from the table's; nothing else is new in it."""
+    (key,) = changed.weights().keys() - base.weights().keys()
+    assert key == "bundle_emb.zork.string_to_param.*"
+    table = changed.model.text.get_input_embeddings().weight[WORD]
+    moved = (changed.weights()[key] - table).norm(dim=1)
+    assert moved.shape == (2,) and bool((moved > 0).all())
 
 
 def norms_are_limited(base: Outcome, changed: Outcome) -> None:
@@ -223,6 +232,10 @@ CASES: dict[str, Case] = {
         True, {"modules", "alphas", "gradient", "memory", "encoding", "texts"} | GROUPS, BOTH, only("lora_unet_")),
     "network_train_text_encoder_only": Case(
         True, {"modules", "alphas", "gradient", "memory"} | GROUPS, BOTH, only("lora_te_")),
+    "pivotal_tuning": Case(
+        True, {"modules", "groups", "rates", "gradient", "memory", "texts", "encoding"} | UPDATE,
+        check=the_word_is_learned,
+    ),
     "network_weights": Case("{world}/rank4.safetensors", LOSS, check=goes_on_from_the_file),
     "dim_from_weights": Case(
         True, {"alphas", "gradient"} | UPDATE, {"network_alpha": 2, **FILE}, taken_from_the_file),

@@ -124,6 +124,8 @@ OPTIMIZER: dict[str, Case] = {
     "optimizer_type": Case("Lion", UPDATE, check=every_weight_moves_alike),
     "optimizer_args": Case({"weight_decay": 0.5}, UPDATE, check=weights_shrink),
     "learning_rate": Case(0.25, RATES, check=rates_are(unet=0.25), idle=[{"unet_lr": 0.5}]),
+    "embedding_lr": Case(
+        0.25, RATES, {"pivotal_tuning": True}, check=rates_are(embedding=0.25, unet=0.5), idle=[{}]),
     "unet_lr": Case(0.25, RATES, check=rates_are(unet=0.25)),
     "text_encoder_lr": Case(0.125, RATES, BOTH, check=rates_are(text_encoder=0.125, unet=0.5)),
     "loraplus_lr_ratio": Case(4, {"groups"} | RATES, check=rates_are(**{"unet": 0.5, "unet plus": 2})),

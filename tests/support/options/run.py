@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -31,6 +32,8 @@ CAPTIONS = (
     "zork, calm ||| big, red;;;lid, {left|right}, far\nzork, second line",
     "zork, loud ||| tall, blue;;;cap, {up|down}, near\nzork, other line",
 )
+
+WORD = [250, 251]  # the tokens of "zork" here
 
 
 def small_unet() -> UNet2DConditionModel:
@@ -70,7 +73,8 @@ class WatchedModel(TinyModel):
     def encode_captions(self, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:
         self.captions_encoded += captions
         digests = [hashlib.sha256(text.encode()).digest()[: 6 * max_token_length // 75] for text in captions]
-        rows = torch.tensor([[0, *digest, 1] for digest in digests])
+        words = [WORD if "zork" in text else [1] * len(WORD) for text in captions]
+        rows = torch.tensor([[0, *word, *digest, 1] for word, digest in zip(words, digests, strict=True)])
         made = self.text(input_ids=rows, output_hidden_states=True)
         return Conditioning(made.last_hidden_state if clip_skip == 1 else made.hidden_states[-clip_skip])
 
@@ -239,10 +243,11 @@ class World:
         host = TinyHost(folder / "loras", WatchedModel())
         request = RunRequest("zork", self.root / "data", RunConfig().replace(**values), folder / "out")
         events, states = [], 0
-        for event in train(host, request):
-            events.append(event)
-            if isinstance(event, StepDone):
-                states += any(path.is_file() for path in (folder / "out/zork").glob("state/*"))
+        with patch("lora_trainer.network.embedding.tokenise", return_value=WORD):  # the real ones aren't so few
+            for event in train(host, request):
+                events.append(event)
+                if isinstance(event, StepDone):
+                    states += any(path.is_file() for path in (folder / "out/zork").glob("state/*"))
         assert isinstance(host.model, WatchedModel)
         return Outcome(self, host.model, events, folder, states)
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from lora_trainer import fitting
+from lora_trainer.checkpoint_marks import Marks
 from lora_trainer.config import OPTIONS, RunConfig
 from lora_trainer.config.presets import PRESETS
 from lora_trainer.dataset.buckets import place
@@ -218,3 +219,17 @@ def test_time_is_that_of_a_run_like_it(tmp_path: Path) -> None:
     assert paces.like(tmp_path, config, "other.safetensors") is None
     assert views.time_text(600, pace).startswith("about 5 min") and "earlier" in views.time_text(600, pace)
     assert "first steps" in views.time_text(600, None)
+
+
+def test_what_the_checkpoint_calls_for_is_set_by_a_click_and_taken_back(desk: Desk, job: FakeJob) -> None:
+    job.host.seen = Glance("a.safetensors", "sdxl", 1024, marks=Marks(zero_snr="it says so", names=("ponyMix",)))
+    plan = settings.look(desk, page(desk, options={"keep_tokens": "2"})).html["plan"]
+    assert "because it says so" in plan and 'data-choice="advice"' in plan
+    answer = settings.take_advice(desk, desk.page({}))
+    assert answer.options == {"zero_terminal_snr": True, "shuffle_caption": True, "keep_tokens": 2}
+    assert 'data-choice="advice"' not in answer.html["plan"] and 'data-choice="undo"' in answer.html["plan"]
+    assert desk.page({}).config().loss.zero_terminal_snr
+    settings.undo(desk, desk.page({}))
+    assert not desk.page({}).config().loss.zero_terminal_snr
+    bad = settings.take_advice(desk, desk.page({"learning_rate": "fast"}))
+    assert "it must be a number" in bad.html["message"] and not bad.options
