@@ -25,7 +25,7 @@
 TORCH ?= torch==2.13.0
 RUN_PACKAGES ?= diffusers transformers accelerate safetensors pillow numpy psutil
 TEST_PACKAGES ?= $(RUN_PACKAGES) peft bitsandbytes==0.50.2 prodigyopt pytest pytest-timeout hypothesis einops omegaconf fastapi httpx \
-	scikit-image scikit-learn pillow-heif tensorboard
+	scikit-image scikit-learn pillow-heif tensorboard onnx onnxruntime
 # LyCORIS, to compare the network types with; its own list of dependencies would bring another torch.
 LYCORIS_PACKAGE ?= --no-deps lycoris-lora==4.1.3 toml
 # The real ldm classes; its own list of dependencies pins old releases that nothing here needs.
@@ -34,7 +34,8 @@ LINT_PACKAGES ?= ruff mypy
 WEBUI_PACKAGES ?= transformers==4.30.2 accelerate==0.21.0 safetensors==0.4.2 pillow==9.5.0 numpy==1.26.2 psutil==5.9.5 \
 	diffusers==0.31.0 'huggingface-hub<0.26' einops==0.4.1 omegaconf==2.2.3 fastapi==0.94.0 httpx==0.24.1 \
 	gradio==3.41.2 playwright axe-playwright-python==0.1.8 \
-	pytest pytest-timeout hypothesis scikit-image==0.24.0 scikit-learn==1.5.2 pillow-heif==0.13.1 tensorboard
+	pytest pytest-timeout hypothesis scikit-image==0.24.0 scikit-learn==1.5.2 pillow-heif==0.13.1 tensorboard \
+	onnx==1.17.0 onnxruntime==1.19.2
 # Forge's page, laid over the same environment. With later releases of its parts gradio 4.40 doesn't start.
 GRADIO4_PACKAGES ?= gradio==4.40.0 fastapi==0.104.1 pydantic==2.8.2 'huggingface-hub<0.26' numpy==1.26.2 pillow==9.5.0
 PYTEST_ARGS ?=
@@ -52,10 +53,11 @@ WEBUI_PYTHON ?= $(call works,python3.11 python3.10 python3,(3 , 10) <= sys.versi
 VENV := .venv
 WEBUI_VENV := .venv-webui
 GRADIO4 := $(WEBUI_VENV)/gradio4
-PAGE_TESTS := tests/ui/test_tab_browser.py tests/ui/test_captions_browser.py tests/ui/test_page_accessibility.py
 COMPUTING_TESTS := $(addprefix tests/,demo evaluation hosts lora_tools network training)
 FAULT_TESTS := tests/training/test_kills.py tests/training/test_long_runs.py tests/training/test_faults.py \
 	tests/training/test_faults_outside.py tests/training/test_shortage.py tests/training/test_resuming.py
+PAGE_TESTS := tests/ui/test_tab_browser.py tests/ui/test_captions_browser.py tests/ui/test_describe_browser.py \
+	tests/ui/test_page_accessibility.py
 MUTMUT := $(VENV)/bin/mutmut
 FIRST_MUTANT := lora_trainer.dataset.batches.x_count_batches__mutmut_1
 PIP := -m pip install --disable-pip-version-check --quiet

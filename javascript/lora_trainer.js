@@ -14,6 +14,7 @@
 //   lora_trainer_captions.js   the caption editor
 //   lora_trainer_image.js      one image of the dataset, as training sees it
 //   lora_trainer_crop.js       its crop
+//   lora_trainer_describe.js   captions that a captioner writes
 //   lora_trainer_start.js      listens to clicks, keys and the clock
 //
 // Progress goes one way: the job's events make the status, the status makes the page.
@@ -21,7 +22,8 @@
 (function (tab) {
     "use strict";
 
-    tab.RUNNING = ["preparing", "training", "paused", "testing"];
+    tab.ERRANDS = ["captioning"]; // what isn't a training, but takes the model's turn
+    tab.RUNNING = ["preparing", "training", "paused", "testing", ...tab.ERRANDS];
     tab.status = null; // as the route gave it last
     tab.curves = {html: "", gain: "", learned: ""}; // of that job: its loss and what it has learned, as the server draws them
     tab.report = null; // the test's report of that run, as the server draws it
@@ -45,6 +47,9 @@
 
     /** Whether a job runs, as far as is known. */
     tab.running = () => Boolean(tab.status) && tab.RUNNING.includes(tab.status.state);
+
+    /** Whether what runs is no training. */
+    tab.onErrand = () => Boolean(tab.status) && tab.ERRANDS.includes(tab.status.state);
 
     /** Text for use in HTML. */
     tab.escaped = function (text) {

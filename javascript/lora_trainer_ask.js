@@ -31,7 +31,7 @@
         try {
             const answer = await fetch("." + url, {method, headers, body: body && JSON.stringify(body), signal: patience.signal});
             const found = await answer.json().catch(() => null);
-            if (!answer.ok && found && found.error) throw Object.assign(new Error(found.error), {told: true});
+            if (!answer.ok && found && found.error) throw Object.assign(new Error(found.error), {told: true, choices: found.choices || []});
             if (!answer.ok || !found) throw new Error(`${answer.status} ${answer.statusText}`);
             guarded = answer.headers.get("x-lora-trainer-guarded") === "1";
             return found;
@@ -55,7 +55,7 @@
             await tab.askLog(found);
             const first = tab.status === null;
             tab.status = found;
-            if (first && tab.running()) tab.go("train", false);
+            if (first && tab.running() && !tab.onErrand()) tab.go("train", false);
             tab.show(null);
         } catch (error) {
             tab.show(error);

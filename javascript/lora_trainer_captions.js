@@ -13,6 +13,7 @@
     let rows = []; // as the server gave them
     let tags = [];
     let undo = "";
+    let rules = {}; // by kind of subject what belongs to it
     let chosen = ""; // the tag that is filtered by
     let shown = 0; // cards that are there
     let busy = false; // a change is under way: the next one is of what it leaves
@@ -38,9 +39,14 @@
             of = "";
             tab.put("captions", `<div class="lt-panel" data-of="${tab.escaped(tab.typed("dataset"))}"><div class="lt-title"><h3>Captions</h3>
                 <small>What is to stay changeable belongs into them; what isn't said becomes part of the trigger word.</small></div>
-                <button type="button" class="lt-go" data-caption="open">Edit captions</button><div class="lt-captions"></div></div>`);
+                <div class="lt-choices"><button type="button" class="lt-go" data-caption="open">Edit captions</button>
+                <button type="button" class="lt-go" data-describe="open" aria-expanded="false">Have captions written</button></div>
+                <div class="lt-describe"></div><div class="lt-captions"></div></div>`);
         }
     };
+
+    /** The captions were changed by somebody else: read them anew, if they are shown. */
+    tab.reloadCaptions = () => (of && place() ? open().catch((error) => say(error.message, true)) : null);
 
     async function open() {
         const folder = tab.typed("dataset");
@@ -48,13 +54,14 @@
         of = folder;
         rows = found.rows;
         chosen = "";
+        rules = found.rules;
         take(found);
         place().innerHTML = `<div class="lt-many"><label>Words <input type="text" name="lt_words"></label>
             <label>replaced by <input type="text" name="lt_instead"></label></div>
             <div class="lt-choices">${["replace", ...Object.keys(EDITS)].map((edit) =>
                 `<button type="button" class="lt-go" data-caption="${edit}">${EDITS[edit] || "Replace"}</button>`).join(" ")}
             <button type="button" class="lt-go lt-undo" data-caption="undo"></button></div>
-            <div class="lt-said" role="status"></div><div class="lt-tags"></div><div class="lt-shelf" tabindex="0" role="group" aria-label="Images and captions">
+            <div class="lt-rule"></div><div class="lt-said" role="status"></div><div class="lt-tags"></div><div class="lt-shelf" tabindex="0" role="group" aria-label="Images and captions">
             <ul class="lt-cards"></ul><button type="button" class="lt-go lt-more" data-caption="more">Show more</button></div>`;
         const sight = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(), {root: place().querySelector(".lt-shelf"), rootMargin: "400px"});
         sight.observe(place().querySelector(".lt-more"));
@@ -74,7 +81,18 @@
         more();
     }
 
+    /** What belongs to the subject, and the button that leaves it out. */
+    function drawRule() {
+        const kind = tab.typed("subject");
+        const where = place().querySelector(".lt-rule");
+        if (where.dataset.kind === kind) return;
+        where.dataset.kind = kind;
+        where.innerHTML = rules[kind] ? `<p>${tab.escaped(rules[kind])}</p><div class="lt-choices"><button type="button"
+            class="lt-go" data-caption="leave_out">Leave out what belongs to the ${tab.escaped(kind)}</button></div>` : "";
+    }
+
     function drawTags() {
+        drawRule();
         const button = place().querySelector(".lt-undo");
         button.textContent = undo ? `Undo: ${undo}` : "Undo";
         button.disabled = busy || !undo;
@@ -151,7 +169,8 @@
         say("");
         const [words, instead] = ["words", "instead"].map((name) => place().querySelector(`[name=lt_${name}]`).value);
         const ids = chosen ? filtered().map((row) => row.id) : null;
-        const found = await post(edit === "undo" ? {action: edit} : {action: edit, words, instead, ids});
+        const values = edit === "leave_out" ? {words: tab.typed("subject"), ids} : {words, instead, ids};
+        const found = await post(edit === "undo" ? {action: edit} : {action: edit, ...values});
         update(found);
         const number = found.changed.length;
         say(`${number} ${number === 1 ? "caption" : "captions"} changed.`);

@@ -96,7 +96,7 @@
 
     function lacksResult() {
         if (tab.hasResult()) return "";
-        if (tab.running()) {
+        if (tab.running() && !tab.onErrand()) {
             return way(`The result of <b>${tab.escaped(tab.status.name)}</b> will be here.`, go("train", "See how it goes"));
         }
         return way("No result yet: train a LoRA on the page <b>Train</b> first.", go("train", "Go to Train"));

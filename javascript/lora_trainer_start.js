@@ -31,6 +31,7 @@
         else if (button.dataset.compare) tab.compare(button);
         else if (button.dataset.caption) tab.caption(button);
         else if (button.dataset.image) tab.openImage(button);
+        else if (button.dataset.describe) tab.describe(button);
         else if (["lora_trainer_stop", "lora_trainer_pause", "lora_trainer_resume"].includes(button.id)) {
             tab.command(button.id.slice("lora_trainer_".length), button);
         } else if (BEGINS.test(button.id)) {
@@ -91,6 +92,7 @@
         tab.showPages();
         tab.takeSuggestions();
         tab.showCaptions();
+        tab.showDescribing();
         if (Date.now() - tab.lastAsked >= (tab.running() || !tab.status ? TICK : IDLE_TICK)) tab.refresh();
         else if (tab.part("progress") && !tab.part("progress").querySelector(".lt-filled")) tab.show(null);
     }

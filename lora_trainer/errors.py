@@ -120,6 +120,13 @@ def memory_problem(error: BaseException) -> str:
     )
 
 
+def unexpected(error: BaseException) -> str:
+    """An error that nobody foresaw as one sentence; the log has its traceback."""
+    text = " ".join(str(error).split())[:300] or "no message"
+    told = f"It ended with an unexpected {type(error).__name__}: {text}. The log has the details."
+    return memory_problem(error) or told
+
+
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, as part of a sentence."""
     return shortened(next(iter(str(error).strip().splitlines()), "") or type(error).__name__, 200)

@@ -15,7 +15,7 @@ ROOT = Path(scripts.basedir()).resolve()
 def make_job() -> Any:
     """The one job of this process; it outlives "Reload UI"."""
     from lora_trainer.ui import settings
-    from lora_trainer.ui.job import shared_job
+    from lora_trainer.ui.shared import shared_job
 
     return shared_job(make_host, settings.output_folder, settings.test_after)
 

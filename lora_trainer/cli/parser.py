@@ -127,7 +127,8 @@ def _prepare(commands: Any, common: Any) -> None:
 
 def _caption(commands: Any, common: Any) -> None:
     command = new_command(
-        commands, common, "caption", "captions.run_caption", "show the captions of a dataset, or change many at once",
+        commands, common, "caption", "captions.run_caption",
+        "show the captions of a dataset, change many at once, or have them written",
         "Without a change, all captions are listed; one in parentheses is that of the folder's name.",
     )  # fmt: skip
     command.add_argument("dataset", type=Path, metavar="DATASET_DIR")
@@ -137,11 +138,32 @@ def _caption(commands: Any, common: Any) -> None:
     command.add_argument("--replace", nargs=2, metavar=("WORDS", "INSTEAD"), help="replace words in every caption")
     command.add_argument("--remove", metavar="TAG", help="remove a tag")
     command.add_argument("--first", metavar="TAG", help="bring a tag to the front where a caption has it")
+    command.add_argument(
+        "--leave-out", metavar="KIND",
+        help="remove what belongs to a person, a character or a style, such as the colour of the hair",
+    )  # fmt: skip
     command.add_argument("--undo", action="store_true", help="take the last change back")
     command.add_argument(
         "--output", type=folder, default=Path("output"), metavar="DIR",
         help="the folder that keeps what was changed, for --undo; default: output",
     )  # fmt: skip
+    group = command.add_argument_group("automatic captions")
+    group.add_argument("--captioner", metavar="NAME", help="describe the images with blip, florence-2 or wd14")
+    group.add_argument(
+        "--captioner-model",
+        type=Path,
+        metavar="DIR",
+        help="the folder with the captioner's model; nothing is downloaded",
+    )
+    group.add_argument(
+        "--existing", choices=("skip", "append", "replace"), default="skip",
+        help="what becomes of captions that are there; default: skip, which leaves them",
+    )  # fmt: skip
+    group.add_argument("--overwrite", action="store_true", help="with replace: those written or edited by hand, too")
+    group.add_argument("--trigger", default="", metavar="WORD", help="default: the words of each folder's name")
+    group.add_argument("--subject", default="", metavar="KIND", help=f"{SUBJECT}; what belongs to it is left out")
+    group.add_argument("--threshold", type=float, metavar="P", help="least probability of a tag; default: 0.35")
+    group.add_argument("--deny", default="", metavar="TAGS", help="tags that are left out, with commas between them")
 
 
 def _config(commands: Any, common: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lora_trainer.dataset.belongs import left_out
 from lora_trainer.dataset.remarks import plain
 from lora_trainer.errors import ConfigError, quoted
 
@@ -52,12 +53,12 @@ def with_first(line: str, words: str, _: str = "") -> str:
 
 EDITS: dict[str, Callable[[str, str, str], str]] = {
     "prefix": with_prefix, "append": with_appended, "replace": replaced_words, "remove": without_tag,
-    "first": with_first,
+    "first": with_first, "leave_out": left_out,
 }  # fmt: skip
 SAID = {
     "prefix": "{words} before every caption", "append": "{words} at the end of every caption",
     "replace": "{words} replaced by {instead}", "remove": "{words} removed", "first": "{words} brought to the front",
-    "set": "a caption edited",
+    "set": "a caption edited", "leave_out": "what belongs to the {kind} left out", "describe": "automatic captions",
 }  # fmt: skip
 
 
@@ -77,4 +78,4 @@ def edited(text: str, edit: str, words: str, instead: str = "") -> str:
 
 def said(edit: str, words: str = "", instead: str = "") -> str:
     """What an edit did, in few words."""
-    return SAID[edit].format(words=f"“{words.strip()}”", instead=f"“{instead.strip()}”")
+    return SAID[edit].format(words=f"“{words.strip()}”", instead=f"“{instead.strip()}”", kind=words.strip())

@@ -24,6 +24,7 @@ from lora_trainer.files import read_object, replaced, write_json, write_text
 from lora_trainer.tokens import beyond, tokenise
 
 FOLDER = "caption-backups"  # in the output folder
+AUTOMATIC = "automatic.json"  # beside the backups: which captions a captioner wrote
 MOST_BACKUPS = 200  # of a dataset
 
 _changing = threading.Lock()
@@ -75,12 +76,7 @@ class CaptionSheet:
             for image in listing.images:
                 caption = find_caption(image, listing.by_name, self._endings)
                 file = caption[0] if caption else image.with_name(image.stem + self._endings[0])
-                try:
-                    text = "\n".join(read_lines(file)[0]) if caption else ""
-                except OSError as error:
-                    raise DatasetError(
-                        f"The caption {file} can't be read ({error.strerror}); check its permissions."
-                    ) from error
+                text = _text(file) if caption else ""
                 found.append(Row(f"{folder.path.name}/{image.name}", image, file, text, folder.trigger))
         return found
 
@@ -164,25 +160,40 @@ class CaptionSheet:
             newest.unlink()
             return [row for row in self.rows() if row.text != before.get(row.id)]
 
-    def _write(self, changes: Sequence[tuple[Row, str]], what: str) -> list[Row]:
-        changes = [(row, text) for row, text in changes if text != row.text]
-        if not changes:
-            return []
-        files = {row.file: row.file.read_bytes() if row.file.exists() else None for row, _ in changes}
-        self._keep(files, what)
-        for row, text in changes:
-            write_text(row.file, text)
-        return [Row(row.id, row.image, row.file, text, row.instead) for row, text in changes]
+    def describe(self) -> LongChange:
+        """Begin to write automatic captions."""
+        return LongChange(self, said("describe"))
 
-    def _keep(self, files: dict[Path, bytes | None], what: str) -> None:
-        """As base64, since neither names nor captions need be text."""
+    def automatic(self) -> dict[str, str]:
+        """By the id of its image the hash of each automatic caption, as it was written."""
+        try:
+            found = read_object(self._backups / AUTOMATIC)
+        except FileError:  # there is none yet, or it is damaged: then all captions count as somebody's own
+            return {}
+        return {id: digest for id, digest in found.items() if isinstance(digest, str)}
+
+    def remember(self, written: Sequence[Row]) -> None:
+        """These captions are automatic."""
+        marks = {shown(row.id): fingerprint(row.text) for row in written}
+        write_json(self._backups / AUTOMATIC, {**self.automatic(), **marks})
+
+    def _write(self, changes: Sequence[tuple[Row, str]], what: str) -> list[Row]:
+        return LongChange(self, what).write(changes)
+
+    def keep(self, file: Path | None, files: dict[Path, bytes | None], what: str) -> Path:
+        """Keep what files held before a change; as base64, since neither names nor captions need be text.
+
+        Args:
+            file: the backup that is written anew, with more files than before; None for a new one.
+        """
         kept = self._kept()
-        number = int(kept[-1].stem) + 1 if kept else 1
+        file = file or self._backups / f"{int(kept[-1].stem) + 1 if kept else 1:06}.json"
         coded = [(_coded(os.fsencode(path.relative_to(self.dataset))), None if content is None else _coded(content))
                  for path, content in files.items()]  # fmt: skip
-        write_json(self._backups / f"{number:06}.json", {"dataset": shown(self.dataset), "what": what, "files": coded})
+        write_json(file, {"dataset": shown(self.dataset), "what": what, "files": coded})
         for old in kept[: max(0, len(kept) + 1 - MOST_BACKUPS)]:
             old.unlink(missing_ok=True)
+        return file
 
     def _kept(self) -> list[Path]:
         return sorted(path for path in self._backups.glob("*.json") if path.stem.isdigit())
@@ -190,6 +201,54 @@ class CaptionSheet:
     def _newest(self) -> Path | None:
         kept = self._kept()
         return kept[-1] if kept else None
+
+
+class LongChange:
+    """Captions that are changed a few at a time, and taken back at once."""
+
+    def __init__(self, sheet: CaptionSheet, what: str) -> None:
+        self._sheet, self._what = sheet, what
+        self._before: dict[Path, bytes | None] = {}
+        self._file: Path | None = None
+
+    def write(self, changes: Sequence[tuple[Row, str]]) -> list[Row]:
+        """Write these captions; gives the rows that changed. Hold the lock, or use :meth:`add`."""
+        changes = [(row, text) for row, text in changes if text != row.text]
+        if not changes:
+            return []
+        for row, _ in changes:
+            self._before.setdefault(row.file, row.file.read_bytes() if row.file.exists() else None)
+        self._file = self._sheet.keep(self._file, self._before, self._what)
+        for row, text in changes:
+            write_text(row.file, text)
+        return [Row(row.id, row.image, row.file, text, row.instead) for row, text in changes]
+
+    def add(self, changes: Sequence[tuple[Row, str]]) -> list[Row]:
+        """Write these, too, but none that somebody changed or whose image is gone since its row was read."""
+        with _changing:
+            same = [(row, text) for row, text in changes if row.image.exists() and _text(row.file) == row.text]
+            written = self.write(same)
+            self._sheet.remember(written)
+            return written
+
+
+def fingerprint(text: str) -> str:
+    """By which a caption is known again."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _text(file: Path) -> str:
+    """The non-empty lines of a caption file; "" where there is none.
+
+    Raises:
+        DatasetError: if it can't be read.
+    """
+    try:
+        return "\n".join(read_lines(file)[0])
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise DatasetError(f"The caption {file} can't be read ({error.strerror}); check its permissions.") from error
 
 
 def _coded(content: bytes) -> str:

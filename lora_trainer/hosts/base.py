@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lora_trainer.checkpoint_marks import NO_MARKS, Marks
+from lora_trainer.errors import ConfigError, quoted
 from lora_trainer.families import SD1, Family, PredictionType
 
 if TYPE_CHECKING:
@@ -121,6 +122,22 @@ class Progress:
     text: str = ""
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a captioner sees in an image: a sentence or tags, as its model was trained to give."""
+
+    sentence: str = ""
+    tags: tuple[tuple[str, float], ...] = ()  # with their probabilities, the likeliest first
+    names: frozenset[str] = frozenset()  # those of the tags that name a known character
+
+
+class Captioner(Protocol):
+    """A model that describes images, ready to be asked."""
+
+    def describe(self, image: Image) -> Described:
+        """What is in an RGB image."""
+
+
 class TakenModel(Protocol):
     """The model while the trainer holds it. Base weights are frozen and in eval mode."""
 
@@ -216,6 +233,16 @@ class Host(Protocol):
     def lora_modules(self, path: Path) -> int | None:
         """How many modules of a LoRA file the host applies when it generates; None if it can't tell."""
 
+    def captioners(self) -> dict[str, str]:
+        """The captioners that the host brings, by name, each with why it can't be used now; "" where it can."""
+
+    def captioner(self, name: str) -> AbstractContextManager[Captioner]:
+        """One of :meth:`captioners`, in memory for as long as the block lasts; inside :meth:`working`.
+
+        Raises:
+            LoraTrainerError: in one sentence, if it can't be used.
+        """
+
 
 class SoleUser:
     """The part of :class:`Host` that is empty where nobody else uses the model."""
@@ -249,3 +276,11 @@ class SoleUser:
     def lora_modules(self, path: Path) -> int | None:
         """Unknown."""
         return None
+
+    def captioners(self) -> dict[str, str]:
+        """None."""
+        return {}
+
+    def captioner(self, name: str) -> AbstractContextManager[Captioner]:
+        """None."""
+        raise ConfigError(f"There is no captioner {quoted(name)} here.")

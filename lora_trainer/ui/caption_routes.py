@@ -1,4 +1,4 @@
-"""The routes of the caption editor: the sheet, its changes, and small pictures."""
+"""The routes of captions: the sheet, its changes, small pictures, and captions that are written automatically."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from fastapi.responses import Response
 
 from lora_trainer.config import CaptionConfig
 from lora_trainer.config.groups import TOKEN_LENGTHS
+from lora_trainer.dataset.belongs import RULES
 from lora_trainer.dataset.caption_sheet import CaptionSheet, Row, counted_tokens
 from lora_trainer.errors import ConfigError, quoted
 from lora_trainer.ui.answers import Handler, Json, aside, read_body
+from lora_trainer.ui.engine import load
+from lora_trainer.ui.errands.describe import asked_for, offered
 from lora_trainer.ui.job import Job
 from lora_trainer.ui.request import folder_of, refuse_unknown, text_of
 from lora_trainer.ui.views import small_jpeg
 
 KEYS = ("dataset", "action", "id", "ids", "text", "before", "words", "instead", "limit")
-ACTIONS = ("set", "prefix", "append", "replace", "remove", "first", "undo", "count")
+ACTIONS = ("set", "prefix", "append", "replace", "remove", "first", "leave_out", "undo", "count")
 SIDE = 256  # px of a small picture
 
 
@@ -28,6 +31,8 @@ def caption_table(job: Job) -> list[tuple[str, str, Handler]]:
         ("GET", "/captions", routes.captions),
         ("POST", "/captions", routes.change),
         ("GET", "/thumbnail", routes.thumbnail),
+        ("GET", "/captioners", routes.captioners),
+        ("POST", "/caption", routes.describe),
     ]
 
 
@@ -43,7 +48,7 @@ class _CaptionRoutes:
     def _captions(self, dataset: str, limit: int) -> dict[str, Any]:
         sheet = self._sheet(dataset)
         rows = sheet.rows()
-        return {"rows": [row.to_dict(limit) for row in rows], **_about(sheet, rows)}
+        return {"rows": [row.to_dict(limit) for row in rows], "rules": RULES, **_about(sheet, rows)}
 
     async def change(self, request: Request) -> Response:
         """Change captions; the answer has the rows that changed."""
@@ -79,6 +84,18 @@ class _CaptionRoutes:
 
     def _thumbnail(self, dataset: str, id: str) -> bytes:
         return small_jpeg(self._sheet(dataset).image(id), SIDE, whole=True)
+
+    async def captioners(self, request: Request) -> Response:
+        """Who can write captions here."""
+        return Json(await aside(lambda: offered(self.job.host)))
+
+    async def describe(self, request: Request) -> Response:
+        """Begin to write captions."""
+        return Json({"job": await aside(self._describe, await read_body(request))})
+
+    def _describe(self, values: dict[str, Any]) -> str:
+        load()
+        return self.job.do(asked_for(values, self.job.host, self.job.output))
 
     def _sheet(self, dataset: Any) -> CaptionSheet:
         return CaptionSheet(folder_of(dataset), CaptionConfig(), self.job.output)

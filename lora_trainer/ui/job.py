@@ -6,7 +6,6 @@ it is paused, and where the host serves others (:meth:`lora_trainer.hosts.base.H
 
 from __future__ import annotations
 
-import atexit
 import logging
 import secrets
 import threading
@@ -15,11 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_trainer.errors import FileError, HostBusyError, LoraTrainerError, OtherCheckpointError, memory_problem
+from lora_trainer.errors import FileError, HostBusyError, LoraTrainerError, OtherCheckpointError, unexpected
 from lora_trainer.training.ending import mark_interrupted
 from lora_trainer.training.events import CancelToken, Preparing
 from lora_trainer.training.folder import RunFolder
 from lora_trainer.ui.engine import importing, load
+from lora_trainer.ui.errands.errand import Errand
 from lora_trainer.ui.line import Line
 from lora_trainer.ui.request import (
     TEST_KEYS,
@@ -133,6 +133,16 @@ class Job:
             plan = read_plan(lora, asked_before(self.output / lora.stem) if resume else values)
             return self._launch(lora.stem, lambda: self._test(lora, plan, resume)).job
 
+    def do(self, errand: Errand) -> str:
+        """Begin something else that takes the model's turn, such as automatic captions.
+
+        Raises:
+            HostBusyError: if a job is at work.
+        """
+        with self._starting:
+            self._refuse_second()
+            return self._launch(errand.name, lambda: self._do(errand)).job
+
     def stop(self) -> bool:
         """Ask for the end; the training saves first. Whether there was something to stop."""
         running = self.running
@@ -214,7 +224,7 @@ class Job:
             record.fail(str(error), error)
         except BaseException as error:  # SystemExit, too: nobody is above this thread to see it
             log.exception("%s failed", record.name)
-            record.fail(_sentence(error))
+            record.fail(unexpected(error))
 
     def _train_and_test(self, request: RunRequest, test: dict[str, Any] | None, checkpoint: str) -> None:
         from lora_trainer.evaluation.plan import read_plan
@@ -267,6 +277,11 @@ class Job:
                 publish_result(self.host, lora, self.record, event.report, pictures)
             self._boundary()
 
+    def _do(self, errand: Errand) -> None:
+        for stage in errand.stages(self.host, lambda: self._token.cancelled):
+            self.record.show(stage)
+            self._boundary()
+
     def _boundary(self) -> None:
         """Between two events: the host shows progress and serves others; a paused job waits here."""
         self.host.between_steps(self.record.progress)
@@ -277,24 +292,3 @@ class Job:
             while self._paused.is_set() and not self._token.cancelled:
                 self._wake.wait(1.0)
         self.record.resume()
-
-
-def _sentence(error: BaseException) -> str:
-    """An unexpected error as one sentence; the log has its traceback."""
-    text = " ".join(str(error).split())[:300] or "no message"
-    unexpected = f"It ended with an unexpected {type(error).__name__}: {text}. The log has the details."
-    return memory_problem(error) or unexpected
-
-
-_job: Job | None = None
-
-
-def shared_job(
-    host: Callable[[], Host], output: Callable[[], Path], test_after: Callable[[], bool] = lambda: False
-) -> Job:
-    """The process's job, made at the first call. This module isn't reloaded by "Reload UI", so a run survives it."""
-    global _job
-    if _job is None:
-        _job = Job(host, output, test_after)
-        atexit.register(_job.close)
-    return _job

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from lora_trainer.errors import LoraTrainerError, counted
@@ -24,13 +24,12 @@ from lora_trainer.training.events import (
     Started,
     StepDone,
 )
+from lora_trainer.ui.states import RUNNING, Stage, State
 
 if TYPE_CHECKING:
     from lora_trainer.evaluation.events import TestEvent, TestPlanned
     from lora_trainer.training.events import Event
 
-State = Literal["idle", "preparing", "training", "paused", "testing", "done", "failed", "stopped"]
-RUNNING: tuple[State, ...] = ("preparing", "training", "paused", "testing")
 ROUTE = "/lora-trainer"
 MOST_POINTS = 1000  # of the loss curve; beyond that every other one is dropped
 MOST_PICTURES = 300
@@ -95,6 +94,13 @@ class Record:
         """Note an event of the training or of the test."""
         with self._lock:
             _NOTERS.get(type(event).__name__, Record._ignore)(self, event)
+
+    def show(self, stage: Stage) -> None:
+        """Note how an errand stands."""
+        with self._lock:
+            self.state, self.message = stage.state, stage.message
+            self.what, self.done, self.total = stage.what, stage.done, stage.total
+            self.notices += [text for text in stage.notices if text not in self.notices]
 
     def enter(self, state: State, message: str) -> None:
         """A new state."""

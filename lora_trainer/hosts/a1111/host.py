@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from modules import devices, shared
 
 from lora_trainer.families import traits
 from lora_trainer.hosts.a1111 import checkpoint, merged
 from lora_trainer.hosts.a1111.model import A1111Model
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo
-from lora_trainer.hosts.webui.host import Pin, WebUIHost
+from lora_trainer.hosts.webui.holding import Pin
+from lora_trainer.hosts.webui.host import WebUIHost
 from lora_trainer.hosts.webui.identity import family
 from lora_trainer.hosts.webui.pin import ReloadPin
 
@@ -54,3 +56,16 @@ class A1111Host(WebUIHost):
     def restore_base(self, model: Any) -> None:
         """See :class:`WebUIHost`."""
         merged.restore_base(model)
+
+    def bring_blip(self, interrogator: Any) -> None:
+        """See :class:`WebUIHost`."""
+        from modules import lowvram
+
+        lowvram.send_everything_to_cpu()  # with --medvram, a part of the checkpoint may be in the way
+        devices.torch_gc()
+        if interrogator.blip_model is None:
+            loaded = interrogator.load_blip_model()
+            halved = not (shared.cmd_opts.no_half or interrogator.running_on_cpu)
+            interrogator.blip_model = loaded.half() if halved else loaded
+        interrogator.blip_model = interrogator.blip_model.to(devices.device_interrogate)
+        interrogator.dtype = next(interrogator.blip_model.parameters()).dtype

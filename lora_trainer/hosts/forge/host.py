@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, Mod
 from lora_trainer.hosts.forge import checkpoint, loras, memory
 from lora_trainer.hosts.forge.backend import computation_dtype, ends_in_noise
 from lora_trainer.hosts.forge.model import ForgeModel
-from lora_trainer.hosts.webui.host import Pin, WebUIHost
+from lora_trainer.hosts.webui.holding import Pin
+from lora_trainer.hosts.webui.host import WebUIHost
 from lora_trainer.hosts.webui.identity import family
 
 
@@ -73,6 +75,15 @@ class ForgeHost(WebUIHost):
     def restore_base(self, model: Any) -> None:
         """See :class:`WebUIHost`."""
         memory.restore_base(model)
+
+    def bring_blip(self, interrogator: Any) -> None:
+        """See :class:`WebUIHost`."""
+        if interrogator.blip_model is None:
+            loaded = interrogator.load_blip_model().to(device=interrogator.offload_device, dtype=interrogator.dtype)
+            devices = {"load_device": interrogator.load_device, "offload_device": interrogator.offload_device}
+            interrogator.blip_patcher = import_module("modules.interrogate").ModelPatcher(loaded, **devices)
+            interrogator.blip_model = loaded
+        memory.bring([interrogator.blip_patcher])
 
     def lora_modules(self, path: Path) -> int | None:
         """See :class:`lora_trainer.hosts.base.Host`."""

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from modules import sd_models, shared
 
 from lora_trainer.dtypes import precision_of
 from lora_trainer.errors import ConfigError, HostBusyError
-from lora_trainer.hosts.base import GeneratedImage, GenerateRequest, Glance, ModelInfo, Progress, TakenModel
-from lora_trainer.hosts.webui import loras
+from lora_trainer.hosts.base import (
+    Captioner,
+    GeneratedImage,
+    GenerateRequest,
+    Glance,
+    ModelInfo,
+    Progress,
+)  # fmt: skip
+from lora_trainer.hosts.webui import captioners, loras
+from lora_trainer.hosts.webui.holding import LentModel, Pin
 from lora_trainer.hosts.webui.identity import marks
 from lora_trainer.hosts.webui.options import setting
 from lora_trainer.hosts.webui.pictures import make_picture, sampler_name
@@ -30,33 +38,6 @@ if TYPE_CHECKING:
     from lora_trainer.training.events import CancelToken
 
 SERVE = "lora_trainer_serve_generation"  # the setting
-
-
-class LentModel(TakenModel, Protocol):
-    """A taken model that can be given back and taken again while a job goes on."""
-
-    def open(self) -> None:
-        """Take it: what the WebUI did to it is undone."""
-
-    def close(self) -> None:
-        """Give it back as it was; does nothing if it is back."""
-
-    def check(self) -> None:
-        """Whether the model is still there.
-
-        Raises:
-            HostBusyError: if somebody unloaded or replaced it.
-        """
-
-
-class Pin(Protocol):
-    """Keeps the WebUI from changing the model while a job holds it."""
-
-    def remove(self) -> None:
-        """Let changes through again, and make one that was put off; call it with the queue held."""
-
-    def other_chosen(self) -> bool:
-        """Whether another checkpoint is chosen by now: generations then wait for it, until the job ends."""
 
 
 class WebUIHost(ABC):
@@ -112,6 +93,10 @@ class WebUIHost(ABC):
     @abstractmethod
     def restore_base(self, model: Any) -> None:
         """Take what prompts' LoRAs changed out of the weights, bit for bit."""
+
+    @abstractmethod
+    def bring_blip(self, interrogator: Any) -> None:
+        """Load the interrogator's BLIP, and not its CLIP, to where it computes, as the interrogator would."""
 
     # What is the same in all
 
@@ -230,6 +215,15 @@ class WebUIHost(ABC):
     def lora_modules(self, path: Path) -> int | None:
         """How many modules of a file the WebUI's loader matches with the loaded model."""
         return loras.applied_modules(path)
+
+    def captioners(self) -> dict[str, str]:
+        """See :class:`lora_trainer.hosts.base.Host`."""
+        return captioners.problems()
+
+    def captioner(self, name: str) -> AbstractContextManager[Captioner]:
+        """See :class:`lora_trainer.hosts.base.Host`."""
+        self._held()
+        return captioners.opened(name, self.bring_blip)
 
     def between_steps(self, progress: Progress) -> None:
         """Show progress, pass Interrupt on, and let those who wait generate."""

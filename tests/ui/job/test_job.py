@@ -13,7 +13,8 @@ import pytest
 
 from lora_trainer.errors import ConfigError, DatasetError, FileError, HostBusyError, NameTakenError
 from lora_trainer.training.events import Before, Finished, MemoryUse, Phase, Planned, Saved, Started, StepDone
-from lora_trainer.ui.job import Job, shared_job
+from lora_trainer.ui import shared
+from lora_trainer.ui.job import Job
 from lora_trainer.ui.status import MOST_POINTS, Record
 from tests.support.office import OfficeHost, until
 
@@ -225,8 +226,6 @@ def test_a_continued_run_shows_its_curve_and_its_files(
 
 
 def test_the_shared_job_is_one(host: OfficeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import lora_trainer.ui.job as module
-
-    monkeypatch.setattr(module, "_job", None)
-    first = shared_job(lambda: host, lambda: tmp_path)
-    assert shared_job(lambda: OfficeHost(tmp_path), lambda: tmp_path / "x") is first
+    monkeypatch.setattr(shared, "_job", None)
+    first = shared.shared_job(lambda: host, lambda: tmp_path)
+    assert shared.shared_job(lambda: OfficeHost(tmp_path), lambda: tmp_path / "x") is first
