@@ -161,6 +161,8 @@ def _loss(config: Settings) -> Iterator[str]:
 
 
 def _memory(config: Settings) -> Iterator[str]:
+    if config.memory.full_bf16 and config.memory.full_fp16:
+        yield "full_bf16 and full_fp16 can't both be on; switch one of them off."
     if config.memory.cache_latents_to_disk and not config.memory.cache_latents:
         yield "cache_latents_to_disk needs cache_latents; switch that on too."
     if config.memory.cache_text_encoder_outputs_to_disk and not config.memory.cache_text_encoder_outputs:

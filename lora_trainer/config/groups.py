@@ -188,6 +188,12 @@ class MemoryConfig(Group):
     mixed_precision: str = option(
         "no", "Precision of the model's calculations; the LoRA's weights stay in fp32.", choices=("no", "fp16", "bf16")
     )
+    full_bf16: bool = option(
+        False,
+        "Keep the LoRA's weights at numbers of bf16, as kohya does; they are rounded at random after every step, so "
+        "that small changes add up. Saves no memory: a LoRA is small.",
+    )
+    full_fp16: bool = option(False, "The same with numbers of fp16.")
     gradient_checkpointing: bool = option(
         False,
         "Gradient checkpointing in all blocks: much less memory, about a third more time. Off: in as many as it takes "

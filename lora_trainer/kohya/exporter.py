@@ -20,7 +20,8 @@ FORM_OPTIONS = (
     "bucket_reso_steps", "cache_latents", "cache_latents_to_disk", "caption_dropout_every_n_epochs",
     "caption_dropout_rate", "caption_extension", "clip_skip", "color_aug", "conv_alpha", "conv_block_alphas",
     "conv_block_dims", "conv_dim", "debiased_estimation_loss", "dim_from_weights", "down_lr_weight", "enable_bucket",
-    "flip_aug", "gradient_accumulation_steps", "gradient_checkpointing", "huber_c", "huber_scale", "huber_schedule",
+    "flip_aug", "full_bf16", "full_fp16",
+    "gradient_accumulation_steps", "gradient_checkpointing", "huber_c", "huber_scale", "huber_schedule",
     "ip_noise_gamma", "ip_noise_gamma_random_strength", "keep_tokens", "learning_rate", "log_with", "loraplus_lr_ratio",
     "loraplus_text_encoder_lr_ratio", "loraplus_unet_lr_ratio", "loss_type", "lr_scheduler", "lr_scheduler_args",
     "lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_type", "masked_loss", "max_bucket_reso",
@@ -51,8 +52,8 @@ DROPPED_ZEROS = ("lr_scheduler_power", "max_grad_norm", "network_alpha", "prior_
 
 # What would change the training if the form kept showing its last value
 SWITCHED_OFF: dict[str, Any] = {
-    **dict.fromkeys(OTHER_FAMILIES, False), "dataset_config": "", "fp8_base": False, "full_bf16": False,
-    "full_fp16": False, "max_data_loader_n_workers": 0, "mem_eff_attn": False,
+    **dict.fromkeys(OTHER_FAMILIES, False), "dataset_config": "", "fp8_base": False,
+    "max_data_loader_n_workers": 0, "mem_eff_attn": False,
     "no_token_padding": False, "persistent_data_loader_workers": False, "resume": "", "save_model_as": "safetensors",
     "sdxl": False, "stop_text_encoder_training": 0, "train_inpainting": False, "v2": False, "vae": "",
     "weighted_captions": False, "xformers": "xformers", **SHOWN,

@@ -90,8 +90,8 @@ NO_EFFECT: dict[str, tuple[str, ...]] = {
         "max_data_loader_n_workers", "mem_eff_attn", "no_half_vae", "persistent_data_loader_workers", "sdpa",
         "sdxl_no_half_vae", "skip_cache_check", "tokenizer_cache_dir", "torch_compile", "xformers",
     ),
-    "the model's weights stay as they are loaded, and the LoRA is trained in fp32": (
-        "fp8_base", "fp8_base_unet", "full_bf16", "full_fp16",
+    "the model's weights stay as they are loaded": (
+        "fp8_base", "fp8_base_unet",
     ),
     "for the launcher; use accelerate launch for several processes": (
         "dynamo_backend", "dynamo_mode", "dynamo_use_dynamic", "dynamo_use_fullgraph", "extra_accelerate_launch_args",

@@ -90,6 +90,7 @@ def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
                 rates = update.apply()
                 if config.network.scale_weight_norms:
                     run.network.scale_weight_norms(config.network.scale_weight_norms)
+                update.round(at.step + 1)
                 update.average()
                 at.record(found.loss)
                 run.torn = False

@@ -1,7 +1,8 @@
 """Number formats in the training step: autocast, gradient scaling, clipping.
 
-LoRA weights, their gradients and the optimiser are always float32; ``mixed_precision`` is the format of the model's
-arithmetic. fp16 needs gradient scaling and is therefore offered on CUDA (and ROCm) devices only.
+LoRA weights, their gradients and the optimiser are always float32 (see :mod:`lora_trainer.training.rounding` for the
+numbers that weights may have); ``mixed_precision`` is the format of the model's arithmetic. fp16 needs gradient scaling
+and is therefore offered on CUDA (and ROCm) devices only.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from lora_trainer.training.inputs import StepInputs
 from lora_trainer.training.objective import Objective
 from lora_trainer.training.optimizers import create_optimizer, learning_rates
 from lora_trainer.training.precision import clip_gradients, make_grad_scaler, total_norm
+from lora_trainer.training.rounding import Rounding
 from lora_trainer.training.schedule import create_scheduler
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Update:
     scaler: GradScaler
     max_grad_norm: float
     ema: Ema | None = None  # the moving average of the weights, if one is wanted
+    rounding: Rounding | None = None  # to a narrow format's numbers
     skipped: bool = False  # whether the last step was, because fp16 gradients overflowed
 
     def backward(self, losses: Tensor, images: int) -> float:
@@ -80,6 +82,11 @@ class Update:
             self.scheduler.step()
         self.drop_gradients()
         return rates
+
+    def round(self, step: int) -> None:
+        """Give the weights that step ``step`` made numbers of their format."""
+        if self.rounding is not None and not self.skipped:
+            self.rounding.apply(step)
 
     def average(self) -> None:
         """Take the new weights into their moving average."""
@@ -115,6 +122,11 @@ def make_update(
     optimizer = create_optimizer(groups, config.optimizer, typed)
     parameters = [parameter for group in groups for parameter in group["params"]]
     decay = config.optimizer.ema_decay
+    rounding = None
+    if config.memory.full_bf16 or config.memory.full_fp16:
+        dtype = torch.bfloat16 if config.memory.full_bf16 else torch.float16
+        rounding = Rounding(parameters, dtype, config.optimizer.seed)
+        rounding.apply(0)
     return Update(
         parameters,
         optimizer,
@@ -122,4 +134,5 @@ def make_update(
         make_grad_scaler(device, config.memory.mixed_precision),
         config.optimizer.max_grad_norm,
         Ema(parameters, decay) if decay else None,
+        rounding,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.options.run import LOSS, Case, Check, Outcome
+import torch
+from support.options.run import GRADIENT, LOSS, Case, Check, Outcome
 
 from lora_trainer.measures.denoising import DRIFT_CAP
 from lora_trainer.training.events import Finished, Learned, Planned
@@ -38,6 +39,17 @@ def nothing_of_the_dataset(base: Outcome, changed: Outcome) -> None:
 def pictures_at(*steps: int) -> Check:
     def check(base: Outcome, changed: Outcome) -> None:
         assert [step for step, _ in changed.pictures] == list(steps)
+
+    return check
+
+
+def weights_are(dtype: torch.dtype) -> Check:
+    """Every number is one of the format, also in a file of fp32."""
+
+    def check(base: Outcome, changed: Outcome) -> None:
+        found, plain = changed.weights(), base.weights()
+        assert all(torch.equal(tensor, tensor.to(dtype).float()) for tensor in found.values())
+        assert not all(torch.equal(tensor, tensor.to(dtype).float()) for tensor in plain.values())
 
     return check
 
@@ -112,6 +124,8 @@ def damage_stops_it(base: Outcome, changed: Outcome) -> None:
 
 SAVED = {"files", "states"}
 CASES: dict[str, Case] = {
+    "full_bf16": Case(True, GRADIENT, check=weights_are(torch.bfloat16)),
+    "full_fp16": Case(True, GRADIENT, check=weights_are(torch.float16)),
     "mixed_precision": Case("bf16", {"context", "memory"} | LOSS),
     "gradient_checkpointing": Case(True, {"memory"}, check=much_less_is_kept),
     "memory_limit_gb": Case(
