@@ -12,6 +12,7 @@
 //   lora_trainer_queue.js      the queue
 //   lora_trainer_compare.js    two tested LoRAs side by side
 //   lora_trainer_captions.js   the caption editor
+//   lora_trainer_remedies.js   remedies of what the check found
 //   lora_trainer_image.js      one image of the dataset, as training sees it
 //   lora_trainer_crop.js       its crop
 //   lora_trainer_describe.js   captions that a captioner writes

@@ -32,6 +32,7 @@
         else if (button.dataset.caption) tab.caption(button);
         else if (button.dataset.image) tab.openImage(button);
         else if (button.dataset.describe) tab.describe(button);
+        else if (button.dataset.fix) tab.remedy(button);
         else if (["lora_trainer_stop", "lora_trainer_pause", "lora_trainer_resume"].includes(button.id)) {
             tab.command(button.id.slice("lora_trainer_".length), button);
         } else if (BEGINS.test(button.id)) {

@@ -9,20 +9,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lora_trainer.cli.settings import read_settings
-from lora_trainer.cli.terminal import ProgressBar, say
-from lora_trainer.dataset.checks.check import check
+from lora_trainer.cli.terminal import ProgressBar, agreed, say
+from lora_trainer.dataset.changes import Journal
+from lora_trainer.dataset.checks.check import Checked, check
 from lora_trainer.dataset.folders import OnImage
 from lora_trainer.dataset.plans import plan_for
 from lora_trainer.dataset.prepare import prepare
+from lora_trainer.dataset.remedies import Remedies, apply
 from lora_trainer.dataset.summary import summary, to_json
-from lora_trainer.errors import DatasetError
+from lora_trainer.errors import DatasetError, counted, shown
 
 
 def run_check(args: argparse.Namespace) -> None:
     """Say whether a dataset is fit to train on, what it holds and what is wrong with it."""
     config, _, notices = read_settings(args)
+    if args.undo:
+        say(f"Taken back: {Journal(args.dataset, args.output).undo()}.")
+        return
     with _looking() as seen:
         checked = check(args.dataset, config.dataset, config.caption, args.subject, args.trigger, args.output, seen)
+    if args.fix is not None:
+        _fix(args, checked)
+        return
     if args.json:
         # ASCII, which every pipe carries
         say(json.dumps({**to_json(summary(checked.dataset)), **checked.to_dict()}, indent=2))
@@ -30,6 +38,21 @@ def run_check(args: argparse.Namespace) -> None:
     plan = plan_for(args.subject)
     for line in [*notices, *checked.lines(), *(plan.lines(args.subject) if plan else [])]:
         say(line)
+
+
+def _fix(args: argparse.Namespace, checked: Checked) -> None:
+    """Apply the remedies of what was found, after saying what they do."""
+    changes = Remedies(args.dataset, args.trigger).changes(checked.findings, args.fix)
+    if not changes:
+        say("There is nothing that could be put right here.")
+        return
+    for change in changes:
+        say(shown(change))
+    if not args.yes and not agreed(f"Do that? It can be undone. ({counted(len(changes), 'change')}) [y/N] ",
+                                   "add --yes to do that"):  # fmt: skip
+        say("Nothing was changed.")
+        return
+    say(f"Done: {apply(Journal(args.dataset, args.output), changes)}. 'check --undo' takes that back.")
 
 
 def run_prepare(args: argparse.Namespace) -> None:

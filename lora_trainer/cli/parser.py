@@ -103,6 +103,13 @@ def _check(commands: Any, common: Any) -> None:
         "--output", type=folder, default=Path("output"), metavar="DIR",
         help="the folder that remembers what was seen, so that a second check is fast; default: output",
     )  # fmt: skip
+    command.add_argument(
+        "--fix", nargs="*", metavar="KIND",
+        help="put right what can be, or only these kinds of findings; lists what it will do, and asks; nothing is "
+        "deleted",
+    )  # fmt: skip
+    command.add_argument("--yes", action="store_true", help="with --fix: don't ask")
+    command.add_argument("--undo", action="store_true", help="take the last --fix back")
     command.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 
-from lora_trainer.cli.terminal import say
-from lora_trainer.errors import ConfigError
+from lora_trainer.cli.terminal import agreed, say
 from lora_trainer.runs.deleting import delete_run, forget_run
 from lora_trainer.runs.details import details
 from lora_trainer.runs.entry import RunEntry
@@ -66,7 +64,7 @@ def run_show(args: argparse.Namespace) -> None:
 def run_delete(args: argparse.Namespace) -> None:
     """Delete a run after asking."""
     entry = _entry(args)
-    if not args.yes and not _agreed(f"Delete the run {entry.name}{_with_lora(args)}? [y/N] "):
+    if not args.yes and not agreed(f"Delete the run {entry.name}{_with_lora(args)}? [y/N] ", "add --yes to delete it"):
         say("Nothing was deleted.")
         return
     lora_dir = entry.lora.parent if entry.lora is not None else args.output / "lora"
@@ -97,11 +95,3 @@ def _line(entry: RunEntry) -> str:
 
 def _with_lora(args: argparse.Namespace) -> str:
     return " and the LoRA files that it wrote" if args.with_lora else "; the LoRA files stay"
-
-
-def _agreed(question: str) -> bool:
-    if not sys.stdin.isatty():
-        raise ConfigError("Nobody is there to be asked; add --yes to delete it.")
-    sys.stdout.write(question)
-    sys.stdout.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -15,6 +15,8 @@ from signal import SIG_IGN, SIGINT, SIGTERM, getsignal, signal
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from lora_trainer.errors import ConfigError
+
 if TYPE_CHECKING:
     from lora_trainer.training.events import CancelToken
 
@@ -44,6 +46,19 @@ def complain(text: str) -> None:
     with suppress(OSError):  # the terminal may be gone; the exit status says it, too
         sys.stderr.write(f"{prefix}{' '.join(text.split())}\n")
         sys.stderr.flush()
+
+
+def agreed(question: str, otherwise: str) -> bool:
+    """Ask yes or no.
+
+    Raises:
+        ConfigError: where nobody is there to be asked; says what to do ``otherwise``.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigError(f"Nobody is there to be asked; {otherwise}.")
+    sys.stdout.write(question)
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def duration(seconds: float) -> str:

@@ -19,6 +19,7 @@ from lora_trainer.errors import DatasetError, LooseImagesError, counted
 _NAME = re.compile(r"\s*\+?(\d+)\s*(?:_(.*))?", re.DOTALL)  # whatever sd-scripts reads: int() of what is before the _
 _MASKS = ("-masklabel", "-condlabel")  # OneTrainer's masks and conditions, beside the picture that they belong to
 PLAUSIBLE_REPEATS = 1000  # more than this is doubted
+SET_ASIDE = "set-aside"  # a folder of what a remedy took out of the dataset
 MOST_REPEATS = 10**9
 _FOREIGN_IMAGES = frozenset(  # pictures that Pillow doesn't open, or only with a plug-in
     {".heic", ".heif", ".avif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".xcf"}
@@ -121,6 +122,8 @@ def find_folders(
         parsed = parse_name(path.name)
         if parsed and parsed[0]:
             found.append((folder_of(path, parsed), list_folder(path)))
+        elif path.name == SET_ASIDE:
+            findings += _set_aside(path)
         elif images := _images_in(path):
             findings.append(_ignored(path, images, parsed is not None))
     parsed = parse_name(directory.resolve().name)
@@ -133,6 +136,7 @@ def find_folders(
         found.append((folder_of(directory.resolve(), parsed), listing))
         itself = f"{directory} is itself a <repeats>_<trigger> folder"
         findings.append(Finding("single_folder", "info", itself, "it is used as the whole dataset"))
+        findings += [one for path in listing.folders if path.name == SET_ASIDE for one in _set_aside(path)]
     if not found:
         raise (LooseImagesError if listing.images else DatasetError)(_what_to_rename(directory, listing))
     for folder, inside in found:
@@ -140,7 +144,7 @@ def find_folders(
             often = f"{folder.name} repeats each of its images {folder.repeats} times per epoch, as its name says"
             remedy = (
                 "if that number means something else, such as a date, rename the folder, for instance to "
-                f"{_suggestion(folder.name)}"
+                f"{suggested_name(folder.name)}"
             )
             findings.append(Finding("repeats", "error", often, remedy, (folder.path,)))
     return found
@@ -151,7 +155,7 @@ def _folder(path: Path, parsed: tuple[int, str], is_reg: bool) -> Folder:
     if repeats > MOST_REPEATS:
         raise DatasetError(
             f"The folder {path.name} asks for {repeats} repeats of each image; rename it, for instance to "
-            f"{_suggestion(path.name)}."
+            f"{suggested_name(path.name)}."
         )
     return Folder(path, repeats, words, is_reg)
 
@@ -215,7 +219,7 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], findings
         others,
         f"{_count(len(others), 'file')} ignored, being neither image nor caption ({kinds})",
     )
-    nested = [path for path in listing.folders if _images_in(path)]
+    nested = [path for path in listing.folders if path.name != SET_ASIDE and _images_in(path)]
     tell(
         "nested_images", "warning", nested,
         f"images in its sub-folders ({few(nested)}) are ignored", "move them up to train on them",
@@ -247,11 +251,18 @@ def _count(number: int, noun: str) -> str:
 def _ignored(path: Path, images: int, zero_repeats: bool) -> Finding:
     why = "its name says 0 repeats" if zero_repeats else "its name doesn't begin with a number of repeats"
     ignored = f"The folder {path.name} with {counted(images, 'image')} is ignored because {why}"
-    remedy = f"rename it, for instance to {_suggestion(path.name)}, to train on it"
+    remedy = f"rename it, for instance to {suggested_name(path.name)}, to train on it"
     return Finding("ignored_folder", "warning", ignored, remedy, (path,))
 
 
-def _suggestion(name: str) -> str:
+def _set_aside(path: Path) -> list[Finding]:
+    images = len(_list_if_readable(path).images)
+    told = f"{counted(images, 'image')} set aside, in the folder {path.name}"
+    return [Finding("set_aside", "info", told, "undo brings them back", (path,))] if images else []
+
+
+def suggested_name(name: str) -> str:
+    """A name with which a folder would be trained on as is usual."""
     parsed = parse_name(name)
     return f"10_{(parsed[1] if parsed else name) or 'myword'}"
 
@@ -261,7 +272,7 @@ def _what_to_rename(directory: Path, listing: Listing) -> str:
     if listing.images:
         return (
             f"{directory} holds images, but its name gives neither repeats nor trigger word; rename it to "
-            f"<repeats>_<trigger>, for instance {_suggestion(directory.resolve().name)}, or move the images into a "
+            f"<repeats>_<trigger>, for instance {suggested_name(directory.resolve().name)}, or move the images into a "
             "sub-folder with such a name."
         )
     for path in listing.folders:
@@ -271,7 +282,7 @@ def _what_to_rename(directory: Path, listing: Listing) -> str:
         if _images_in(path):
             return (
                 f"No folder in {directory} is named <repeats>_<trigger>; rename {path.name}, for instance to "
-                f"{_suggestion(path.name)}."
+                f"{suggested_name(path.name)}."
             )
     return (
         f"{directory} holds no images; put them into a sub-folder named <repeats>_<trigger>, for instance 10_mytrigger."

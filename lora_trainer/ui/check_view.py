@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lora_trainer.dataset.checks.check import Checked
     from lora_trainer.dataset.findings import Finding
     from lora_trainer.dataset.items import Dataset
+    from lora_trainer.dataset.remedies import Remedies
     from lora_trainer.dataset.summary import DatasetSummary
 
 THUMBNAILS = 12
@@ -22,12 +23,16 @@ MOST_FILES = 200  # of a finding that are listed
 FEW_LINES = 3  # of a list that is shown at once
 
 
-def check_view(checked: Checked, facts: DatasetSummary, suggested: Mapping[str, str]) -> str:
+def check_view(
+    checked: Checked, facts: DatasetSummary, suggested: Mapping[str, str], remedies: Remedies, undoable: str
+) -> str:
     """What the check found, plainly.
 
     Args:
         suggested: texts by input; the page's script takes each where nothing was typed.
+        undoable: the last remedy that was applied; "" for none.
     """
+    label = remedies.label
     kind = "lt-good" if checked.readiness == "Ready." else "lt-warn" if checked.ready else "lt-unready"
     dataset = checked.dataset
     weighty = [one for one in checked.findings if one.severity != "info"]
@@ -35,16 +40,28 @@ def check_view(checked: Checked, facts: DatasetSummary, suggested: Mapping[str, 
     return (
         f'<div class="lt-check" data-images="{facts.images}" data-suggested="{escape(json.dumps(suggested))}">'
         f'<div class="lt-note lt-readiness {kind}" role="status">{escape(checked.readiness)}</div>'
-        f"{_findings(weighty)}{_tiles(facts)}{_thumbnails(dataset)}{_folders(facts)}"
-        f"{_folded(f'Good to know ({len(notes)})', _findings(notes)) if notes else ''}"
+        f"{undo_view(undoable)}{_findings(weighty, label)}{_tiles(facts)}{_thumbnails(dataset)}{_folders(facts)}"
+        f"{_folded(f'Good to know ({len(notes)})', _findings(notes, label)) if notes else ''}"
         f"{_lines('Skipped', facts.skipped)}</div>"
     )
 
 
-def _findings(findings: Iterable[Finding]) -> str:
+def undo_view(undoable: str) -> str:
+    """What was done last, with a button that takes it back."""
+    if not undoable:
+        return ""
+    button = '<button type="button" class="lt-go" data-fix="undo">Undo</button>'
+    return f'<div class="lt-note lt-quiet lt-undoable"><span>Done: {escape(shown(undoable))}.</span> {button}</div>'
+
+
+def _findings(findings: Iterable[Finding], label: Callable[[Finding], str]) -> str:
     rows = []
     for one in findings:
         remedy = f"<small>{escape(_sentence(one.remedy))}</small>" if one.remedy else ""
+        if does := label(one):
+            remedy += (
+                f'<div><button type="button" class="lt-go" data-fix="{escape(one.kind)}">{escape(does)}</button></div>'
+            )
         names = [shown(path.name) for path in one.files[:MOST_FILES]]
         rest = len(one.files) - len(names)
         listed = escape(", ".join(names)) + (f" and {rest} more" if rest else "")

@@ -26,6 +26,7 @@ from lora_trainer.ui.caption_routes import caption_table
 from lora_trainer.ui.compare_routes import compare_table
 from lora_trainer.ui.image_routes import image_table
 from lora_trainer.ui.job import Job
+from lora_trainer.ui.remedy_routes import remedy_table
 from lora_trainer.ui.request import prepare_dataset
 from lora_trainer.ui.run_routes import RunRoutes, run_table
 from lora_trainer.ui.status import ROUTE
@@ -61,6 +62,7 @@ def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) ->
         *compare_table(job),
         *caption_table(job),
         *image_table(job),
+        *remedy_table(job),
     ]
     for method, path, handler in table:
         app.add_api_route(ROUTE + path, guarded(handler, access), methods=[method], response_model=None)

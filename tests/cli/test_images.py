@@ -1,4 +1,4 @@
-"""``prepare --crop``, ``crop`` and ``preview``."""
+"""``prepare --crop``, ``crop``, ``preview`` and ``check --fix``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from lora_trainer.cli import DONE, WRONG_INPUT, main
+from tests.support.tiny_host import make_dataset
 
 
 def test_copies_are_cropped_listed_and_previewed(
@@ -45,3 +46,27 @@ def test_copies_are_cropped_listed_and_previewed(
     assert Image.open("output/previews/2_zwx-a.png").size == (3 * 128, 128)
     facts = json.loads(said("preview", "set", "2_zwx/a.png", *options, "--json"))
     assert facts["bucket"] == [128, 128] and [use["caption"] for use in facts["uses"]] == ["zwx"] * 3
+
+
+def test_check_puts_right_what_can_be_and_takes_it_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = make_dataset(tmp_path / "data") / "2_zork"
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    command = ["check", "data", "--set", "resolution=64"]
+
+    def said(*words: str, status: int = DONE) -> str:
+        assert main([*command, *words]) == status
+        found = capsys.readouterr()
+        return found.err if status else found.out
+
+    assert "add --yes to do that" in said("--fix", status=WRONG_INPUT)
+    assert (folder / "copy.png").exists(), "nobody agreed"
+    assert said("--fix", "mask", "--yes") == "There is nothing that could be put right here.\n"
+    told = said("--fix", "--yes").splitlines()
+    assert told[0] == "copy.png → set-aside/copy.png"
+    assert told[1] == "Done: 1 file set aside (copy.png). 'check --undo' takes that back."
+    assert not (folder / "copy.png").exists() and "1 image set aside, in the folder set-aside" in said()
+    assert said("--undo") == "Taken back: 1 file set aside (copy.png).\n" and (folder / "copy.png").exists()
+    assert "There is no remedy of this dataset to take back" in said("--undo", status=WRONG_INPUT)

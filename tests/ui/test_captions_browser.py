@@ -140,6 +140,21 @@ def test_an_image_is_shown_as_training_sees_it(page: Page, folder: Path) -> None
     assert card.evaluate("card => card === document.activeElement")
 
 
+def test_a_click_applies_a_remedy_and_another_takes_it_back(page: Page, folder: Path) -> None:
+    shutil.copy(folder / "0.png", folder / "copy.png")
+    check(page, folder.parent)
+    page.focus("#lora_trainer_check_answer [data-fix=duplicate]")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#lora_trainer_check_answer >> text=Done: 1 file set aside")
+    assert page.locator("[data-fix=duplicate]").count() == 0
+    (aside,) = (folder.parent / "set-aside").iterdir()
+    assert aside.name in ("copy.png", "0.png") and not (folder / aside.name).exists()
+    assert serious_findings(page, "#lora_trainer_check_answer") == []
+    page.click("[data-fix=undo]")
+    page.wait_for_selector("#lora_trainer_check_answer [data-fix=duplicate]")
+    assert (folder / "copy.png").exists() and (folder / "0.png").exists()
+
+
 @pytest.fixture
 def copies(tmp_path: Path) -> Path:
     """What was prepared of three larger photos."""

@@ -1,4 +1,4 @@
-"""The routes for single images of a dataset."""
+"""The routes for single images of a dataset, and for remedies."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from lora_trainer.dataset.prepare import prepare
 from lora_trainer.ui.access import Access
 from lora_trainer.ui.image_routes import image_table
+from lora_trainer.ui.remedy_routes import remedy_table
 from lora_trainer.ui.routes import guarded
 
 
@@ -29,8 +30,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def web(tmp_path: Path) -> TestClient:
-    app = FastAPI()
-    for method, path, handler in image_table(SimpleNamespace(output=tmp_path / "out")):  # type: ignore[arg-type]
+    app, job = FastAPI(), SimpleNamespace(output=tmp_path / "out")
+    for method, path, handler in [*image_table(job), *remedy_table(job)]:  # type: ignore[arg-type]
         app.add_api_route(path, guarded(handler, Access), methods=[method], response_model=None)
     return TestClient(app, base_url="http://127.0.0.1:7860")
 
@@ -59,8 +60,24 @@ def test_what_cannot_be_done_is_one_sentence(web: TestClient, folder: Path) -> N
         ("/preview", {"id": ""}, "id is missing: give the image, as <folder>/<name>."),
         ("/preview", {"size": 3}, "'size' can't be used in preview"),
         ("/crop", {"action": "cut"}, "action can't be 'cut'; give one of show, set, undo."),
+        ("/remedies", {"id": "a"}, "'id' can't be used in remedies"),
         ("/crop", {"action": "set"}, "box can't be None; give left, top, right and bottom as shares"),
     ):
         answer = web.post(path, json={**about, **more})
         assert answer.status_code == 400 and answer.json()["error"].startswith(sentence), answer.text
     assert web.post("/crop", json={**about, "id": "2_zwx/b.jpg"}).status_code == 404
+
+
+def test_remedies_are_listed_applied_and_taken_back(web: TestClient, folder: Path) -> None:
+    (folder / "2_zwx" / "broken.png").write_bytes(b"no image")
+    about = {"dataset": str(folder)}
+    listed = web.post("/remedies", json=about).json()
+    assert listed["changes"] == ["broken.png → set-aside/broken.png"] and listed["done"] == listed["undo"] == ""
+    done = web.post("/remedies", json={**about, "action": "apply", "kinds": ["unreadable"]}).json()
+    assert done["done"] == done["undo"] == "1 file set aside (broken.png)"
+    assert (folder / "set-aside" / "broken.png").read_bytes() == b"no image"
+    back = web.post("/remedies", json={**about, "action": "undo"}).json()
+    assert back["done"] == "Taken back: 1 file set aside (broken.png)" and back["undo"] == ""
+    assert (folder / "2_zwx" / "broken.png").exists()
+    for wrong in ({"action": "x"}, {"kinds": "blur"}, {"kinds": ["x"]}):
+        assert web.post("/remedies", json={**about, **wrong}).status_code == 400

@@ -9,7 +9,7 @@ from lora_trainer.dataset.plans import PLANS
 from lora_trainer.dataset.prepare import DATASETS, check_trigger, free_folder, prepare
 from lora_trainer.errors import DatasetError, LooseImagesError, LoraTrainerError
 from lora_trainer.ui import views
-from lora_trainer.ui.check_view import check_view
+from lora_trainer.ui.check_view import check_view, undo_view
 from lora_trainer.ui.desk import Desk, existing
 from lora_trainer.ui.forms import Answer, Page
 
@@ -23,16 +23,29 @@ def check(desk: Desk, page: Page) -> Answer:
         checked = desk.check(page)
     except LoraTrainerError as error:
         way_out = PHOTOS_BOX if isinstance(error, LooseImagesError) else ""
-        return desk.planned(Answer({"check_answer": views.problem(f"{error}{way_out}")}), page)
+        told = views.problem(f"{error}{way_out}") + undo_view(_undoable(desk, page))
+        return desk.planned(Answer({"check_answer": told}), page)
     desk.checked = page.dataset
+    from lora_trainer.dataset.remedies import Remedies
     from lora_trainer.dataset.summary import summary
 
     facts = summary(checked.dataset)
     words = next((folder.trigger for folder in facts.folders if folder.trigger and not folder.is_reg), "")
     suggested = {"trigger": words, "name": _as_name(words)} if words else {}
     desk.remember()
-    view = check_view(checked, facts, suggested)
+    remedies = Remedies(existing(page.dataset), page.trigger)
+    view = check_view(checked, facts, suggested, remedies, _undoable(desk, page))
     return desk.planned(Answer({"check_answer": view}), page, dataset=checked.dataset)
+
+
+def _undoable(desk: Desk, page: Page) -> str:
+    """The remedy that was applied last to the dataset."""
+    from lora_trainer.dataset.changes import Journal
+
+    try:
+        return Journal(existing(page.dataset), desk.job.output).undoable
+    except LoraTrainerError:
+        return ""
 
 
 def plan(desk: Desk, page: Page) -> Answer:
