@@ -10,6 +10,7 @@ from lora_trainer.dataset.checks.limits import LIMITS
 from tests.labelled.counting import Count, counts
 from tests.labelled.pictures import halves, photographs
 from tests.labelled.subjects import table as subjects_table
+from tests.labelled.together import outliers, subjects_cut
 
 HEAD = (
     "| check | cases | precision | recall | precision where it was chosen | recall there |\n|---|---|---|---|---|---|\n"
@@ -24,9 +25,10 @@ def main() -> None:
     args = parser.parse_args()
     pictures = photographs(args.pillow)
     results = []
-    for half in halves(list(pictures)):
+    for number, half in enumerate(halves(list(pictures))):
+        known = {name: pictures[name] for name in half}
         with tempfile.TemporaryDirectory() as folder:
-            results.append(counts({name: pictures[name] for name in half}, Path(folder)))
+            results.append([*counts(known, Path(folder)), outliers(known), subjects_cut(pictures, number)])
     table = HEAD + "".join(row(new, old) for old, new in zip(*results, strict=True))
     print(f"{len(pictures)} photographs\n{table}")  # noqa: T201
     for count in results[1]:

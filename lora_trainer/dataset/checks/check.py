@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.config import CaptionConfig, DatasetConfig
+from lora_trainer.dataset.checks.advice import advice
 from lora_trainer.dataset.checks.images import image_findings
 from lora_trainer.dataset.checks.limits import FEWEST
 from lora_trainer.dataset.checks.looks import FILE, Looks
@@ -99,7 +100,9 @@ def _findings(dataset: Dataset, looks: Looks, subject: str, trigger: str) -> Ite
     yield from _unusable(dataset.skipped)
     yield from dataset.findings
     yield from caption_findings(items, trigger)
-    yield from image_findings([(item, looks.of(item.path)) for item in items], looks, dataset.resolution)
+    seen = [(item, looks.of(item.path)) for item in items]
+    yield from image_findings(seen, looks, dataset.resolution)
+    yield from advice(seen, looks, subject)
 
 
 def _number(images: int, subject: str) -> Iterator[Finding]:

@@ -32,13 +32,18 @@ AT_ONCE = 256  # pictures whose windows are in memory together
 FLAT = 2.0  # of 255: the contrast below which a thumbnail shows nothing
 
 
+def unpacked(packed: bytes) -> tuple[Array, Array]:
+    """A thumbnail's grey [64, 64] and colour [2, 16, 16], float32 from 0 to 255."""
+    values = np.frombuffer(packed, np.uint8).astype(np.float32)
+    grey, colour = values[: THUMBNAIL**2], values[THUMBNAIL**2 :]
+    return grey.reshape(THUMBNAIL, THUMBNAIL), colour.reshape(2, COLOURS, COLOURS)
+
+
 class _Thumbnail:
     """A thumbnail, unpacked: grey [64, 64] and colour [2, 16, 16]."""
 
     def __init__(self, packed: bytes) -> None:
-        values = np.frombuffer(packed, np.uint8).astype(np.float32)
-        self.grey = values[: THUMBNAIL**2].reshape(THUMBNAIL, THUMBNAIL)
-        self.colour = values[THUMBNAIL**2 :].reshape(2, COLOURS, COLOURS)
+        self.grey, self.colour = unpacked(packed)
 
     def mirrored(self) -> _Thumbnail:
         """Left and right exchanged."""

@@ -8,7 +8,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +17,22 @@ from typing import Any
 import numpy as np
 
 from lora_trainer.dataset.buckets import Size
-from lora_trainer.dataset.checks import likeness, measures
+from lora_trainer.dataset.checks import likeness, measures, outliers
 from lora_trainer.dataset.checks.measures import Borders, Exposure
 from lora_trainer.dataset.decode import read_small
+from lora_trainer.dataset.subject import FINE, Box, find_subject
 from lora_trainer.errors import DatasetError
 
 log = logging.getLogger(__name__)
 
 FILE = "checks.sqlite"  # in the output folder
-VERSION = 2  # of the measures: another one and nothing that is remembered counts
+VERSION = 3  # of the measures: another one and nothing that is remembered counts
 PATIENCE = 5.0  # seconds for another process that writes there
 TABLES = """
 CREATE TABLE files (path BLOB PRIMARY KEY, bytes INTEGER, changed INTEGER, content TEXT);
 CREATE TABLE looks (content TEXT, area INTEGER, facts TEXT, thumbnail BLOB, PRIMARY KEY (content, area));
 CREATE TABLE groups (contents TEXT PRIMARY KEY, found TEXT);
+CREATE TABLE subjects (content TEXT PRIMARY KEY, box TEXT);
 """
 
 
@@ -84,13 +86,34 @@ class Looks:
         """What was seen of an image whose size was asked for."""
         return self._seen[path]
 
+    def subject(self, path: Path) -> Box:
+        """Where the subject of an image that was looked at probably is; found out when it is asked for."""
+        content = self._seen[path].content
+        row = self._read("SELECT box FROM subjects WHERE content = ?", (content,))
+        if row is not None:
+            left, top, right, bottom = json.loads(row[0])
+            return (left, top, right, bottom)
+        _, picture, _ = read_small(path, FINE * FINE)
+        box = find_subject(picture)
+        self._write("INSERT OR REPLACE INTO subjects VALUES (?, ?)", (content, json.dumps(box)))
+        return box
+
     def twins(self, contents: Sequence[str], thumbnails: Sequence[bytes], least: float) -> list[list[int]]:
         """As :func:`lora_trainer.dataset.checks.likeness.alike`; remembered for the same pictures."""
-        key = hashlib.blake2b("".join([str(least), *contents]).encode()).hexdigest()
+        found = self._of_all([str(least), *contents], lambda: likeness.alike(thumbnails, least))
+        return [list(map(int, group)) for group in found]
+
+    def oddness(self, contents: Sequence[str], thumbnails: Sequence[bytes]) -> list[float]:
+        """As :func:`lora_trainer.dataset.checks.outliers.oddness`; remembered for the same pictures."""
+        return list(map(float, self._of_all(["odd", *contents], lambda: outliers.oddness(thumbnails))))
+
+    def _of_all(self, parts: Sequence[str], find: Callable[[], list[Any]]) -> list[Any]:
+        """What is found of pictures together."""
+        key = hashlib.blake2b("".join(parts).encode()).hexdigest()
         row = self._read("SELECT found FROM groups WHERE contents = ?", (key,))
         if row is not None:
-            return [list(map(int, group)) for group in json.loads(row[0])]
-        found = likeness.alike(thumbnails, least)
+            return list(json.loads(row[0]))
+        found = find()
         self._write("INSERT OR REPLACE INTO groups VALUES (?, ?)", (key, json.dumps(found)))
         return found
 
@@ -185,6 +208,7 @@ def _connected(file: Path | str) -> sqlite3.Connection:
 def _tables(memory: sqlite3.Connection) -> sqlite3.Connection:
     memory.execute("PRAGMA synchronous = OFF")  # what a crash loses is seen again
     if memory.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-        memory.executescript("DROP TABLE IF EXISTS files; DROP TABLE IF EXISTS looks; DROP TABLE IF EXISTS groups;")
+        for table in ("files", "looks", "groups", "subjects"):
+            memory.execute(f"DROP TABLE IF EXISTS {table}")
         memory.executescript(f"{TABLES} PRAGMA user_version = {VERSION};")
     return memory
