@@ -76,8 +76,10 @@
         const buttons = () => [...where.querySelectorAll("button, a, summary, [tabindex]")];
         const focused = buttons().indexOf(document.activeElement);
         const open = [...where.querySelectorAll("details")].map((fold) => fold.open);
+        const scrolled = [...where.querySelectorAll(".lt-log")].map((log) => log.scrollTop);
         where.innerHTML = `<div class="lt-filled">${html}</div>`;
         if (open.length) where.querySelectorAll("details").forEach((fold, n) => (fold.open = open[n] ?? fold.open));
+        where.querySelectorAll(".lt-log").forEach((log, n) => (log.scrollTop = scrolled[n] || 0));
         dress(where);
         if (focused >= 0 && buttons()[focused]) buttons()[focused].focus({preventScroll: true});
         return true;

@@ -52,9 +52,12 @@
         if (!offered.length) return "";
         const [run] = offered;
         const more = offered.length > 1 ? ` ${offered.length - 1} more on the page Runs.` : "";
+        const waiting = tab.status.queue;
+        const queue = waiting ? ` In the queue: ${waiting}.` : "";
+        const start = waiting ? `<button type="button" class="lt-go" data-queue="start" data-id="0">Start the queue</button>` : "";
         return `<div class="lt-note lt-warn lt-way" role="status"><span><b>${tab.escaped(run.line)}</b>, although nobody stopped it.
-            It can go on from its last saved state.${more}</span><span class="lt-choices">${button(run, "continue", "Continue")}
-            ${button(run, "look", "Look")} ${button(run, "forget", LABELS.forget)}</span></div>`;
+            It can go on from its last saved state.${more}${queue}</span><span class="lt-choices">${button(run, "continue", "Continue")}
+            ${button(run, "look", "Look")} ${button(run, "forget", LABELS.forget)} ${start}</span></div>`;
     }
 
     function button(run, act, text) {
