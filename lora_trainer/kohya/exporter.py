@@ -34,6 +34,7 @@ FORM_OPTIONS = (
     "save_every_n_epochs", "save_every_n_steps", "save_last_n_epochs", "save_last_n_steps", "save_precision",
     "scale_v_pred_loss_like_noise_pred", "scale_weight_norms", "seed", "shuffle_caption", "train_batch_size",
     "training_comment", "up_lr_weight", "v_parameterization", "v_pred_like_loss", "vae_batch_size",
+    "weighted_captions",
 )  # fmt: skip
 
 # options of sd-scripts without a field in the form
@@ -56,7 +57,7 @@ SWITCHED_OFF: dict[str, Any] = {
     "max_data_loader_n_workers": 0, "mem_eff_attn": False,
     "no_token_padding": False, "persistent_data_loader_workers": False, "resume": "", "save_model_as": "safetensors",
     "sdxl": False, "stop_text_encoder_training": 0, "train_inpainting": False, "v2": False, "vae": "",
-    "weighted_captions": False, "xformers": "xformers", **SHOWN,
+    "xformers": "xformers", **SHOWN,
 }  # fmt: skip
 
 

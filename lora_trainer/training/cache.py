@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from lora_trainer.memory import release
 from lora_trainer.training.events import Event, Notice, Preparing
 from lora_trainer.training.processes import Processes
 from lora_trainer.training.store import TensorStore
+from lora_trainer.training.weighted import encode_weighted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,11 +131,16 @@ class CaptionCache:
     def __init__(self, model: TakenModel, store: TensorStore, config: RunConfig) -> None:
         self.model, self.store = model, store
         self.length, self.clip_skip = config.caption.max_token_length, config.caption.clip_skip
-        self.precision = config.memory.mixed_precision
+        self.precision, self.weighted = config.memory.mixed_precision, config.caption.weighted_captions
+
+    def encode(self, texts: Sequence[str]) -> Conditioning:
+        """Captions, encoded now; with gradients where they are enabled."""
+        encode = partial(encode_weighted, self.model) if self.weighted else self.model.encode_captions
+        return encode(texts, self.length, self.clip_skip)
 
     def key(self, text: str) -> str:
         """Key of a caption: its text, how it is encoded, and the text encoders that encode it."""
-        where = (self.precision, self.model.device.type)
+        where = (self.precision, self.model.device.type, *(["weighted"] if self.weighted else []))
         return digest("captions 2", self.model.info.text_fingerprint, *where, self.length, self.clip_skip, text)
 
     def fill(self, texts: Iterable[str], processes: Processes, spill: Path) -> Iterator[Event]:
@@ -148,7 +155,7 @@ class CaptionCache:
                 yield Preparing("Encoding captions", start * processes.world, len(missing))
             group = mine[start : start + at_once]
             with torch.no_grad():
-                encoded = self.model.encode_captions(group, self.length, self.clip_skip)
+                encoded = self.encode(group)
             for index, text in enumerate(group):
                 entry = {"context": encoded.context[index].cpu()}
                 if encoded.pooled is not None:
