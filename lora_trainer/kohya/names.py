@@ -65,8 +65,6 @@ NOT_OFFERED: dict[str, str] = {  # what becomes of it instead, or why not
     "resume_from_huggingface": "nothing is downloaded; give local files",
     "locon": "use LoRA_type Kohya LoCon",
     # options of sd-scripts without a field in the form
-    "base_weights": "merge that LoRA into the checkpoint first",
-    "base_weights_multiplier": "merge that LoRA into the checkpoint first",
     "conditioning_data_dir": "it belongs into a dataset file",
     "config_file": "give that file itself",
     "cpu_offload_checkpointing": "use gradient_checkpointing",

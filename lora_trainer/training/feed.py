@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +27,7 @@ from lora_trainer.training.processes import Processes
 from lora_trainer.training.store import TensorStore
 
 if TYPE_CHECKING:
+    from lora_trainer.network.network import LoraNetwork
     from lora_trainer.training.folder import RunFolder
 
 MOST_VARIED = 1 << 20  # uses of a run up to which every caption is written out beforehand
@@ -47,6 +48,7 @@ class Feed:
         processes: Processes,
         folder: RunFolder,
         classes: ClassCaptions | None = None,
+        beneath: Sequence[LoraNetwork] = (),
     ) -> None:
         self.model, self.dataset, self.objective, self.classes = model, dataset, objective, classes
         self.config, self.seed = config, seed
@@ -73,7 +75,7 @@ class Feed:
         latents = self._store("latents", memory.cache_latents_to_disk) if fixed else None
         self.latents = LatentCache(model, latents, memory.mixed_precision)
         captions = self._store("captions", memory.cache_text_encoder_outputs_to_disk)
-        self.captions = CaptionCache(model, captions, config)
+        self.captions = CaptionCache(model, captions, config, beneath)
 
     @property
     def parts(self) -> list[Part]:
