@@ -10,8 +10,7 @@ from lora_trainer.cli.settings import read_settings
 from lora_trainer.cli.terminal import say
 from lora_trainer.dataset.checks.looks import FILE, Looks
 from lora_trainer.dataset.crops import box_of, crop, crop_of, crop_to_subject, uncrop
-from lora_trainer.dataset.folders import scan
-from lora_trainer.dataset.layout import find_folders
+from lora_trainer.dataset.folders import scan, training_folders
 from lora_trainer.dataset.preview import Preview, preview, sheet
 from lora_trainer.errors import ConfigError, FileError, counted, quoted, shown
 from lora_trainer.files import replaced
@@ -73,7 +72,7 @@ def run_crop(args: argparse.Namespace) -> None:
 
 def _named(dataset: Path, names: list[str]) -> list[Path]:
     """The images of a dataset by their names, or all of them."""
-    images = [image for _, listing in find_folders(dataset, False, []) for image in listing.images]
+    images = [image for _, _, listing in training_folders(dataset) for image in listing.images]
     if not names:
         return images
     found = []

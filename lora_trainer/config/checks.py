@@ -90,6 +90,13 @@ def _network(config: Settings) -> Iterator[str]:
         yield "wd_on_output says how DoRA is done, and dora_wd is off; switch dora_wd on or wd_on_output off."
     if n.algo in ("lora_fa", "tlora") and n.dim_from_weights:
         yield f"dim_from_weights takes the network type from the file, which says nothing of {n.algo}; switch one off."
+    if len(n.base_weights_multiplier) > len(n.base_weights):
+        yield (
+            f"base_weights_multiplier has {len(n.base_weights_multiplier)} numbers and base_weights "
+            f"{len(n.base_weights)} files; give one number for each file."
+        )
+    if n.base_weights and n.dora_wd:
+        yield "base_weights doesn't go with dora_wd; merge that LoRA into the checkpoint first, or switch dora_wd off."
     if n.dim_from_weights and not n.network_weights:
         yield "dim_from_weights takes the rank from another LoRA; set network_weights to its file."
     weights = {name: getattr(n, name) for name in ("down_lr_weight", "mid_lr_weight", "up_lr_weight")}

@@ -44,7 +44,7 @@ def _value(value: Any) -> str:
 _KINDS = {
     "bool": "true, false", "bool | None": "true, false, empty", "str": "text", "dict[str, Any]": "key=value …",
     "tuple[int, int]": "width,height", "tuple[int, ...]": "numbers", "tuple[float, ...]": "numbers",
-    "int": "whole number", "float": "number", "float | None": "number, empty",
+    "tuple[str, ...]": "texts", "int": "whole number", "float": "number", "float | None": "number, empty",
 }  # fmt: skip
 
 

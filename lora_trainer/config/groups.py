@@ -63,6 +63,9 @@ class CaptionConfig(Group):
     enable_wildcard: bool = option(
         False, "Each time, use one random line of the caption file and one random choice of each {a|b|c}."
     )
+    weighted_captions: bool = option(
+        False, "Captions have weights as in a prompt: (text), [text], (text:1.3); without it, brackets are text."
+    )
     max_token_length: int = option(75, "Longest caption, in tokens.", choices=TOKEN_LENGTHS)
     clip_skip: int = option(
         1, "Clip skip (SD 1.x only), as in the WebUI; generate with the same value.", minimum=1, maximum=12

@@ -107,6 +107,10 @@ class NetworkConfig(Group):
         "AUTOMATIC1111 reads.",
     )
     network_weights: str = option("", "LoRA file to continue from (weights only); empty to start anew.")
+    base_weights: tuple[str, ...] = option(
+        (), "LoRA files that are trained upon: for the run they belong to the model, and nothing of them is saved."
+    )
+    base_weights_multiplier: tuple[float, ...] = option((), "Strength of each of base_weights; 1 where none is given.")
     dim_from_weights: bool = option(False, "Take rank and alpha from the network_weights file.")
     scale_weight_norms: float = option(
         0.0, "Max norm: after every step, each module's change is scaled down to this; 0 for off.", minimum=0.0

@@ -204,6 +204,7 @@ _READERS: dict[str, Any] = {
     "str": _str,
     "tuple[int, int]": _size,
     "tuple[int, ...]": lambda value: tuple(_int(part) for part in _list(value)),
+    "tuple[str, ...]": lambda value: tuple(_str(part) for part in _list(value)),
     "tuple[float, ...]": lambda value: tuple(_float(part) for part in _list(value)),
     "dict[str, Any]": arguments,
 }
@@ -214,6 +215,7 @@ _WORDS = {
     "str": "text",
     "tuple[int, int]": "width,height in whole pixels, such as 512,512",
     "tuple[int, ...]": "a list of whole numbers",
+    "tuple[str, ...]": "a list, separated by commas",
     "tuple[float, ...]": "a list of numbers",
     "dict[str, Any]": "a list such as key=value key2=value2",
 }

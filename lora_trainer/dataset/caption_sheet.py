@@ -17,7 +17,7 @@ from typing import Any
 
 from lora_trainer.config import CaptionConfig
 from lora_trainer.dataset.caption_edits import edited, said, tags_of
-from lora_trainer.dataset.layout import find_folders
+from lora_trainer.dataset.folders import training_folders
 from lora_trainer.dataset.texts import caption_endings, find_caption, read_lines
 from lora_trainer.errors import ConfigError, DatasetError, FileError, quoted, shown
 from lora_trainer.files import read_object, replaced, write_json, write_text
@@ -58,13 +58,14 @@ class CaptionSheet:
 
     def __init__(self, dataset: Path, config: CaptionConfig, output: Path) -> None:
         """Args:
-            dataset: holds ``<repeats>_<trigger>`` folders, or is one.
+            dataset: holds ``<repeats>_<trigger>`` folders, or is one; or a dataset file.
             output: the folder that keeps what was changed.
 
         Raises:
             DatasetError: if there is no such folder.
         """
         self.dataset = dataset.expanduser().resolve()
+        self._root = self.dataset if self.dataset.is_dir() else self.dataset.parent
         key = hashlib.sha256(os.fsencode(self.dataset)).hexdigest()[:16]
         self._backups = output / FOLDER / key
         self._endings = caption_endings(config.caption_extension)
@@ -72,12 +73,12 @@ class CaptionSheet:
     def rows(self) -> list[Row]:
         """Every training image, in the order of the folders; images aren't decoded."""
         found = []
-        for folder, listing in find_folders(self.dataset, False, []):
+        for name, folder, listing in training_folders(self.dataset):
             for image in listing.images:
                 caption = find_caption(image, listing.by_name, self._endings)
                 file = caption[0] if caption else image.with_name(image.stem + self._endings[0])
                 text = _text(file) if caption else ""
-                found.append(Row(f"{folder.path.name}/{image.name}", image, file, text, folder.trigger))
+                found.append(Row(f"{name}/{image.name}", image, file, text, folder.trigger))
         return found
 
     def image(self, id: str) -> Path:
@@ -86,9 +87,9 @@ class CaptionSheet:
         Raises:
             FileError: if there is none.
         """
-        for folder, listing in find_folders(self.dataset, False, []):
+        for name, _, listing in training_folders(self.dataset):
             for image in listing.images:
-                if shown(f"{folder.path.name}/{image.name}") == id:
+                if shown(f"{name}/{image.name}") == id:
                     return image
         raise FileError(f"There is no image {quoted(id)} in {self.dataset}; load the captions again.")
 
@@ -147,7 +148,7 @@ class CaptionSheet:
                 raise FileError("There is no change of these captions to take back.")
             try:
                 files = {
-                    self.dataset / os.fsdecode(base64.b64decode(name)): None
+                    self._root / os.fsdecode(base64.b64decode(name)): None
                     if content is None
                     else base64.b64decode(content)
                     for name, content in read_object(newest)["files"]
@@ -188,7 +189,7 @@ class CaptionSheet:
         """
         kept = self._kept()
         file = file or self._backups / f"{int(kept[-1].stem) + 1 if kept else 1:06}.json"
-        coded = [(_coded(os.fsencode(path.relative_to(self.dataset))), None if content is None else _coded(content))
+        coded = [(_coded(os.fsencode(os.path.relpath(path, self._root))), None if content is None else _coded(content))
                  for path, content in files.items()]  # fmt: skip
         write_json(file, {"dataset": shown(self.dataset), "what": what, "files": coded})
         for old in kept[: max(0, len(kept) + 1 - MOST_BACKUPS)]:

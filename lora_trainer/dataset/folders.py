@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -76,6 +77,21 @@ def scan(
            for item in _match_regularisation(number, reg, train, findings)]  # fmt: skip
     unused = (*skipped[False], *skipped[True])
     return Dataset(directory, (*train, *reg), folders, tuple(held_out), unused, tuple(findings))
+
+
+def training_folders(dataset: Path) -> list[tuple[str, Folder, Listing]]:
+    """The folders with training images of a dataset, a folder or a file, each once; with a name that no other has.
+
+    Raises:
+        DatasetError: if there is none.
+    """
+    found = _find(dataset, DatasetConfig(), CaptionConfig(), [])
+    once = {folder.path: (folder, listing) for folder, listing in found if not folder.is_reg}
+    names = Counter(folder.path.name for folder, _ in once.values())
+    return [
+        (folder.path.name if names[folder.path.name] == 1 else f"{folder.path.name} ({number})", folder, listing)
+        for number, (folder, listing) in enumerate(once.values(), 1)
+    ]
 
 
 def _find(

@@ -92,7 +92,8 @@ def describe(facts: DatasetSummary) -> list[str]:
         kind, words = ("regularisation, ", "class") if folder.is_reg else ("", "trigger word")
         images = counted(folder.images, "image")
         how = f", {folder.how}" if folder.how else ""
-        lines.append(f'  {folder.name}: {kind}{images} x {folder.repeats}, {words} "{folder.trigger}"{how}')
+        called = f', {words} "{folder.trigger}"' if folder.trigger else ""
+        lines.append(f"  {folder.name}: {kind}{images} x {folder.repeats}{called}{how}")
     lines += [f"  bucket {size[0]}x{size[1]}: {counted(uses, 'sample')}" for size, uses in facts.buckets]
     if facts.captions_missing or facts.captions_empty:
         images = counted(facts.captions_missing, "image")

@@ -13,6 +13,7 @@ from lora_trainer.config import RunConfig
 from lora_trainer.dataset.captions import render
 from lora_trainer.dataset.folders import scan
 from lora_trainer.dataset.images import load_pixels
+from lora_trainer.dataset.weighted import plain_text
 from lora_trainer.errors import LoraTrainerError, counted
 from lora_trainer.measures.denoising import Pictures
 from lora_trainer.measures.probe import Probe
@@ -68,7 +69,8 @@ def training_images(
             item = dataset.items[index]
             pixels = load_pixels(item).pixels[None].to(probe.model.device)
             latents.append(probe.model.encode_images(pixels)[0].cpu())
-            captions.append(render(item.captions, item.folder.caption, python_rng("measure", index)))
+            caption = render(item.captions, item.folder.caption, python_rng("measure", index))
+            captions.append(plain_text(caption) if config.caption.weighted_captions else caption)
     except LoraTrainerError as error:
         return None, f"its training images can't be used ({error})", []
     return Pictures(torch.cat(latents), tuple(captions), "images"), "", captions

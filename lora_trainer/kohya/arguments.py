@@ -12,7 +12,14 @@ from lora_trainer.kohya.draft import SD_DEFAULTS, Draft, is_off
 from lora_trainer.kohya.names import OLD_NAMES
 from lora_trainer.kohya.types import read_module, read_network_args
 
-FEW = ("text_encoder_lr", "optimizer_args", "lr_scheduler_args", "network_args", "base_weights")  # take several values
+FEW = (
+    "text_encoder_lr",
+    "optimizer_args",
+    "lr_scheduler_args",
+    "network_args",
+    "base_weights",
+    "base_weights_multiplier",
+)  # take several values
 
 
 def split_command_line(text: str, source: str) -> list[tuple[str, Any]]:

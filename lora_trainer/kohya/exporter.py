@@ -34,11 +34,13 @@ FORM_OPTIONS = (
     "save_every_n_epochs", "save_every_n_steps", "save_last_n_epochs", "save_last_n_steps", "save_precision",
     "scale_v_pred_loss_like_noise_pred", "scale_weight_norms", "seed", "shuffle_caption", "train_batch_size",
     "training_comment", "up_lr_weight", "v_parameterization", "v_pred_like_loss", "vae_batch_size",
+    "weighted_captions",
 )  # fmt: skip
 
 # options of sd-scripts without a field in the form
 ARGUMENT_OPTIONS = (
-    "alpha_mask", "caption_prefix", "caption_separator", "caption_suffix", "caption_tag_dropout_rate",
+    "alpha_mask", "base_weights", "base_weights_multiplier", "caption_prefix",
+    "caption_separator", "caption_suffix", "caption_tag_dropout_rate",
     "enable_wildcard", "keep_tokens_separator", "lr_decay_steps", "lr_scheduler_min_lr_ratio",
     "lr_scheduler_timescale", "metadata_merged_from", "metadata_preprocessor", "metadata_thumbnail",
     "metadata_trigger_phrase", "metadata_usage_hint", "network_train_text_encoder_only",
@@ -56,7 +58,7 @@ SWITCHED_OFF: dict[str, Any] = {
     "max_data_loader_n_workers": 0, "mem_eff_attn": False,
     "no_token_padding": False, "persistent_data_loader_workers": False, "resume": "", "save_model_as": "safetensors",
     "sdxl": False, "stop_text_encoder_training": 0, "train_inpainting": False, "v2": False, "vae": "",
-    "weighted_captions": False, "xformers": "xformers", **SHOWN,
+    "xformers": "xformers", **SHOWN,
 }  # fmt: skip
 
 
@@ -124,12 +126,18 @@ def _form_value(value: Any) -> Any:
 
 
 def _argument(name: str, value: Any) -> str:
-    """``--name=value``, or the bare name of a flag."""
+    """``--name=value``, or the bare name of a flag; a list behind its name."""
     if value is True:
         return f"--{name}"
-    text = str(value)
+    if isinstance(value, tuple):
+        return " ".join([f"--{name}", *(_quoted(str(item)) for item in value)])
+    return f"--{name}={_quoted(str(value))}"
+
+
+def _quoted(text: str) -> str:
+    """A word of a command line."""
     quote = "'" if '"' in text else '"'
-    return f"--{name}={quote}{text}{quote}" if not text or set(text) & set(" \t\n\"'") else f"--{name}={text}"
+    return f"{quote}{text}{quote}" if not text or set(text) & set(" \t\n\"'") else text
 
 
 def _names(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:

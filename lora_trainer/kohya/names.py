@@ -61,13 +61,10 @@ _OTHER_MODEL = "only SD 1, SD 2 and SDXL are trained"
 _OWN_RESUME = "a run is continued with --resume, at the very step"
 NOT_OFFERED: dict[str, str] = {  # what becomes of it instead, or why not
     **dict.fromkeys(OTHER_FAMILIES, _OTHER_MODEL),
-    "weighted_captions": "write the caption without weights",
     "train_inpainting": "inpainting models aren't trained",
     "resume_from_huggingface": "nothing is downloaded; give local files",
     "locon": "use LoRA_type Kohya LoCon",
     # options of sd-scripts without a field in the form
-    "base_weights": "merge that LoRA into the checkpoint first",
-    "base_weights_multiplier": "merge that LoRA into the checkpoint first",
     "conditioning_data_dir": "it belongs into a dataset file",
     "config_file": "give that file itself",
     "cpu_offload_checkpointing": "use gradient_checkpointing",

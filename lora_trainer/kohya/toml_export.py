@@ -16,7 +16,7 @@ from lora_trainer.toml_file import write_toml
 
 PROMPT_FILES = (".txt", ".toml", ".json")
 _ELSEWHERE = (*NETWORK_ARGS, *TYPE_OPTIONS, "v_parameterization", "sample_prompts", "lr_scheduler_args",
-              "optimizer_args", "max_train_steps")  # fmt: skip
+              "optimizer_args", "max_train_steps", "base_weights", "base_weights_multiplier")  # fmt: skip
 _MODULES = {"lora": "networks.lora", "lora_fa": "networks.lora_fa"}
 
 
@@ -37,6 +37,9 @@ def export_toml(config: RunConfig, fields: dict[str, Any] | None = None) -> Kohy
     }
     lost: list[str] = []
     values["resolution"] = _plain(flat["resolution"])
+    for name in ("base_weights", "base_weights_multiplier"):
+        if flat[name]:
+            values[name] = list(flat[name])
     if flat["text_encoder_lr"] is not None:
         values["text_encoder_lr"] = [flat["text_encoder_lr"]]
     for name in ("optimizer_args", "lr_scheduler_args"):

@@ -40,6 +40,8 @@ class LoraNetwork:
         self.modules = list(modules)
         self.control = control
         self.notices: list[str] = []
+        self.beneath: Sequence[LoraNetwork] = ()  # frozen ones that belong to the base model as long as this is used
+        self._with_it: contextlib.ExitStack = contextlib.ExitStack()
         self._attached = False
         by_module: dict[int, dict[str, Adapter]] = {}
         for module in self.modules:
@@ -173,6 +175,7 @@ class LoraNetwork:
             raise RuntimeError("The network is attached already.")
         self._attached = True
         try:
+            self._with_it.enter_context(attached(self.beneath))
             for module in self.modules:
                 if not module.target.slot:
                     module.attach()
@@ -189,8 +192,14 @@ class LoraNetwork:
             attention.detach(next(iter(layers.values())).target.module, layers)
         for module in self.modules:
             module.detach()
+        self._with_it.close()
         self.control.inputs.clear()
         self._attached = False
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it takes part in the model's forward passes now."""
+        return self._attached
 
     def __enter__(self) -> LoraNetwork:
         return self.attach()
@@ -290,3 +299,13 @@ class LoraNetwork:
             )
         for module in self.modules:
             module.take_parts({name: tensors[f"{module.key}.{name}"] for name in module.file_parts()})
+
+
+@contextlib.contextmanager
+def attached(networks: Sequence[LoraNetwork]) -> Iterator[None]:
+    """While it lasts, these networks take part; those that do already are left as they are."""
+    with contextlib.ExitStack() as stack:
+        for network in networks:
+            if not network.is_attached:
+                stack.enter_context(network)
+        yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,15 @@ from torch.nn.functional import interpolate
 
 from lora_trainer.config import RunConfig
 from lora_trainer.errors import LoraTrainerError, TrainingDivergedError, memory_problem
+from lora_trainer.files import file_sha256
 from lora_trainer.hosts.base import Conditioning, SizeConditioning, TakenModel
 from lora_trainer.memory import release
+from lora_trainer.network.beneath import files_beneath
+from lora_trainer.network.network import LoraNetwork, attached
 from lora_trainer.training.events import Event, Notice, Preparing
 from lora_trainer.training.processes import Processes
 from lora_trainer.training.store import TensorStore
+from lora_trainer.training.weighted import encode_weighted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,16 +129,30 @@ def latent_mask(mask: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 
 class CaptionCache:
-    """Encodes captions that the run will need, each distinct text once."""
+    """Encodes captions that the run will need, each distinct text once.
 
-    def __init__(self, model: TakenModel, store: TensorStore, config: RunConfig) -> None:
-        self.model, self.store = model, store
+    Args:
+        beneath: the networks of ``base_weights``, which belong to the text encoders.
+    """
+
+    def __init__(
+        self, model: TakenModel, store: TensorStore, config: RunConfig, beneath: Sequence[LoraNetwork] = ()
+    ) -> None:
+        self.model, self.store, self.beneath = model, store, beneath
+        base = config.network
+        self._base = [*map(file_sha256, files_beneath(base)), *base.base_weights_multiplier] if beneath else []
         self.length, self.clip_skip = config.caption.max_token_length, config.caption.clip_skip
-        self.precision = config.memory.mixed_precision
+        self.precision, self.weighted = config.memory.mixed_precision, config.caption.weighted_captions
+
+    def encode(self, texts: Sequence[str]) -> Conditioning:
+        """Captions, encoded now; with gradients where they are enabled."""
+        encode = partial(encode_weighted, self.model) if self.weighted else self.model.encode_captions
+        with attached(self.beneath):
+            return encode(texts, self.length, self.clip_skip)
 
     def key(self, text: str) -> str:
         """Key of a caption: its text, how it is encoded, and the text encoders that encode it."""
-        where = (self.precision, self.model.device.type)
+        where = (self.precision, self.model.device.type, *(["weighted"] if self.weighted else []), *self._base)
         return digest("captions 2", self.model.info.text_fingerprint, *where, self.length, self.clip_skip, text)
 
     def fill(self, texts: Iterable[str], processes: Processes, spill: Path) -> Iterator[Event]:
@@ -148,7 +167,7 @@ class CaptionCache:
                 yield Preparing("Encoding captions", start * processes.world, len(missing))
             group = mine[start : start + at_once]
             with torch.no_grad():
-                encoded = self.model.encode_captions(group, self.length, self.clip_skip)
+                encoded = self.encode(group)
             for index, text in enumerate(group):
                 entry = {"context": encoded.context[index].cpu()}
                 if encoded.pooled is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +15,7 @@ from lora_trainer.dataset.images import LoadedImage
 from lora_trainer.dataset.items import Dataset
 from lora_trainer.dataset.masks import mask_key
 from lora_trainer.dataset.uses import Length, Use, in_order, use_pixels, use_text
+from lora_trainer.dataset.weighted import plain_text
 from lora_trainer.errors import ConfigError, shown
 from lora_trainer.hosts.base import Conditioning, Part, TakenModel
 from lora_trainer.training.cache import CaptionCache, EncodedImage, LatentCache, LoadLater
@@ -26,6 +27,7 @@ from lora_trainer.training.processes import Processes
 from lora_trainer.training.store import TensorStore
 
 if TYPE_CHECKING:
+    from lora_trainer.network.network import LoraNetwork
     from lora_trainer.training.folder import RunFolder
 
 MOST_VARIED = 1 << 20  # uses of a run up to which every caption is written out beforehand
@@ -46,6 +48,7 @@ class Feed:
         processes: Processes,
         folder: RunFolder,
         classes: ClassCaptions | None = None,
+        beneath: Sequence[LoraNetwork] = (),
     ) -> None:
         self.model, self.dataset, self.objective, self.classes = model, dataset, objective, classes
         self.config, self.seed = config, seed
@@ -72,7 +75,7 @@ class Feed:
         latents = self._store("latents", memory.cache_latents_to_disk) if fixed else None
         self.latents = LatentCache(model, latents, memory.mixed_precision)
         captions = self._store("captions", memory.cache_text_encoder_outputs_to_disk)
-        self.captions = CaptionCache(model, captions, config)
+        self.captions = CaptionCache(model, captions, config, beneath)
 
     @property
     def parts(self) -> list[Part]:
@@ -134,15 +137,16 @@ class Feed:
         if self.captions_cached:
             return self.captions.batch(texts)
         with torch.set_grad_enabled(self.config.tunes_text and torch.is_grad_enabled()):
-            return self.model.encode_captions(texts, self.captions.length, self.captions.clip_skip)
+            return self.captions.encode(texts)
 
     def latent(self, item: int) -> torch.Tensor:
         """Mean of an image's latents [4, h, w], as it is without augmentation."""
         return self._images([Sample(item, 0, 0, False)])[0].mean
 
     def caption(self, item: int) -> str:
-        """One of an image's captions."""
-        return self.text(Sample(item, 0, 0, False), 1, 0)
+        """One of an image's captions, without weights."""
+        text = self.text(Sample(item, 0, 0, False), 1, 0)
+        return plain_text(text) if self.config.caption.weighted_captions else text
 
     def _images(self, samples: Batch) -> list[EncodedImage]:
         if self.latents_cached:
@@ -185,7 +189,7 @@ class Feed:
         """Every caption that the run will use, in order of use, with the words of its image's folder."""
         if not self.varied:
             for index, item in enumerate(self.dataset.items):
-                yield self.caption(index), item.folder.trigger
+                yield self.text(Sample(index, 0, 0, False), 1, 0), item.folder.trigger
             return
         accumulation = self.config.optimizer.gradient_accumulation_steps
         length = Length(self.processes.world, accumulation, self.steps, self.epochs)

@@ -15,6 +15,7 @@ from lora_trainer.dataset.items import Dataset
 from lora_trainer.errors import ConfigError, FileError, UnsupportedModelError, quoted
 from lora_trainer.files import IMPOSSIBLE, check_writable, name_problem
 from lora_trainer.hosts.base import GenerateRequest, Host, TakenModel
+from lora_trainer.network.beneath import networks_beneath
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.class_captions import ClassCaptions
 from lora_trainer.training.classes import check_paths
@@ -195,9 +196,11 @@ def _open(
         config = config.replace(save_every_n_epochs=max(1, epochs // config.save.save_n_epoch_ratio))
 
     word = word_to_learn(config, request.trigger, dataset)
+    beneath = networks_beneath(config.network, model)
 
     def fresh() -> tuple[LoraNetwork, Update]:
         made = LoraNetwork.create(model.unet, model.text_encoders, info, config, seed, word).to(model.device)
+        made.beneath = beneath
         return made, make_update(made.parameter_groups(config), config, steps, model.device, request.typed)
 
     network, update = fresh()
@@ -210,7 +213,7 @@ def _open(
         model=model,
         network=network,
         dataset=dataset,
-        feed=Feed(model, dataset, objective, config, seed, steps, epochs, processes, folder, classes),
+        feed=Feed(model, dataset, objective, config, seed, steps, epochs, processes, folder, classes, beneath),
         objective=objective,
         update=update,
         processes=processes,
@@ -229,7 +232,7 @@ def _open(
         fresh=fresh,
         notices=[*dataset.notices, *map(str, dataset.skipped)],
     )
-    session.news, older = list(network.notices), False
+    session.news, older = [line for one in (network, *beneath) for line in one.notices], False
     if request.resume:
         loaded = load_state(folder.state, network, session.parts(), session.identity)
         session.begin_at(loaded.position, loaded.seen)

@@ -16,7 +16,7 @@ from lora_trainer.ui.answers import Handler, Json, aside, read_body
 from lora_trainer.ui.engine import load
 from lora_trainer.ui.errands.describe import asked_for, offered
 from lora_trainer.ui.job import Job
-from lora_trainer.ui.request import folder_of, refuse_unknown, text_of
+from lora_trainer.ui.request import dataset_of, refuse_unknown, text_of
 from lora_trainer.ui.views import small_jpeg
 
 KEYS = ("dataset", "action", "id", "ids", "text", "before", "words", "instead", "limit")
@@ -98,7 +98,7 @@ class _CaptionRoutes:
         return self.job.do(asked_for(values, self.job.host, self.job.output))
 
     def _sheet(self, dataset: Any) -> CaptionSheet:
-        return CaptionSheet(folder_of(dataset), CaptionConfig(), self.job.output)
+        return CaptionSheet(dataset_of(dataset), CaptionConfig(), self.job.output)
 
 
 def _about(sheet: CaptionSheet, rows: list[Row]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _tiles(facts: DatasetSummary) -> str:
 def _folders(facts: DatasetSummary) -> str:
     folders = [
         f"{folder.name}: {folder.images} × {folder.repeats}"
-        + (", regularisation" if folder.is_reg else f", trigger word “{folder.trigger}”")
+        + (", regularisation" if folder.is_reg else f", trigger word “{folder.trigger}”" if folder.trigger else "")
         + (f", {folder.how}" if folder.how else "")
         for folder in facts.folders
     ]

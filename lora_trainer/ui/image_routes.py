@@ -16,7 +16,7 @@ from lora_trainer.dataset.crops import box_of, crop, crop_of, shapes, suggestion
 from lora_trainer.errors import ConfigError, quoted, shown
 from lora_trainer.ui.answers import Handler, Json, aside, read_body
 from lora_trainer.ui.job import Job
-from lora_trainer.ui.request import config_of, dataset_of, folder_of, refuse_unknown, text_of
+from lora_trainer.ui.request import config_of, dataset_of, refuse_unknown, text_of
 from lora_trainer.ui.views import small_jpeg
 
 CROP_KEYS = ("dataset", "id", "action", "box", "config")
@@ -108,4 +108,4 @@ def crop_image(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
 
 
 def _image(dataset: Any, id: str, output: Path) -> Path:
-    return CaptionSheet(folder_of(dataset), CaptionConfig(), output).image(id)
+    return CaptionSheet(dataset_of(dataset), CaptionConfig(), output).image(id)

@@ -11,6 +11,7 @@ import pytest
 from lora_trainer.cli import main
 from lora_trainer.config import RunConfig
 from lora_trainer.dataset.batches import batches_per_epoch, plan_epoch
+from lora_trainer.dataset.caption_sheet import CaptionSheet
 from lora_trainer.dataset.checks.check import check
 from lora_trainer.dataset.dataset_file import (
     DATASET_OPTIONS,
@@ -195,3 +196,14 @@ def test_the_documentation_names_every_setting() -> None:
     section = text.partition("## Dataset files")[2].partition("\n## ")[0]
     for name in (*DATASET_OPTIONS, *SUBSET_OPTIONS, *OWN, *NO_EFFECT, *REFUSED):
         assert f"`{name}`" in section, name
+
+
+def test_captions_of_a_dataset_file_can_be_edited(file: Path, root: Path, save: Save, tmp_path: Path) -> None:
+    save("more/photos/0.png", caption="other")
+    file.write_text(f'{TOML}\n[[datasets.subsets]]\nimage_dir = "more/photos"\n', encoding="utf-8")
+    sheet = CaptionSheet(file, RunConfig().caption, tmp_path / "output")
+    rows = {row.id: row.text for row in sheet.rows()}
+    assert len(rows) == 5 and rows["photos (2)/0.png"] == "other" and rows["photos (1)/0.png"].startswith("zork, tag0")
+    sheet.set("photos (2)/0.png", "new words", "other")
+    assert (root / "more/photos/0.txt").read_text() == "new words"
+    assert [row.text for row in sheet.undo()] == ["other"] == [(root / "more/photos/0.txt").read_text()]

@@ -16,6 +16,7 @@ from tests.support.kohya_form import STARTER
 BLOCKS = ",".join("4" * 25)
 COMPANIONS = {  # other options without which a value is refused
     "adaptive_noise_scale": {"noise_offset": 0.1}, "dim_from_weights": {"network_weights": "a"},
+    "base_weights_multiplier": {"base_weights": "a,b"},
     "color_aug": {"cache_latents": False}, "random_crop": {"cache_latents": False},
     "cache_latents_to_disk": {"cache_latents": True}, "block_alphas": {"block_dims": BLOCKS},
     "conv_block_dims": {"block_dims": BLOCKS}, "conv_block_alphas": {"block_dims": BLOCKS, "conv_block_dims": BLOCKS},
@@ -27,6 +28,7 @@ COMPANIONS = {  # other options without which a value is refused
     "train_on_input": {"lycoris_preset": "full", "algo": "ia3"},
 }  # fmt: skip
 OTHER_VALUES: dict[str, tuple[Any, ...]] = {
+    "base_weights": ("a.safetensors", "my loras/a.safetensors,b"), "base_weights_multiplier": ((0.5,), (1, 0.25)),
     "resolution": ("768,640", 1024), "block_dims": (BLOCKS,), "block_alphas": (BLOCKS,), "conv_block_dims": (BLOCKS,),
     "conv_block_alphas": (BLOCKS,), "down_lr_weight": ("sine+.25",), "mid_lr_weight": ("0.5",),
     "up_lr_weight": ("0,1",),

@@ -88,7 +88,7 @@ def test_form_defaults_and_off_values_are_not_worth_a_word() -> None:
 # what isn't offered -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["weighted_captions", "train_inpainting", "flux1_checkbox", "locon"])
+@pytest.mark.parametrize("name", ["train_inpainting", "flux1_checkbox", "locon"])
 def test_switches_that_are_not_offered_are_refused_by_name_only_when_on(name: str) -> None:
     assert name in refused({**FORM, name: True})
     assert form(**{name: False}) == form()
@@ -102,8 +102,8 @@ def test_other_formats_of_weights_are_told_and_train() -> None:
 
 
 def test_all_that_is_not_offered_comes_in_one_sentence() -> None:
-    sentence = refused({**FORM, "LoRA_type": "LyCORIS/BOFT", "weighted_captions": True, "train_inpainting": True})
-    words = ("LoRA_type LyCORIS/BOFT", "Standard", "weighted_captions", "train_inpainting")
+    sentence = refused({**FORM, "LoRA_type": "LyCORIS/BOFT", "locon": True, "train_inpainting": True})
+    words = ("LoRA_type LyCORIS/BOFT", "Standard", "locon", "train_inpainting")
     assert all(word in sentence for word in words)
 
 

@@ -34,6 +34,7 @@ WORDS = {  # where the option that changes says too little
     "use_cp": "as `use_tucker`, of LoKr", "epoch": "as `max_train_epochs`, if max_train_steps is 0",
     "lr_warmup": "as `lr_warmup_steps`, in percent",
     "save_model_as": "ckpt: only safetensors is written here",
+    "base_weights_multiplier": "needs base_weights",
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from lora_trainer.measures.denoising import DRIFT_CAP, DRIFT_TIMESTEPS, GAIN_TIM
 from lora_trainer.measures.interval import Estimate, bootstrap
 from lora_trainer.measures.probe import Probe
 from lora_trainer.measures.sampling import sample
-from lora_trainer.network.network import LoraNetwork
+from lora_trainer.network.network import LoraNetwork, attached
 from lora_trainer.subjects import usual_subject
 from lora_trainer.training.events import Event, Learned, Notice, Preparing
 from lora_trainer.training.feed import Feed
@@ -76,7 +76,8 @@ class Learning:
         if not self.on:
             return
         try:
-            with torch.no_grad(), autocast(self.model.device, self.config.memory.mixed_precision):
+            beneath, precision = attached(self.feed.captions.beneath), self.config.memory.mixed_precision
+            with torch.no_grad(), beneath, autocast(self.model.device, precision):
                 found = work()
         except Exception as error:
             self.on = False

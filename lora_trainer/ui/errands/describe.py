@@ -16,7 +16,7 @@ from lora_trainer.dataset.captioners.wording import Wording
 from lora_trainer.dataset.plans import plan_for
 from lora_trainer.errors import ConfigError, FileError, quoted
 from lora_trainer.files import given_path
-from lora_trainer.ui.request import flag_of, folder_of, refuse_unknown, text_of
+from lora_trainer.ui.request import dataset_of, flag_of, refuse_unknown, text_of
 from lora_trainer.ui.states import Stage
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def asked_for(values: Mapping[str, Any], host: Host, output: Path) -> Describe:
         LoraTrainerError: in one sentence.
     """
     refuse_unknown(values, KEYS, "caption")
-    sheet = CaptionSheet(folder_of(values.get("dataset") or ""), CaptionConfig(), output)
+    sheet = CaptionSheet(dataset_of(values.get("dataset") or ""), CaptionConfig(), output)
     kind = kind_of(text_of(values, "captioner", f"one of {', '.join(KINDS)}"))
     subject = str(values.get("subject") or "")
     plan_for(subject)  # refuses an unknown kind

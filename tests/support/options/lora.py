@@ -187,6 +187,15 @@ def magnitudes_are_trained(base: Outcome, changed: Outcome) -> None:
 LOKR: dict[str, object] = {"algo": "lokr", "conv_dim": 4}
 TYPE = {"modules", "alphas", "gradient", "memory"} | UPDATE
 
+
+def nothing_of_it_is_saved(base: Outcome, changed: Outcome) -> None:
+    """The new LoRA begins from what any begins from, not from the file."""
+    start, own = (changed.world.run(**given, learning_rate=1e-12, seed=7).weights() for given in (
+        {"base_weights": "{world}/rank4.safetensors"}, {},
+    ))  # fmt: skip
+    assert all(torch.allclose(start[key], own[key], atol=1e-9) for key in own)
+
+
 CASES: dict[str, Case] = {
     "algo": Case("loha", TYPE - {"alphas"}, check=has_only("hada_w1_a")),
     "dora_wd": Case(True, TYPE - {"alphas"}, check=magnitudes_are_trained),
@@ -237,6 +246,8 @@ CASES: dict[str, Case] = {
         check=the_word_is_learned,
     ),
     "network_weights": Case("{world}/rank4.safetensors", LOSS, check=goes_on_from_the_file),
+    "base_weights": Case("{world}/rank4.safetensors", {"memory"} | LOSS, check=nothing_of_it_is_saved),
+    "base_weights_multiplier": Case(30, LOSS, {"base_weights": "{world}/rank4.safetensors"}),
     "dim_from_weights": Case(
         True, {"alphas", "gradient"} | UPDATE, {"network_alpha": 2, **FILE}, taken_from_the_file),
     "scale_weight_norms": Case(0.002, UPDATE, check=norms_are_limited),

@@ -73,6 +73,8 @@ CASES: dict[str, Case] = {
         each(lambda text, step, own: tags(text) == tags(own)[: (3, 4)[step]]), idle=[{}]),
     "token_warmup_step": Case(2, TEXT, check=each(lambda text, step, own: tags(text) == tags(own)[: (1, 3)[step]])),
     "enable_wildcard": Case(True, TEXT, check=each(one_line_and_one_choice)),
+    "weighted_captions": Case(
+        True, TEXT, {"caption_prefix": "(once:2)"}, each(lambda text, step, own: text == f"once {own}"), idle=[{}]),
     "max_token_length": Case(150, {"context", "memory"} | LOSS, check=twice_as_long),
     "clip_skip": Case(2, {"context"} | LOSS),
 }  # fmt: skip
