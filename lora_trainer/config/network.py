@@ -14,8 +14,9 @@ ALGOS = {  # LyCORIS' and kohya's names, and a sentence on each
     "loha": "LoHa: more expressive than a LoRA of the same file size; slower; often used for styles",
     "lokr": "LoKr: the smallest files, or with whole matrices the strongest change; slower",
     "ia3": "(IA)³: only scales what the layers do; tiny files; needs a much higher learning rate",
+    "diag-oft": "OFT: only turns what the layers do, in blocks as large as the rank; has no alpha; slower",
 }
-FROM_ZERO = ("lora_fa", "ia3")  # all that these train is zero at first
+FROM_ZERO = ("lora_fa", "ia3", "diag-oft")  # all that these train is zero at first
 LYCORIS_PRESETS = (
     "", "full", "full-lin", "attn-mlp", "attn-only", "unet-only", "unet-transformer-only", "unet-convblock-only", "ia3",
 )  # fmt: skip
@@ -28,6 +29,7 @@ OWN_ARGUMENTS: dict[str, tuple[str, ...]] = {  # options that only some types ha
     "dora_wd": ("lora", "lora_fa", "loha", "lokr"),
     "rs_lora": ("lora", "lora_fa", "tlora", "loha", "lokr"),
     "tlora_min_rank": ("tlora",),
+    "scale_weight_norms": ("lora", "lora_fa", "tlora", "loha", "lokr", "ia3"),
     "network_dropout": ("lora", "lora_fa", "tlora"),
     "loraplus_lr_ratio": ("lora", "tlora"),
     "loraplus_unet_lr_ratio": ("lora", "tlora"),

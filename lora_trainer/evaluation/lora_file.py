@@ -23,10 +23,11 @@ LARGEST_SIDE = 16384  # pixels
 
 @dataclass(frozen=True)
 class SavedPoint:
-    """A LoRA file saved during training: ``NAME-000002`` after an epoch, ``NAME-step00000100`` after a step."""
+    """A LoRA file saved during training: ``NAME-000002`` after an epoch, ``NAME-step00000100`` after a step, or
+    ``NAME-ema`` with the moving average."""
 
     path: Path
-    label: str  # "epoch 2", "step 100"
+    label: str  # "epoch 2", "step 100", "average (EMA)"
     number: int
 
 
@@ -67,16 +68,18 @@ def read_resolution(path: Path) -> tuple[int, int] | None:
 
 
 def saved_points(path: Path) -> list[SavedPoint]:
-    """The files saved on the way to the LoRA file ``path``, in the order of training.
+    """The files saved on the way to the LoRA file ``path``, in the order of training; the average is the last.
 
     What an earlier run of the same name has left, with other settings, isn't taken for a part of this one.
     """
     run, points = read_metadata(path), []
     for other in path.parent.glob(f"{glob.escape(path.stem)}-*.safetensors"):
         rest = other.stem[len(path.stem) + 1 :]
-        if not re.fullmatch(r"\d{6}|step\d{8}", rest) or not _same_run(run, read_metadata(other)):
+        if not re.fullmatch(r"\d{6}|step\d{8}|ema", rest) or not _same_run(run, read_metadata(other)):
             continue
-        if rest.isdigit():
+        if rest == "ema":
+            points.append((2, SavedPoint(other, "average (EMA)", 0)))
+        elif rest.isdigit():
             points.append((0, SavedPoint(other, f"epoch {int(rest)}", int(rest))))
         else:
             points.append((1, SavedPoint(other, f"step {int(rest[4:])}", int(rest[4:]))))

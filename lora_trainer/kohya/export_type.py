@@ -14,6 +14,7 @@ SHOWN: dict[str, Any] = {  # what the form shows where nothing is set; it keeps 
 }  # fmt: skip
 _LYCORIS = {
     "lora": "LyCORIS/LoCon", "loha": "LyCORIS/LoHa", "lokr": "LyCORIS/LoKr", "ia3": "LyCORIS/iA3",
+    "diag-oft": "LyCORIS/Diag-OFT",
 }  # fmt: skip
 
 

@@ -13,7 +13,9 @@ from lora_trainer.kohya.names import FORM_DEFAULTS
 
 LYCORIS = "lycoris.kohya"
 MODULES = {"networks.lora": "lora", "networks.lora_fa": "lora_fa", "networks.loha": "loha", "networks.lokr": "lokr"}
-ALGOS = {"lora": "lora", "locon": "lora", "loha": "loha", "lokr": "lokr", "ia3": "ia3"}  # LyCORIS' name -> ours
+ALGOS = {  # LyCORIS' name -> ours
+    "lora": "lora", "locon": "lora", "loha": "loha", "lokr": "lokr", "ia3": "ia3", "diag-oft": "diag-oft",
+}  # fmt: skip
 TYPE_OPTIONS = (
     "dora_wd", "wd_on_output", "rs_lora", "use_tucker", "factor", "decompose_both", "full_matrix", "train_on_input",
     "train_norm",
@@ -49,6 +51,7 @@ TYPES: dict[str, FormType] = {
     "LyCORIS/LoCon": FormType("lora", LYCORIS, (*_LYCORIS_FORM, "use_tucker")),
     "LyCORIS/LoHa": FormType("loha", LYCORIS, (*_LYCORIS_FORM, "use_tucker")),
     "LyCORIS/LoKr": FormType("lokr", LYCORIS, (*_LYCORIS_FORM, "use_cp", "factor", "decompose_both")),
+    "LyCORIS/Diag-OFT": FormType("diag-oft", LYCORIS, (*_CONV, "LyCORIS_preset")),
     "LyCORIS/iA3": FormType("ia3", LYCORIS, (*_CONV, "LyCORIS_preset", "train_on_input")),
 }
 OLD_TYPES = {"LoCon": "LyCORIS/LoCon"}
@@ -72,6 +75,9 @@ def read_form_type(draft: Draft, data: dict[str, Any]) -> None:
         if name in row.fields:
             if name in _CONV or name in data:
                 _read(draft, name, data.get(name, 1), name)
+        elif row.algo == "diag-oft" and name in ("constrain", "rescaled"):
+            if not is_off(data.get(name)):
+                draft.refuse(f"{name} with LoRA_type {kind}")
         elif name in BLOCKS:
             if draft.values.pop(name, None) and not is_off(data.get(name)):
                 draft.idle(name, f"LoRA_type {kind} has none")

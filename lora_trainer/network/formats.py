@@ -19,8 +19,8 @@ _BARE = ("weight",)  # of (IA)³, under kohya's keys only: elsewhere it is a mod
 _ROOTS = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 _KOHYA = re.compile(r"lora_(?:unet|te|te1|te2)_[^.]+")
 _OTHER_KINDS = {
-    "oft_": "OFT", ".diff": "full difference", ".a1.weight": "GLoRA",
-    "lokr_t1": "LoKr with two Tucker decompositions",
+    "oft_unet_": "OFT with kohya's keys", "oft_diag": "OFT of an old LyCORIS", ".diff": "full difference",
+    ".a1.weight": "GLoRA", "lokr_t1": "LoKr with two Tucker decompositions",
 }  # fmt: skip
 _OTHER_FILES = {
     "model.diffusion_model.": "a whole checkpoint", "first_stage_model.": "a whole checkpoint",
@@ -106,5 +106,5 @@ def _refusal(path: Path, name: str, names: Iterable[str]) -> str:
     """The sentence for a file that holds something else than LoRA weights."""
     for sign, kind in _OTHER_KINDS.items():
         if any(sign in other for other in names):
-            return f"{path} is of type {kind}; LoRA, LoCon, LoHa, LoKr, DoRA and (IA)³ can be read."
+            return f"{path} is of type {kind}; LoRA, LoCon, LoHa, LoKr, DoRA, (IA)³ and OFT can be read."
     return f"{path} isn't a LoRA for SD 1, SD 2 or SDXL (it holds {name})."

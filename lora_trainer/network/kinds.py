@@ -17,15 +17,16 @@ from lora_trainer.network.lokr import LokrModule
 from lora_trainer.network.lora import LoraModule
 from lora_trainer.network.lora_fa import LoraFaModule
 from lora_trainer.network.norm import NormModule
+from lora_trainer.network.oft import OftModule
 from lora_trainer.network.targets import Target
 from lora_trainer.network.tlora import TLoraModule
 from lora_trainer.network.tucker import TuckerModule
 
 ALGOS: dict[str, type[Kind]] = {
     "lora": LoraModule, "lora_fa": LoraFaModule, "tlora": TLoraModule, "loha": LohaModule, "lokr": LokrModule,
-    "ia3": Ia3Module,
+    "ia3": Ia3Module, "diag-oft": OftModule,
 }  # fmt: skip
-KINDS: tuple[type[Kind], ...] = (LoraModule, TuckerModule, LohaModule, LokrModule, Ia3Module, NormModule)
+KINDS: tuple[type[Kind], ...] = (LoraModule, TuckerModule, LohaModule, LokrModule, Ia3Module, OftModule, NormModule)
 PARTS: dict[str, str] = {
     **dict.fromkeys(SPELLINGS, SCALE),
     **{spelling: part for kind in reversed(KINDS) for spelling, part in kind.FILE_PARTS.items()},

@@ -17,7 +17,7 @@ from lora_trainer.network import attention
 from lora_trainer.network.adapter import Adapter, Control, parameters_of
 from lora_trainer.network.blocks import BlockPlan
 from lora_trainer.network.chosen import Chosen
-from lora_trainer.network.embedding import PREFIX, learned_word, words_of_file
+from lora_trainer.network.embedding import PREFIX, EmbeddingModule, learned_word, words_of_file
 from lora_trainer.network.file import LoraFile, read_lora
 from lora_trainer.network.groups import NormReport, limit_norms, parameter_groups
 from lora_trainer.network.kinds import create
@@ -206,6 +206,11 @@ class LoraNetwork:
 
     def __exit__(self, *exc: object) -> None:
         self.detach()
+
+    @property
+    def count(self) -> int:
+        """How many of its modules any program applies: all but learned words."""
+        return sum(not isinstance(module, EmbeddingModule) for module in self.modules)
 
     @property
     def multiplier(self) -> float:

@@ -63,7 +63,7 @@ def _steps(run: Session, token: CancelToken) -> Iterator[Event]:
     at, config, processes, update = run.position, run.config, run.processes, run.update
     trained = sum(parameter.numel() for parameter in update.parameters)
     skipped = len(run.dataset.skipped)
-    yield Started(at.step, run.steps, run.epochs, run.images, len(run.network.modules), trained, skipped, run.before)
+    yield Started(at.step, run.steps, run.epochs, run.images, run.network.count, trained, skipped, run.before)
     if at.step == 0 and not token.cancelled:
         yield from run.sample(first=True)
     stopped = False

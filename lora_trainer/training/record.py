@@ -72,7 +72,7 @@ def run_facts(name: str, path: Path, trigger: str, session: Session) -> dict[str
         "skipped": [str(skipped) for skipped in dataset.skipped],
         "notices": list(session.notices),
         "sample_prompts": [request.prompt for request in session.sampler.requests],
-        "modules": len(session.network.modules),
+        "modules": session.network.count,
         "base_model": {
             "name": info.checkpoint,
             "sha256": info.checkpoint_sha256,

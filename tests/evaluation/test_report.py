@@ -188,8 +188,9 @@ def test_files_of_an_earlier_run_of_the_same_name_are_not_mixed_in(tmp_path: Pat
     final = lora(tmp_path / "a[1].safetensors", '"ss_seed":"7","ss_num_epochs":"4","ss_epoch":"4"')
     lora(tmp_path / "a[1]-000002.safetensors", '"ss_seed":"7","ss_num_epochs":"4","ss_epoch":"2"')
     lora(tmp_path / "a[1]-000003.safetensors", '"ss_seed":"8","ss_num_epochs":"10","ss_epoch":"3"')
+    lora(tmp_path / "a[1]-ema.safetensors", '"ss_seed":"7","ss_num_epochs":"4","ss_epoch":"4"')
     lora(tmp_path / "a[1]-old.safetensors", '"ss_seed":"7"')
-    assert [point.label for point in saved_points(final)] == ["epoch 2"]
+    assert [point.label for point in saved_points(final)] == ["epoch 2", "average (EMA)"]
 
 
 def test_resolution_of_a_file(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_all_that_is_not_offered_comes_in_one_sentence() -> None:
 
 
 def test_other_lora_types_and_formats() -> None:
-    for kind in ("LyCORIS/GLoRA", "LyCORIS/Diag-OFT", "Kohya DyLoRA", "Flux1"):
+    for kind in ("LyCORIS/GLoRA", "LyCORIS/BOFT", "Kohya DyLoRA", "Flux1"):
         assert kind in refused({**FORM, "LoRA_type": kind})
     assert "ckpt" in refused({**FORM, "save_model_as": "ckpt"})
     assert form(save_model_as="diffusers") == form()  # the form itself turns it into safetensors

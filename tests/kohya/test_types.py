@@ -42,6 +42,7 @@ CONV = {**COMMON, "conv_dim": 8, "conv_alpha": 4.0}
         ("LyCORIS/LoKr", {"use_cp": True, "decompose_both": True, "factor": "6", "LyCORIS_preset": "attn-mlp"},
          {**CONV, "algo": "lokr", "lycoris_preset": "attn-mlp", "use_tucker": True, "decompose_both": True,
           "factor": 6}),
+        ("LyCORIS/Diag-OFT", {}, {**CONV, "algo": "diag-oft", "lycoris_preset": "full"}),
         ("LyCORIS/iA3", {}, {**CONV, "algo": "ia3", "lycoris_preset": "full", "train_on_input": True}),
         ("LyCORIS/iA3", {"LyCORIS_preset": "", "train_on_input": 0}, {**CONV, "algo": "ia3", "lycoris_preset": "ia3"}),
     ],

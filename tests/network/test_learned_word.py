@@ -67,6 +67,7 @@ def test_a_word_is_trained_and_comes_back_from_the_file(
     model.tokens[:, 3:5] = torch.tensor(WORD)
     before = [{name: w.clone() for name, w in encoder.module.state_dict().items()} for encoder in model.encoders]
     made = network(model)
+    assert made.count == len(made.modules) - len(parts), "what other programs apply"
     groups = made.parameter_groups(RunConfig().replace(**OPTIONS, embedding_lr=0.5, learning_rate=1e-3))
     assert [(group["name"], group["lr"]) for group in groups] == [("embedding", 0.5), ("unet", 1e-3)]
     plain = [model.encode(i) for i in range(len(model.encoders))]

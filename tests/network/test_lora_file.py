@@ -150,7 +150,7 @@ OTHERS = [
     ({**lora(), f"{KEY}.lora_mid.weight": torch.zeros(5, 4, 3, 3)}, "no LoCon with Tucker"),
     ({f"{KEY}.weight": torch.zeros(4, 4), f"{KEY}.on_input": torch.zeros(())}, r"no \(IA\)³"),
     ({f"{KEY}.b_norm": torch.zeros(4)}, "lacks w_norm or b_norm"),
-    ({f"{KEY}.oft_blocks": torch.zeros(4, 4, 4)}, "type OFT; LoRA, LoCon, LoHa, LoKr, DoRA and"),
+    ({f"{KEY}.oft_diag": torch.zeros(4, 4, 4)}, "type OFT of an old LyCORIS; LoRA, LoCon, LoHa, LoKr, DoRA, "),
     ({"unet.down_blocks.0.resnets.0.conv1.weight": torch.zeros(4, 4, 3, 3)}, "isn't a LoRA"),
     ({"emb_params": torch.zeros(2, 768)}, "is an embedding"),
     ({"encoder.weight": torch.zeros(2)}, r"isn't a LoRA for SD 1, SD 2 or SDXL \(it holds encoder.weight\)"),

@@ -25,6 +25,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "dora": {"dora_wd": True}, "dora on output": {"dora_wd": True, "wd_on_output": True},
     "doha": {"algo": "loha", "dora_wd": True}, "dokr": {"algo": "lokr", "factor": 2, "dora_wd": True},
     "dora tucker": {"dora_wd": True, "use_tucker": True},
+    "oft": {"algo": "diag-oft"},
     "ia3": {"algo": "ia3", "lycoris_preset": "full"}, "ia3 input": {"algo": "ia3", "train_on_input": True},
 }  # fmt: skip
 LAYERS = ("linear", "bias", "conv1", "conv3", "strided")
@@ -80,6 +81,11 @@ def rebuilt(parts: Mapping[str, Tensor], weight: Tensor) -> Tensor:
             return torch.einsum("or,ri->oi", a, b)
         return torch.einsum("abkl,ao,bi->oikl", core, a, b)
 
+    if "oft_blocks" in p:
+        blocks, eye = p["oft_blocks"], torch.eye(p["oft_blocks"].shape[1], dtype=torch.float64)
+        skew = blocks - blocks.transpose(1, 2)
+        turn = torch.matmul(eye + skew, (eye - skew).inverse())
+        return torch.einsum("knm,kn...->km...", turn, weight.view(*blocks.shape[:2], -1)).reshape(weight.shape) - weight
     if "weight" in p:
         row = p["weight"].flatten()
         shape = (1, -1) if p["on_input"] else (-1, 1)

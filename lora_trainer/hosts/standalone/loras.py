@@ -33,7 +33,7 @@ class LoraShelf:
 
     def modules(self, path: Path, model: DiffusersModel) -> int:
         """How many modules of a file are applied to the model."""
-        return len(self._network(path, model).modules)
+        return self._network(path, model).count
 
     @contextmanager
     def attached(self, model: DiffusersModel, tags: Sequence[LoraTag]) -> Iterator[None]:
