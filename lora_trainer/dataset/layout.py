@@ -55,7 +55,7 @@ def list_folder(path: Path) -> Listing:
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if not entry.name.startswith((".", "__MACOSX", "desktop.ini", "Thumbs.db")):
-                    (folders if entry.is_dir() else files).append(Path(entry.path))
+                    (folders if _is_folder(entry) else files).append(Path(entry.path))
     except FileNotFoundError:
         raise DatasetError(f"The folder {path} doesn't exist; check its path.") from None
     except NotADirectoryError:
@@ -65,6 +65,14 @@ def list_folder(path: Path) -> Listing:
     listing = sorted_files(files)
     listing.folders = folders
     return listing
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """A link that leads nowhere or to itself is a file, which then can't be read."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def sorted_files(files: Sequence[Path]) -> Listing:
