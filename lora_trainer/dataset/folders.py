@@ -112,7 +112,10 @@ def _read_all(
 
     def read(job: tuple[Folder, Listing, Path]) -> tuple[ImageItem | Skipped, Caption]:
         folder, listing, path = job
-        text = _read_caption(path, folder, listing, caption_endings(folder.caption.caption_extension))
+        try:
+            text = _read_caption(path, folder, listing, caption_endings(folder.caption.caption_extension))
+        except DatasetError as error:  # trained without its caption, it would teach something else
+            return Skipped(path, str(error)), Caption((), "missing")
         return _read_image(path, folder, text, masks[folder].get(path.stem.lower()), size_of), text
 
     results: dict[Folder, list[tuple[ImageItem | Skipped, Caption]]] = {folder: [] for folder, _ in found}
@@ -151,7 +154,7 @@ def _read_caption(image: Path, folder: Folder, listing: Listing, endings: tuple[
     """The image's caption; the folder's words where there is none or an empty one.
 
     Raises:
-        DatasetError: if the file is there but can't be read.
+        DatasetError: if the file is there but can't be read; the end of a sentence that begins with the image's name.
     """
     instead = (folder.trigger,) if folder.trigger else ()
     found = find_caption(image, listing.by_name, endings)
@@ -161,7 +164,8 @@ def _read_caption(image: Path, folder: Folder, listing: Listing, endings: tuple[
     try:
         lines, known = read_lines(path)
     except OSError as error:
-        raise DatasetError(f"The caption {path} can't be read ({error.strerror}); check its permissions.") from error
+        why = f"has a caption, {path.name}, that can't be read ({error.strerror}); check its permissions."
+        raise DatasetError(why) from error
     return Caption(lines, "file", ending, known) if lines else Caption(instead, "empty", ending)
 
 

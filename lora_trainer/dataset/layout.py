@@ -13,7 +13,7 @@ from lora_trainer.config import CaptionConfig, DatasetConfig
 from lora_trainer.dataset.decode import image_endings
 from lora_trainer.dataset.findings import Finding, Severity, names
 from lora_trainer.dataset.items import Folder, Skipped
-from lora_trainer.dataset.texts import USUAL_ENDINGS
+from lora_trainer.dataset.texts import USUAL_ENDINGS, folded
 from lora_trainer.errors import DatasetError, LooseImagesError, counted
 
 _NAME = re.compile(r"\s*\+?(\d+)\s*(?:_(.*))?", re.DOTALL)  # whatever sd-scripts reads: int() of what is before the _
@@ -24,7 +24,16 @@ _FOREIGN_IMAGES = frozenset(  # pictures that Pillow doesn't open, or only with 
     {".heic", ".heif", ".avif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".xcf"}
 )
 PLUGINS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".jxl": "pillow-jxl-plugin"}
+UNREADABLE = "check its permissions"
 _SIDECARS = frozenset({".npz", ".json", ".db", ".ini"})  # caches and notes of other trainers and file managers
+
+
+class UnreadableFolderError(DatasetError):
+    """A folder that is there, but can't be read."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        self.reason = f"The folder {path} can't be read ({error.strerror})"
+        super().__init__(f"{self.reason}; {UNREADABLE}.")
 
 
 @dataclass
@@ -38,9 +47,9 @@ class Listing:
 
     @cached_property
     def by_name(self) -> dict[str, Path]:
-        """Every file by its name, and by its name in lower case where no other file has that very name."""
+        """Every file by its name, and by its folded name where no other file has that very name."""
         names = {path.name: path for path in self.files}
-        return {**{path.name.lower(): path for path in self.files}, **names}
+        return {**{folded(path.name): path for path in self.files}, **names}
 
 
 def list_folder(path: Path) -> Listing:
@@ -61,7 +70,7 @@ def list_folder(path: Path) -> Listing:
     except NotADirectoryError:
         raise DatasetError(f"{path} is a file; give the folder that holds your <repeats>_<trigger> folders.") from None
     except OSError as error:
-        raise DatasetError(f"The folder {path} can't be read ({error.strerror}); check its permissions.") from error
+        raise UnreadableFolderError(path, error) from error
     listing = sorted_files(files)
     listing.folders = folders
     return listing
@@ -125,10 +134,15 @@ def find_folders(
 
     listing = list_folder(directory)
     found: list[tuple[Folder, Listing]] = []
+    refused: UnreadableFolderError | None = None
     for path in listing.folders:
         parsed = parse_name(path.name)
         if parsed and parsed[0]:
-            found.append((folder_of(path, parsed), list_folder(path)))
+            try:
+                found.append((folder_of(path, parsed), list_folder(path)))
+            except UnreadableFolderError as error:
+                refused = error
+                findings.append(Finding("unreadable_folder", "error", error.reason, UNREADABLE, (path,)))
         elif images := _images_in(path):
             findings.append(_ignored(path, images, parsed is not None))
     parsed = parse_name(directory.resolve().name)
@@ -142,7 +156,7 @@ def find_folders(
         itself = f"{directory} is itself a <repeats>_<trigger> folder"
         findings.append(Finding("single_folder", "info", itself, "it is used as the whole dataset"))
     if not found:
-        raise (LooseImagesError if listing.images else DatasetError)(_what_to_rename(directory, listing))
+        raise refused or (LooseImagesError if listing.images else DatasetError)(_what_to_rename(directory, listing))
     for folder, inside in found:
         if folder.repeats > PLAUSIBLE_REPEATS and inside.images:
             often = f"{folder.name} repeats each of its images {folder.repeats} times per epoch, as its name says"
@@ -183,7 +197,7 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], findings
     ``findings``."""
     skipped: list[Skipped] = []
     others: list[Path] = []
-    stems = {image.stem.lower() for image in listing.images}
+    stems = {folded(image.stem) for image in listing.images}
     orphans: list[Path] = []
     unread: list[Path] = []
     for path in listing.files:
@@ -192,12 +206,12 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], findings
             continue
         if is_foreign_image(path):
             skipped.append(Skipped(path, unopened(path)))
-        elif any(path.name.lower().endswith(caption.lower()) for caption in endings):
+        elif any(folded(path.name).endswith(caption.lower()) for caption in endings):
             if not any(
-                path.name.lower() == stem + caption.lower() for caption in endings for stem in _stems(path, stems)
+                folded(path.name) == stem + caption.lower() for caption in endings for stem in _stems(path, stems)
             ):
                 orphans.append(path)
-        elif ending in USUAL_ENDINGS and path.stem.lower() in stems:
+        elif ending in USUAL_ENDINGS and folded(path.stem) in stems:
             unread.append(path)
         else:
             others.append(path)
@@ -244,7 +258,7 @@ def _images_in(path: Path) -> int:
 
 def _stems(path: Path, stems: set[str]) -> list[str]:
     """Stems of images that could own this caption file: its name up to each dot."""
-    parts = path.name.lower().split(".")
+    parts = folded(path.name).split(".")
     return [stem for n in range(1, len(parts)) if (stem := ".".join(parts[:n])) in stems]
 
 

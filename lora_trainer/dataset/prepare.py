@@ -185,6 +185,8 @@ def _copy_all(
     named = _unique(pictures)
     try:
         for done, (stem, picture) in enumerate(named, 1):
+            if not picture.is_file():
+                raise FileError(f"{picture} isn't there any more; drop the files again.")
             changed += _copy_picture(picture, making, stem)
             caption = find_caption(picture, listing.by_name, USUAL_ENDINGS)
             if caption is None:
@@ -291,8 +293,5 @@ def _unique(pictures: Sequence[Path]) -> list[tuple[str, Path]]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    try:
-        with replaced(target) as temporary:
-            shutil.copyfile(source, temporary)
-    except FileNotFoundError as error:
-        raise FileError(f"{source} isn't there any more; drop the files again.") from error
+    with replaced(target) as temporary:
+        shutil.copyfile(source, temporary)
