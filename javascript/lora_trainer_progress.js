@@ -44,6 +44,7 @@
         tab.part("columns").classList.toggle("lt-live-first", seen); // where there is one column
         announce();
         tab.noteEnd();
+        tab.put("looking", lookingHtml());
         tab.put("progress", progressHtml(running, error));
         tab.put("notices", noticesHtml());
         tab.put("loss", tab.curvesHtml(tab.curves));
@@ -86,6 +87,17 @@
             <div class="lt-bar lt-${s.state}" role="progressbar" aria-label="${TITLES[s.state]}"
             aria-valuenow="${Math.round(share)}" aria-valuemin="0" aria-valuemax="100"><div style="width:${share.toFixed(1)}%"></div></div>${message}${lost}
             <div class="lt-tiles">${tiles}</div>${running ? planHtml(s.plan) + meterHtml(s.memory) : ""}${tab.hasResult() ? tab.goButton("result", "See the result") : ""}`;
+    }
+
+    /** A check or a copy of photos that is at work. */
+    function lookingHtml() {
+        const now = tab.status.looking;
+        if (!now || !now.total) return "";
+        const share = Math.round(100 * now.done / now.total);
+        return `<div class="lt-bar" role="progressbar" aria-label="${tab.escaped(now.what)}" aria-valuenow="${share}"
+            aria-valuemin="0" aria-valuemax="100"><div style="width:${share}%"></div></div><div class="lt-choices">
+            <span>${tab.escaped(now.what)}: ${now.done} of ${now.total}</span>
+            <button type="button" class="lt-go" data-looking="stop">Stop</button></div>`;
     }
 
     /** What each phase of the run is expected to need, and what was done so that it fits. */

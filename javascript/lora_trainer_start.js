@@ -7,6 +7,7 @@
     const IDLE_TICK = 4000;
 
     const BEGINS = /^lora_trainer_(start|test|choice_(resume|overwrite|resume_overwrite))$/; // buttons that start a job
+    const LOOKS = /^lora_trainer_(check|copy)$/; // buttons after which images are looked at
     const PATIENCE = 20000; // ms from a press of Train to the run
 
     let pressed = 0; // when Train was
@@ -33,8 +34,11 @@
         else if (button.dataset.image) tab.openImage(button);
         else if (button.dataset.describe) tab.describe(button);
         else if (button.dataset.fix) tab.remedy(button);
+        else if (button.dataset.looking) tab.ask("/lora-trainer/check/stop", "POST", {}).then(tab.refresh);
         else if (["lora_trainer_stop", "lora_trainer_pause", "lora_trainer_resume"].includes(button.id)) {
             tab.command(button.id.slice("lora_trainer_".length), button);
+        } else if (LOOKS.test(button.id)) {
+            [600, 1500].forEach((wait) => setTimeout(tab.refresh, wait)); // a quick one shows nothing
         } else if (BEGINS.test(button.id)) {
             pressed = Date.now();
             [300, 900, 1800].forEach((wait) => setTimeout(tab.refresh, wait));
@@ -94,7 +98,7 @@
         tab.takeSuggestions();
         tab.showCaptions();
         tab.showDescribing();
-        if (Date.now() - tab.lastAsked >= (tab.running() || !tab.status ? TICK : IDLE_TICK)) tab.refresh();
+        if (Date.now() - tab.lastAsked >= (tab.running() || !tab.status || tab.status.looking ? TICK : IDLE_TICK)) tab.refresh();
         else if (tab.part("progress") && !tab.part("progress").querySelector(".lt-filled")) tab.show(null);
     }
 

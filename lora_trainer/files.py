@@ -48,7 +48,8 @@ def replaced(path: Path) -> Iterator[Path]:
     Raises:
         FileError: one sentence, if the folder can't be written or the disk is full; ``path`` is untouched then.
     """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    short = path.name.encode("utf-8", "surrogateescape")[:LONGEST_NAME].decode("utf-8", "surrogateescape")
+    temporary = path.with_name(f".{short}.{uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lora_trainer.cli.settings import read_settings
 from lora_trainer.cli.terminal import ProgressBar, agreed, say
 from lora_trainer.dataset.changes import Journal
 from lora_trainer.dataset.checks.check import Checked, check
-from lora_trainer.dataset.folders import OnImage
 from lora_trainer.dataset.plans import plan_for
 from lora_trainer.dataset.prepare import prepare
 from lora_trainer.dataset.remedies import Remedies, apply
@@ -67,13 +66,13 @@ def run_prepare(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _looking() -> Iterator[OnImage]:
+def _looking() -> Iterator[Callable[..., None]]:
     """A bar for as long as images are looked at; where there is no terminal, the answer stands alone."""
     bar = ProgressBar()
 
-    def seen(done: int, total: int) -> None:
+    def seen(done: int, total: int, what: str = "Looking at images") -> None:
         if sys.stdout.isatty():
-            bar.update("Looking at images", done, total)
+            bar.update(what, done, total)
 
     try:
         yield seen

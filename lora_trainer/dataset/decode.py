@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
@@ -34,21 +34,29 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+MOST_PIXELS = 300_000_000  # of an image that is read; Pillow takes what has more than 179 million for a trap
+LARGE = 64_000_000  # px: of larger ones only one is decoded at a time, since each takes GB
+ANIMATED = (".gif", ".webp", ".apng")
+
 _lock = threading.Lock()
+_large = threading.Lock()
 _strict_users = 0
-_lenient_before = False
+_before: tuple[bool, int | None] = (False, None)
 
 
 @contextmanager
 def strict_decoding() -> Iterator[None]:
-    """Make Pillow refuse truncated files, also where another extension told it to fill them up with grey.
+    """Make Pillow refuse truncated files, also where another extension told it to fill them up with grey, and read the
+    largest that a camera makes, but nothing beyond.
 
-    The switch is Pillow's own and global, so it is put back as soon as the last user is done.
+    The switches are Pillow's own and global, so they are put back as soon as the last user is done.
     """
-    global _strict_users, _lenient_before
+    global _strict_users, _before
     with _lock:
         if _strict_users == 0:
-            _lenient_before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+            _before = (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+            Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # it warns from there on, and refuses twice as much
         _strict_users += 1
     try:
         yield
@@ -56,7 +64,7 @@ def strict_decoding() -> Iterator[None]:
         with _lock:
             _strict_users -= 1
             if _strict_users == 0:
-                ImageFile.LOAD_TRUNCATED_IMAGES = _lenient_before
+                ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = _before
 
 
 @lru_cache(maxsize=1)
@@ -166,14 +174,27 @@ def _upright(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 def _opened(path: Path, use: Callable[[Image.Image], T]) -> T:
     """What ``use`` makes of the opened image; of a PNG whose notes Pillow refuses, of its pixels alone."""
     try:
-        with strict_decoding(), Image.open(path) as image:
-            return use(image)
+        return _used(path, use)
+    except Image.DecompressionBombError:
+        raise
     except Exception:  # see probe
         pixels = pixels_only(path)
         if pixels is None:
             raise
-        with strict_decoding(), Image.open(pixels) as image:
+        return _used(pixels, use)
+
+
+def _used(source: Path | IO[bytes], use: Callable[[Image.Image], T]) -> T:
+    with strict_decoding(), Image.open(source) as image:
+        if image.width * image.height <= LARGE:
             return use(image)
+        with _large:
+            return use(image)
+
+
+def is_animated(path: Path) -> bool:
+    """Whether a readable image has more frames than the one that is used; asked of the formats that people animate."""
+    return path.suffix.lower() in ANIMATED and _opened(path, lambda image: bool(getattr(image, "is_animated", False)))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -187,6 +208,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _unreadable(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        most = f"{MOST_PIXELS // 10**6} megapixels"
+        return f"is larger than the {most} that are read here; make it smaller, or delete it if it is no real image."
     words = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if isinstance(error, Image.UnidentifiedImageError):
         words = "it is in no format that Pillow knows"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
+from typing import TypeVar
 
 from lora_trainer.config import CaptionConfig, DatasetConfig
 from lora_trainer.dataset.buckets import Size, place
@@ -23,6 +24,8 @@ from lora_trainer.dataset.remarks import caption_remarks
 from lora_trainer.dataset.texts import Caption, caption_endings, find_caption, read_lines
 from lora_trainer.errors import DatasetError, counted
 
+J = TypeVar("J")
+R = TypeVar("R")
 FEWEST_TO_SPLIT = 12  # images
 
 OnImage = Callable[[int, int], None]  # images read so far, images in all
@@ -125,16 +128,27 @@ def _read_all(
 
     def read(job: tuple[Folder, Listing, Path]) -> tuple[ImageItem | Skipped, Caption]:
         folder, listing, path = job
-        text = _read_caption(path, folder, listing, caption_endings(folder.caption.caption_extension))
+        try:
+            text = _read_caption(path, folder, listing, caption_endings(folder.caption.caption_extension))
+        except DatasetError as error:  # trained without its caption, it would teach something else
+            return Skipped(path, str(error)), Caption((), "missing")
         return _read_image(path, folder, text, masks[folder].get(path.stem.lower()), size_of), text
 
     results: dict[Folder, list[tuple[ImageItem | Skipped, Caption]]] = {folder: [] for folder, _ in found}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, ((folder, _, _), result) in enumerate(zip(jobs, pool.map(read, jobs), strict=True), 1):
-            results[folder].append(result)
-            if progress:
-                progress(done, len(jobs))
+    for done, ((folder, _, _), result) in enumerate(zip(jobs, side_by_side(read, jobs), strict=True), 1):
+        results[folder].append(result)
+        if progress:
+            progress(done, len(jobs))
     return results
+
+
+def side_by_side(work: Callable[[J], R], jobs: Sequence[J]) -> Iterator[R]:
+    """The results of jobs in their order, done in threads; who asks for no more of them ends it at once."""
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    try:
+        yield from pool.map(work, jobs)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an exception, what hasn't begun doesn't begin
 
 
 def _read_image(path: Path, folder: Folder, text: Caption, mask: Path | None, size_of: SizeOf) -> ImageItem | Skipped:
@@ -156,7 +170,7 @@ def _read_caption(image: Path, folder: Folder, listing: Listing, endings: tuple[
     """The image's caption; the folder's words where there is none or an empty one.
 
     Raises:
-        DatasetError: if the file is there but can't be read.
+        DatasetError: if the file is there but can't be read; the end of a sentence that begins with the image's name.
     """
     instead = (folder.trigger,) if folder.trigger else ()
     found = find_caption(image, listing.by_name, endings)
@@ -166,7 +180,8 @@ def _read_caption(image: Path, folder: Folder, listing: Listing, endings: tuple[
     try:
         lines, known = read_lines(path)
     except OSError as error:
-        raise DatasetError(f"The caption {path} can't be read ({error.strerror}); check its permissions.") from error
+        why = f"has a caption, {path.name}, that can't be read ({error.strerror}); check its permissions."
+        raise DatasetError(why) from error
     return Caption(lines, "file", ending, known) if lines else Caption(instead, "empty", ending)
 
 

@@ -13,7 +13,7 @@ from lora_trainer.config import CaptionConfig, DatasetConfig
 from lora_trainer.dataset.decode import image_endings
 from lora_trainer.dataset.findings import Finding, Severity, names
 from lora_trainer.dataset.items import Folder, Skipped
-from lora_trainer.dataset.texts import USUAL_ENDINGS
+from lora_trainer.dataset.texts import USUAL_ENDINGS, folded
 from lora_trainer.errors import DatasetError, LooseImagesError, counted
 
 _NAME = re.compile(r"\s*\+?(\d+)\s*(?:_(.*))?", re.DOTALL)  # whatever sd-scripts reads: int() of what is before the _
@@ -25,7 +25,16 @@ _FOREIGN_IMAGES = frozenset(  # pictures that Pillow doesn't open, or only with 
     {".heic", ".heif", ".avif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".xcf"}
 )
 PLUGINS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".jxl": "pillow-jxl-plugin"}
+UNREADABLE = "check its permissions"
 _SIDECARS = frozenset({".npz", ".json", ".db", ".ini"})  # caches and notes of other trainers and file managers
+
+
+class UnreadableFolderError(DatasetError):
+    """A folder that is there, but can't be read."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        self.reason = f"The folder {path} can't be read ({error.strerror})"
+        super().__init__(f"{self.reason}; {UNREADABLE}.")
 
 
 @dataclass
@@ -39,9 +48,9 @@ class Listing:
 
     @cached_property
     def by_name(self) -> dict[str, Path]:
-        """Every file by its name, and by its name in lower case where no other file has that very name."""
+        """Every file by its name, and by its folded name where no other file has that very name."""
         names = {path.name: path for path in self.files}
-        return {**{path.name.lower(): path for path in self.files}, **names}
+        return {**{folded(path.name): path for path in self.files}, **names}
 
 
 def list_folder(path: Path) -> Listing:
@@ -56,16 +65,24 @@ def list_folder(path: Path) -> Listing:
         with os.scandir(path) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if not entry.name.startswith((".", "__MACOSX", "desktop.ini", "Thumbs.db")):
-                    (folders if entry.is_dir() else files).append(Path(entry.path))
+                    (folders if _is_folder(entry) else files).append(Path(entry.path))
     except FileNotFoundError:
         raise DatasetError(f"The folder {path} doesn't exist; check its path.") from None
     except NotADirectoryError:
         raise DatasetError(f"{path} is a file; give the folder that holds your <repeats>_<trigger> folders.") from None
     except OSError as error:
-        raise DatasetError(f"The folder {path} can't be read ({error.strerror}); check its permissions.") from error
+        raise UnreadableFolderError(path, error) from error
     listing = sorted_files(files)
     listing.folders = folders
     return listing
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """A link that leads nowhere or to itself is a file, which then can't be read."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def sorted_files(files: Sequence[Path]) -> Listing:
@@ -118,10 +135,15 @@ def find_folders(
 
     listing = list_folder(directory)
     found: list[tuple[Folder, Listing]] = []
+    refused: UnreadableFolderError | None = None
     for path in listing.folders:
         parsed = parse_name(path.name)
         if parsed and parsed[0]:
-            found.append((folder_of(path, parsed), list_folder(path)))
+            try:
+                found.append((folder_of(path, parsed), list_folder(path)))
+            except UnreadableFolderError as error:
+                refused = error
+                findings.append(Finding("unreadable_folder", "error", error.reason, UNREADABLE, (path,)))
         elif path.name == SET_ASIDE:
             findings += _set_aside(path)
         elif images := _images_in(path):
@@ -138,7 +160,7 @@ def find_folders(
         findings.append(Finding("single_folder", "info", itself, "it is used as the whole dataset"))
         findings += [one for path in listing.folders if path.name == SET_ASIDE for one in _set_aside(path)]
     if not found:
-        raise (LooseImagesError if listing.images else DatasetError)(_what_to_rename(directory, listing))
+        raise refused or (LooseImagesError if listing.images else DatasetError)(_what_to_rename(directory, listing))
     for folder, inside in found:
         if folder.repeats > PLAUSIBLE_REPEATS and inside.images:
             often = f"{folder.name} repeats each of its images {folder.repeats} times per epoch, as its name says"
@@ -179,7 +201,7 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], findings
     ``findings``."""
     skipped: list[Skipped] = []
     others: list[Path] = []
-    stems = {image.stem.lower() for image in listing.images}
+    stems = {folded(image.stem) for image in listing.images}
     orphans: list[Path] = []
     unread: list[Path] = []
     for path in listing.files:
@@ -188,12 +210,12 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], findings
             continue
         if is_foreign_image(path):
             skipped.append(Skipped(path, unopened(path)))
-        elif any(path.name.lower().endswith(caption.lower()) for caption in endings):
+        elif any(folded(path.name).endswith(caption.lower()) for caption in endings):
             if not any(
-                path.name.lower() == stem + caption.lower() for caption in endings for stem in _stems(path, stems)
+                folded(path.name) == stem + caption.lower() for caption in endings for stem in _stems(path, stems)
             ):
                 orphans.append(path)
-        elif ending in USUAL_ENDINGS and path.stem.lower() in stems:
+        elif ending in USUAL_ENDINGS and folded(path.stem) in stems:
             unread.append(path)
         else:
             others.append(path)
@@ -240,7 +262,7 @@ def _images_in(path: Path) -> int:
 
 def _stems(path: Path, stems: set[str]) -> list[str]:
     """Stems of images that could own this caption file: its name up to each dot."""
-    parts = path.name.lower().split(".")
+    parts = folded(path.name).split(".")
     return [stem for n in range(1, len(parts)) if (stem := ".".join(parts[:n])) in stems]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from lora_trainer.dataset.checks.looks import FILE, Look, Looks
 from lora_trainer.dataset.crops import LARGEST, Copied, crop_to_subject, write_record
 from lora_trainer.dataset.decode import is_plain, read_image
 from lora_trainer.dataset.findings import names
-from lora_trainer.dataset.folders import OnImage
+from lora_trainer.dataset.folders import side_by_side
 from lora_trainer.dataset.images import resize
 from lora_trainer.dataset.items import Skipped
 from lora_trainer.dataset.layout import Listing, is_foreign_image, list_folder, sorted_files, unopened
@@ -27,6 +27,7 @@ from lora_trainer.dataset.texts import USUAL_ENDINGS, find_caption, read_lines
 from lora_trainer.errors import DatasetError, FileError, counted, quoted
 from lora_trainer.files import name_problem, replaced, write_text
 
+OnStage = Callable[[int, int, str], None]  # images done, images in all, what is done to them
 DATASETS = "datasets"  # copies of photos, in the output folder
 MOST_REPEATS = 1000
 MEASURED = (512, 512)  # px: enough to tell twins
@@ -95,7 +96,7 @@ def prepare(
     repeats: object = "",
     subject: str = "",
     output: Path | None = None,
-    progress: OnImage | None = None,
+    progress: OnStage | None = None,
     crops: bool = False,
 ) -> Prepared:
     """Copy pictures and the captions beside them into ``folder/<repeats>_<trigger>``.
@@ -109,6 +110,7 @@ def prepare(
         repeats: "" for as many as suit the number of images and the kind of subject.
         output: the folder that remembers what was seen of images; None forgets.
         crops: crop each copy to what is probably its subject; see :mod:`lora_trainer.dataset.crops`.
+        progress: told how many images are done, of how many, and what is done to them; what it raises ends all.
 
     Raises:
         DatasetError, FileError, ConfigError: one sentence.
@@ -119,7 +121,7 @@ def prepare(
     listing = _listing(sources)
     skipped = [Skipped(file, unopened(file)) for file in listing.files if is_foreign_image(file)]
     with Looks(output / FILE if output is not None else None, MEASURED) as looks:
-        pictures = _readable(listing.images, looks, skipped, progress)
+        pictures = _readable(listing.images, looks, skipped, progress or _untold)
         chosen, twins = _without_twins(pictures, looks)
     if not chosen:
         raise DatasetError(_nothing(sources, skipped))
@@ -127,25 +129,34 @@ def prepare(
     target = folder / f"{times}_{words}"
     if target.exists():
         raise DatasetError(f"{target} exists already, and nothing is added to it; give another folder or trigger word.")
-    described, changed, cropped = _copy_all(chosen, listing, target, words, crops)
+    described, changed, cropped = _copy_all(chosen, listing, target, words, crops, progress or _untold)
     return Prepared(folder, target, times, len(chosen), changed, described, cropped, tuple(twins), tuple(skipped))
 
 
+def _untold(done: int, total: int, what: str) -> None:
+    """Nobody asks how far it is."""
+
+
 def _readable(
-    images: Sequence[Path], looks: Looks, skipped: list[Skipped], progress: OnImage | None
+    images: Sequence[Path], looks: Looks, skipped: list[Skipped], progress: OnStage
 ) -> list[tuple[Path, Look]]:
-    found = []
-    for done, path in enumerate(images, 1):
+    def read(path: Path) -> Look | Skipped:
         try:
             status = path.stat()
             looks.size(path, status.st_size, status.st_mtime_ns)
-            found.append((path, looks.of(path)))
+            return looks.of(path)
         except OSError as error:
-            skipped.append(Skipped(path, f"can't be read ({error.strerror}); check its permissions."))
+            return Skipped(path, f"can't be read ({error.strerror}); check its permissions.")
         except DatasetError as error:
-            skipped.append(Skipped(path, str(error)))
-        if progress:
-            progress(done, len(images))
+            return Skipped(path, str(error))
+
+    found: list[tuple[Path, Look]] = []
+    for done, (path, seen) in enumerate(zip(images, side_by_side(read, images), strict=True), 1):
+        if isinstance(seen, Skipped):
+            skipped.append(seen)
+        else:
+            found.append((path, seen))
+        progress(done, len(images), "Looking at photos")
     return found
 
 
@@ -166,14 +177,16 @@ def _without_twins(pictures: Sequence[tuple[Path, Look]], looks: Looks) -> tuple
 
 
 def _copy_all(
-    pictures: Sequence[Path], listing: Listing, target: Path, words: str, crops: bool
+    pictures: Sequence[Path], listing: Listing, target: Path, words: str, crops: bool, progress: OnStage
 ) -> tuple[int, int, int]:
     """Into a folder of a temporary name first; how many were described, how many changed, and how many cropped."""
     making = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
     described = changed = cropped = 0
     named = _unique(pictures)
     try:
-        for stem, picture in named:
+        for done, (stem, picture) in enumerate(named, 1):
+            if not picture.is_file():
+                raise FileError(f"{picture} isn't there any more; drop the files again.")
             changed += _copy_picture(picture, making, stem)
             caption = find_caption(picture, listing.by_name, USUAL_ENDINGS)
             if caption is None:
@@ -181,6 +194,7 @@ def _copy_all(
             else:
                 _copy(caption[0], making / f"{stem}.txt")
                 described += _says_more(making / f"{stem}.txt", words)
+            progress(done, len(pictures), "Copying photos")
         write_record(making, {stem: Copied.of(picture) for stem, picture in named})
         if crops:
             cropped = sum(crop_to_subject(path) for path in list_folder(making).images)
@@ -279,8 +293,5 @@ def _unique(pictures: Sequence[Path]) -> list[tuple[str, Path]]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    try:
-        with replaced(target) as temporary:
-            shutil.copyfile(source, temporary)
-    except FileNotFoundError as error:
-        raise FileError(f"{source} isn't there any more; drop the files again.") from error
+    with replaced(target) as temporary:
+        shutil.copyfile(source, temporary)

@@ -21,6 +21,7 @@ def caption_remarks(folder: Folder, used: Used, ending: str, config: CaptionConf
     yield from _without_text(folder, used, ending)
     yield from _without_trigger(folder, used, config)
     yield from _cut_off(folder, used, config)
+    yield from _shared(folder, used)
     other = sorted({text.ending for _, text in used if text.ending and text.ending != ending})
     if other:
         where = f"{folder.name}: captions come from {' and '.join(other)} files where there is no {ending} file"
@@ -34,6 +35,20 @@ def caption_remarks(folder: Folder, used: Used, ending: str, config: CaptionConf
     if foreign:
         read = f"{folder.name}: captions of {_few(foreign)} aren't UTF-8 and were read as Windows-1252"
         yield Finding("caption_encoding", "info", read, "save them as UTF-8 if they look wrong", tuple(foreign))
+
+
+def _shared(folder: Folder, used: Used) -> Iterator[Finding]:
+    """One caption file for ``a.png`` and ``a.jpg``."""
+    owners: dict[str, list[Path]] = {}
+    for item, text in used:
+        if text.source == "file":
+            owners.setdefault(item.path.stem, []).append(item.path)
+    both = [paths for paths in owners.values() if len(paths) > 1]
+    if both:
+        some = "2 images share" if len(both) == 1 and len(both[0]) == 2 else f"{sum(map(len, both))} images share"
+        reason = f"{folder.name}: {some} a caption file with another one of the same name ({_few(both[0])})"
+        remedy = "rename one of them, with a caption of its own, unless it is right for both"
+        yield Finding("caption_shared", "info", reason, remedy, tuple(path for paths in both for path in paths))
 
 
 def _without_text(folder: Folder, used: Used, ending: str) -> Iterator[Finding]:

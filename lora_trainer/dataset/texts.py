@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,14 +36,19 @@ def caption_endings(extension: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ending for ending in (first, *USUAL_ENDINGS) if ending))
 
 
+def folded(name: str) -> str:
+    """A file's name without case, and with one code for each letter: macOS writes é as e and an accent."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
 def find_caption(image: Path, files: Mapping[str, Path], endings: tuple[str, ...]) -> tuple[Path, str] | None:
     """The caption file of an image and its ending: same name, first ending that is there.
 
-    ``files`` maps the names of the folder's files, and these in lower case, to their paths: the name as the image has
-    it comes first, then any case.
+    ``files`` maps the names of the folder's files, and these as :func:`folded`, to their paths: the name as the image
+    has it comes first, then any case.
     """
     for ending in endings:
-        path = files.get(image.stem + ending) or files.get((image.stem + ending).lower())
+        path = files.get(image.stem + ending) or files.get(folded(image.stem + ending))
         if path is not None:
             return path, ending
     return None

@@ -123,7 +123,8 @@ class Desk:
         from lora_trainer.dataset.checks.check import check
 
         config, folder = page.config(), existing(page.dataset)
-        return check(folder, config.dataset, config.caption, page.subject, page.trigger, self.job.output)
+        with self.job.looking.at_work("Looking at images") as seen:
+            return check(folder, config.dataset, config.caption, page.subject, page.trigger, self.job.output, seen)
 
     def planned(self, answer: Answer, page: Page, notes: Sequence[str] = (), dataset: Dataset | None = None) -> Answer:
         """The answer with the plan, as far as the options allow one."""

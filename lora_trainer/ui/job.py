@@ -21,6 +21,7 @@ from lora_trainer.training.folder import RunFolder
 from lora_trainer.ui.engine import importing, load
 from lora_trainer.ui.errands.errand import Errand
 from lora_trainer.ui.line import Line
+from lora_trainer.ui.looking import Looking
 from lora_trainer.ui.request import (
     TEST_KEYS,
     check_dataset,
@@ -61,6 +62,7 @@ class Job:
         self._thread: threading.Thread | None = None
         self._paused, self._wake = threading.Event(), threading.Event()
         self.line = Line(self)  # what is to be trained next
+        self.looking = Looking()  # checks and copies, which need no model
 
     @property
     def host(self) -> Host:
@@ -82,7 +84,7 @@ class Job:
 
     def status(self) -> dict[str, Any]:
         """What a page shows; answers at once."""
-        return {**self.record.to_dict(), "queue": self.line.waiting()}
+        return {**self.record.to_dict(), "queue": self.line.waiting(), "looking": self.looking.to_dict()}
 
     def start(self, values: Mapping[str, Any]) -> str:
         """Begin to train; ``values`` has name, dataset, config and, as wished, resume, overwrite, test, trigger.
@@ -187,7 +189,8 @@ class Job:
             LoraTrainerError: if there is nothing to train on.
         """
         load()
-        return check_dataset(values, self.output)
+        with self.looking.at_work("Looking at images") as seen:
+            return check_dataset(values, self.output, seen)
 
     def _refuse_second(self, choices: tuple[str, ...] = ()) -> None:
         if self.running:

@@ -10,8 +10,10 @@ from lora_trainer.errors import ConfigError, DatasetError, quoted, shortened, sh
 from lora_trainer.files import given_path
 
 if TYPE_CHECKING:
+    from lora_trainer.dataset.folders import OnImage
     from lora_trainer.hosts.base import Host
     from lora_trainer.training.run import RunRequest
+    from lora_trainer.ui.looking import Looking
 
 TRAIN_KEYS = ("name", "dataset", "config", "resume", "overwrite", "test", "test_plan", "trigger")
 CHECK_KEYS = ("dataset", "config", "subject", "trigger")
@@ -82,7 +84,7 @@ def test_plan_of(values: Mapping[str, Any], name: str, trigger: str) -> dict[str
     return {"trigger": trigger, **given}
 
 
-def check_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
+def check_dataset(values: Mapping[str, Any], output: Path, progress: OnImage | None = None) -> dict[str, Any]:
     """Whether a dataset folder is fit to train on, and what there is to say about it; decodes images that weren't seen
     before, so not for an event loop.
 
@@ -98,13 +100,13 @@ def check_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
     options = RunConfig.from_dict(config_of(values.get("config")))
     folder = dataset_of(values.get("dataset", ""))
     subject, trigger = (str(values.get(key) or "") for key in ("subject", "trigger"))
-    checked = check(folder, options.dataset, options.caption, subject, trigger, output)
+    checked = check(folder, options.dataset, options.caption, subject, trigger, output, progress)
     plan = plan_for(subject)
     facts = {**to_json(summary(checked.dataset)), **checked.to_dict(), "lines": checked.lines()}
     return {**facts, "plan": plan.to_dict() if plan else None}
 
 
-def prepare_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
+def prepare_dataset(values: Mapping[str, Any], output: Path, looking: Looking) -> dict[str, Any]:
     """Copy the photos of a folder into a new dataset in the output folder.
 
     Raises:
@@ -116,8 +118,10 @@ def prepare_dataset(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
     source = folder_of(text_of(values, "source", "the folder with the photos"))
     trigger = check_trigger(text_of(values, "trigger", "a trigger word"))
     repeats, subject = str(values.get("repeats") or ""), str(values.get("subject") or "")
-    made = prepare([source], free_folder(output / DATASETS, trigger), trigger, repeats, subject, output,
-                   crops=flag_of(values, "crop") or False)  # fmt: skip
+    folder = free_folder(output / DATASETS, trigger)
+    with looking.at_work("Looking at photos") as seen:
+        made = prepare([source], folder, trigger, repeats, subject, output, seen,
+                       crops=flag_of(values, "crop") or False)  # fmt: skip
     return {
         "dataset": str(made.folder), "images": made.images, "repeats": made.repeats, "changed": made.changed,
         "cropped": made.cropped,

@@ -52,6 +52,7 @@ def add_routes(app: FastAPI, job: Job, access: Callable[[], Access] = Access) ->
         ("POST", "/resume", routes.resume),
         ("POST", "/test", routes.test),
         ("POST", "/check", routes.check),
+        ("POST", "/check/stop", routes.stop_looking),
         ("POST", "/prepare", routes.prepare),
         ("POST", "/practice", routes.practice),
         ("GET", "/curve", routes.curve),
@@ -164,7 +165,11 @@ class _Routes:
     async def prepare(self, request: Request) -> Response:
         """Make a dataset of a folder of photos."""
         values = await read_body(request)
-        return Json(await aside(prepare_dataset, values, self.job.output))
+        return Json(await aside(prepare_dataset, values, self.job.output, self.job.looking))
+
+    async def stop_looking(self, request: Request) -> Response:
+        """End checks and copies of photos; a training isn't touched."""
+        return Json({"stopped": self.job.looking.stop()})
 
     async def practice(self, request: Request) -> Response:
         """Install the practice project in the WebUI."""

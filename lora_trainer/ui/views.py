@@ -10,8 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 
+from lora_trainer.errors import DatasetError
 from lora_trainer.families import traits
 from lora_trainer.ui.forms import CHOICES
 
@@ -146,13 +147,13 @@ def thumbnail(path: Path) -> str:
 
 def small_jpeg(path: Path, side: int, whole: bool = False) -> bytes:
     """A small picture as a JPEG file: its middle as a square, or the whole within one. Empty if it can't be read."""
+    from lora_trainer.dataset.decode import read_small
+
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * side, 2 * side))  # JPEG: decodes at a fraction of the size
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            small = (ImageOps.contain if whole else ImageOps.fit)(upright, (side, side))
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+        _, upright, _ = read_small(path, (3 * side) ** 2)
+    except DatasetError:
         return b""
+    small = (ImageOps.contain if whole else ImageOps.fit)(upright, (side, side))
     memory = io.BytesIO()
     small.save(memory, format="JPEG", quality=80)
     return memory.getvalue()

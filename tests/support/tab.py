@@ -10,6 +10,7 @@ from lora_trainer.config import RunConfig
 from lora_trainer.hosts.base import Glance
 from lora_trainer.ui.desk import Desk
 from lora_trainer.ui.forms import Page
+from lora_trainer.ui.looking import Looking
 
 SD1 = Glance("model.safetensors")
 
@@ -44,6 +45,7 @@ class FakeJob:
     """Notes what it is asked to start."""
 
     def __init__(self, output: Path) -> None:
+        self.looking = Looking()
         self.output, self.host = output, FakeHost()
         self.asked: list[dict[str, Any]] = []
         self.error: Exception | None = None

@@ -20,6 +20,7 @@ from lora_trainer.evaluation.html import COPY_SCRIPT
 from lora_trainer.ui import routes
 from lora_trainer.ui.access import Access, read_hosts
 from lora_trainer.ui.answers import LARGEST_BODY
+from lora_trainer.ui.looking import Looking
 from lora_trainer.ui.routes import add_routes, run_file
 
 
@@ -27,6 +28,7 @@ class FakeJob:
     """Answers like a job; ``error`` is raised by what begins something."""
 
     def __init__(self, output: Path) -> None:
+        self.looking = Looking()
         self.output, self.error, self.asked = output, None, []
         self.held = threading.Event()
 

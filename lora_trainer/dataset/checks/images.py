@@ -9,6 +9,7 @@ from pathlib import Path
 from lora_trainer.dataset.buckets import Placement, Size
 from lora_trainer.dataset.checks import limits
 from lora_trainer.dataset.checks.looks import Look, Looks
+from lora_trainer.dataset.decode import is_animated
 from lora_trainer.dataset.findings import Finding, Severity, names
 from lora_trainer.dataset.items import ImageItem
 from lora_trainer.errors import counted
@@ -26,6 +27,7 @@ def image_findings(seen: Seen, looks: Looks, resolution: Size) -> Iterator[Findi
     seen = [(item, look) for item, look in seen if look.two_toned < limits.MASK.value]
     yield from _told("mask", "warning", masks, len(seen), "black and white only, like a mask",
                      "move what is a mask out of the folder")  # fmt: skip
+    yield from _animated(seen)
     yield from _twins(seen, looks)
     yield from _sizes(seen, resolution)
     yield from _pixels(seen)
@@ -52,6 +54,14 @@ def _pixels(seen: Seen) -> Iterator[Finding]:
         "jpeg", packed, f"compressed to less than JPEG quality {limits.JPEG.value:g}",
         "look for a better copy: the artefacts are learned, too",
     )  # fmt: skip
+
+
+def _animated(seen: Seen) -> Iterator[Finding]:
+    moving = [item.path for item, _ in seen if is_animated(item.path)]
+    if moving:
+        few = names([path.name for path in moving])
+        reason = f"Of {counted(len(moving), 'animation')} only the first frame is used ({few})"
+        yield Finding("animation", "info", reason, "save other frames as images to use them", tuple(moving))
 
 
 def _is_bright(look: Look) -> bool:

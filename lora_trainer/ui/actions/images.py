@@ -64,8 +64,10 @@ def copy(desk: Desk, page: Page, files: Sequence[str]) -> Answer:
         sources = _arrived(files) or [existing(page.dataset)]
         output, subject = desk.job.output, page.subject
         folder = free_folder(output / DATASETS, check_trigger(word))
-        made = prepare(sources, folder, word, page.values.get("repeats") or "", subject, output,
-                       crops=bool(page.values.get("crops")))  # fmt: skip
+        repeats, looking = page.values.get("repeats") or "", desk.job.looking
+        with looking.at_work("Looking at photos") as seen:
+            made = prepare(sources, folder, word, repeats, subject, output, seen,
+                           crops=bool(page.values.get("crops")))  # fmt: skip
     except LoraTrainerError as error:
         return Answer({"check_answer": views.problem(str(error))})
     filled = {"dataset": str(made.folder), "trigger": word}

@@ -38,6 +38,7 @@ def show(form: Form) -> None:
             )
             form.add("dataset", dataset)
             form.add("check", gr.Button("Check", elem_id="lora_trainer_check", size="sm"))
+        gr.HTML('<div class="lt-empty"></div>', elem_id="lora_trainer_looking")
         form.add("check_answer", gr.HTML(elem_id="lora_trainer_check_answer"))
         with gr.Accordion("I just have photos", open=False, elem_id="lora_trainer_photos"):
             _show_photos(form)

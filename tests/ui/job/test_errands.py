@@ -14,6 +14,8 @@ from lora_trainer.errors import HostBusyError, LoraTrainerError
 from lora_trainer.hosts.base import Captioner, Described, Progress
 from lora_trainer.ui.errands.describe import asked_for, offered
 from lora_trainer.ui.job import Job
+from lora_trainer.ui.looking import Looking, OnStage, StoppedError
+from lora_trainer.ui.request import prepare_dataset
 from tests.support.office import OfficeHost, until
 from tests.support.tiny_host import make_dataset
 
@@ -97,3 +99,31 @@ def test_what_is_offered(host: Describing, tmp_path: Path) -> None:
     assert names == [("blip", True), ("deepbooru", True), ("florence-2", False), ("wd14", False)]
     alone = offered(OfficeHost(tmp_path))
     assert [row["name"] for row in alone["captioners"]] == ["blip", "florence-2", "wd14"] and "person" in alone["rules"]
+
+
+def test_a_check_and_a_copy_can_be_stopped_while_a_training_goes_on(job: Job, dataset: Path, tmp_path: Path) -> None:
+    assert job.status()["looking"] is None and not job.looking.stop()
+    seen: list[dict[str, Any] | None] = []
+
+    class Stops(Looking):
+        @contextmanager
+        def at_work(self, what: str) -> Iterator[OnStage]:
+            with super().at_work(what) as told:
+
+                def after(done: int, total: int, *more: str) -> None:
+                    told(done, total, *more)
+                    seen.append(self.to_dict())
+                    if self.to_dict() == stop_at:
+                        self.stop()
+
+                yield after
+
+    job.looking = Stops()
+    stop_at: dict[str, Any] = {"what": "Looking at images", "done": 2, "total": 5}
+    with pytest.raises(StoppedError, match="Stopped after 3 of 5 images"):
+        job.check({"dataset": str(dataset)})
+    assert [one["done"] for one in seen if one] == [1, 2] and job.looking.to_dict() is None
+    stop_at = {"what": "Copying photos", "done": 3, "total": 5}
+    with pytest.raises(StoppedError):
+        prepare_dataset({"source": str(dataset / "2_zork"), "trigger": "zwx"}, tmp_path / "out", job.looking)
+    assert not (tmp_path / "out" / "datasets" / "zwx").exists() or not any((tmp_path / "out/datasets/zwx").iterdir())

@@ -49,6 +49,7 @@ if ARCHITECTURES.is_dir():  # of the tiny checkpoints; the model is loaded after
     open_clip.add_model_config(ARCHITECTURES)
 
 FORGE = importlib.util.find_spec("modules_forge") is not None
+small: Any = None if FORGE else importlib.import_module("small_captioners")  # of A1111's classes
 inside: Any = importlib.import_module("probe_forge" if FORGE else "probe_a1111")
 
 
@@ -170,7 +171,7 @@ def on_app(_demo: Any, app: Any) -> None:
             "checksum": checksum, "condition": condition, "fail_at": fail_at, "captions": inside.captions,
             "prediction": inside.prediction, "gradients": gradients, "latents": inside.latents, "disturb": disturb,
             "opened": lambda: [opened.copy(), opened.clear()][0],
-            "packages": packages,
+            "packages": packages, "small_captioners": lambda: small.install(), "captioners": lambda: small.state(),
         }  # fmt: skip
         return await asyncio.get_running_loop().run_in_executor(None, lambda: table[what](**values))
 
