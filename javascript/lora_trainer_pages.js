@@ -81,6 +81,7 @@
     /** What is to be done before the next page, and the way there. */
     function nextHtml() {
         const answer = tab.part("check_answer");
+        if (answer.querySelector(".lt-unready")) return way("They can be trained as they are, but the result will be poor.", go("train", "Next: Train"));
         if (answer.querySelector(".lt-check")) return way("The images can be trained.", go("train", "Next: Train"));
         if (answer.querySelector(".lt-problem")) return "";
         if (!tab.typed("dataset")) return way("First enter the folder with your images and press <b>Check</b>.");

@@ -25,7 +25,7 @@ class Plan:
     def lines(self, kind: str) -> list[str]:
         """The plan for a person to read."""
         return [
-            f"Images for a {kind}: {self.fewest} to {self.most}. {self.images}", f"Captions: {self.captions}",
+            f"Images for {'an' if kind[0] in 'aeiou' else 'a'} {kind}: {self.fewest} to {self.most}. {self.images}", f"Captions: {self.captions}",
             f"A good result: {self.success}", f"Preset: {self.preset}.",
         ]  # fmt: skip
 

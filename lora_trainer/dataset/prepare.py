@@ -52,7 +52,7 @@ class Prepared:
 
     def lines(self) -> list[str]:
         """What was done, for a person."""
-        told = f"{counted(self.images, 'image')} copied to {self.target}; {self.described} had a caption"
+        told = f"{counted(self.images, 'image')} copied to {self.target}; {self.described or 'none'} had a caption"
         rest = ", the others got the trigger word as theirs" if self.described < self.images else ""
         lines = [f"{told}{rest}. Your originals are untouched."]
         if self.changed:
