@@ -24,8 +24,9 @@ class Plan:
 
     def lines(self, kind: str) -> list[str]:
         """The plan for a person to read."""
+        one = f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
         return [
-            f"Images for {'an' if kind[0] in 'aeiou' else 'a'} {kind}: {self.fewest} to {self.most}. {self.images}", f"Captions: {self.captions}",
+            f"Images for {one}: {self.fewest} to {self.most}. {self.images}", f"Captions: {self.captions}",
             f"A good result: {self.success}", f"Preset: {self.preset}.",
         ]  # fmt: skip
 
