@@ -57,8 +57,8 @@ def fitted(preset: Preset, glance: Glance | None, suggested: Mapping[str, Any]) 
     for name, value in suggested.items():
         if config.value(name) != value:
             config = config.replace(**{name: value})
-            reason = glance.marks.reason(name) if glance else ""
-            notes.append(f"{name} {value}: {f'because {reason}' if reason else 'as the WebUI runs the model'}.")
+            if glance is None or not glance.marks.reason(name):  # else it is said with its reason anyway
+                notes.append(f"{name} {value}: as the WebUI runs the model.")
     if "mixed_precision" not in suggested and config.memory.mixed_precision != "no" and not _has_cuda():
         config = config.replace(mixed_precision="no")
         notes.append("mixed_precision no: there is no CUDA GPU here.")

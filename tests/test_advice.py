@@ -97,8 +97,8 @@ def test_a_preset_takes_the_marks_with_their_reason() -> None:
     preset = find(presets_for(glance), "sdxl")
     assert preset is not None
     config, notes = fitted(preset, glance, {"zero_terminal_snr": True})
-    assert config.loss.zero_terminal_snr
-    assert "zero_terminal_snr True: because the file has the mark ztsnr." in notes
+    assert config.loss.zero_terminal_snr and not any("zero_terminal_snr" in note for note in notes)
+    assert sum("zero terminal SNR" in one.text for one in advice(glance, config)) == 1, "it is said once"
 
 
 def test_the_command_line_says_how_to_set_it() -> None:
