@@ -80,7 +80,8 @@
         if (!box) return;
         box.close();
         box.remove();
-        const again = [...tab.part("pages").querySelectorAll("[data-image]")].find((one) => one.dataset.image === box.dataset.image);
+        const same = [...tab.part("pages").querySelectorAll("[data-image]")].filter((one) => one.dataset.image === box.dataset.image);
+        const again = same.find((one) => one.className === opener.className); // drawn anew: the image got another name
         (opener.isConnected || !again ? opener : again).focus();
         if (changed) tab.part("check").click();
         changed = false;

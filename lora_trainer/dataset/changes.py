@@ -30,7 +30,8 @@ class Move:
     new: Path
 
     def __str__(self) -> str:
-        return f"{self.old.name} → {self.new.parent.name}/{self.new.name}"
+        folder = "" if self.new.parent == self.old.parent else f"{self.new.parent.name}/"
+        return f"{self.old.name} → {folder}{self.new.name}"
 
     def do(self) -> None:
         self.new.parent.mkdir(parents=True, exist_ok=True)

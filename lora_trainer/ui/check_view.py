@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_trainer.errors import counted, shown
@@ -32,7 +33,7 @@ def check_view(
         suggested: texts by input; the page's script takes each where nothing was typed.
         undoable: the last remedy that was applied; "" for none.
     """
-    label = remedies.label
+    rows = _Rows(checked.dataset, remedies)
     kind = "lt-good" if checked.readiness == "Ready." else "lt-warn" if checked.ready else "lt-unready"
     dataset = checked.dataset
     weighty = [one for one in checked.findings if one.severity != "info"]
@@ -40,8 +41,8 @@ def check_view(
     return (
         f'<div class="lt-check" data-images="{facts.images}" data-suggested="{escape(json.dumps(suggested))}">'
         f'<div class="lt-note lt-readiness {kind}" role="status">{escape(checked.readiness)}</div>'
-        f"{undo_view(undoable)}{_findings(weighty, label)}{_tiles(facts)}{_thumbnails(dataset)}{_folders(facts)}"
-        f"{_folded(f'Good to know ({len(notes)})', _findings(notes, label)) if notes else ''}"
+        f"{undo_view(undoable)}{rows.html(weighty)}{_tiles(facts)}{_thumbnails(dataset)}{_folders(facts)}"
+        f"{_folded(f'Good to know ({len(notes)})', rows.html(notes)) if notes else ''}"
         f"{_lines('Skipped', facts.skipped)}</div>"
     )
 
@@ -54,23 +55,44 @@ def undo_view(undoable: str) -> str:
     return f'<div class="lt-note lt-quiet lt-undoable"><span>Done: {escape(shown(undoable))}.</span> {button}</div>'
 
 
-def _findings(findings: Iterable[Finding], label: Callable[[Finding], str]) -> str:
-    rows = []
-    for one in findings:
+class _Rows:
+    """Findings as a list: each with its remedy, and with its images, which open when they are pressed."""
+
+    def __init__(self, dataset: Dataset, remedies: Remedies) -> None:
+        from lora_trainer.dataset.preview import image_id
+
+        self._of, self._label = escape(shown(dataset.path)), remedies.label
+        self._ids = {item.path: escape(image_id(item)) for item in dataset.pictures if not item.is_reg}
+
+    def html(self, findings: Iterable[Finding]) -> str:
+        """The list; empty where there are none."""
+        rows = "".join(map(self._row, findings))
+        return f'<ul class="lt-findings">{rows}</ul>' if rows else ""
+
+    def _row(self, one: Finding) -> str:
         remedy = f"<small>{escape(_sentence(one.remedy))}</small>" if one.remedy else ""
-        if does := label(one):
-            remedy += (
-                f'<div><button type="button" class="lt-go" data-fix="{escape(one.kind)}">{escape(does)}</button></div>'
-            )
-        names = [shown(path.name) for path in one.files[:MOST_FILES]]
-        rest = len(one.files) - len(names)
-        listed = escape(", ".join(names)) + (f" and {rest} more" if rest else "")
-        files = _folded(counted(len(one.files), "file"), f"<p>{listed}</p>") if len(one.files) > 1 else ""
-        rows.append(
+        if does := self._label(one):
+            button = f'<button type="button" class="lt-go" data-fix="{escape(one.kind)}">{escape(does)}</button>'
+            remedy += f"<div>{button}</div>"
+        return (
             f'<li class="lt-finding" data-kind="{escape(one.kind)}"><span class="lt-chip lt-{one.severity}">'
-            f"{one.severity}</span><div><div>{escape(shown(one.reason))}.</div>{remedy}{files}</div></li>"
+            f"{one.severity}</span><div><div>{escape(shown(one.reason))}.</div>{remedy}{self._files(one.files)}</div></li>"
         )
-    return f'<ul class="lt-findings">{"".join(rows)}</ul>' if rows else ""
+
+    def _files(self, files: tuple[Path, ...]) -> str:
+        if len(files) == 1 and files[0] not in self._ids:
+            return ""  # the sentence names it
+        names = [self._file(path) for path in files[:MOST_FILES]]
+        rest = len(files) - len(names)
+        listed = ", ".join(names) + (f" and {rest} more" if rest else "")
+        return _folded(counted(len(files), "file"), f"<p>{listed}</p>") if files else ""
+
+    def _file(self, path: Path) -> str:
+        name = escape(shown(path.name))
+        if path not in self._ids:
+            return name
+        about = f'data-image="{self._ids[path]}" data-of="{self._of}" title="As training sees it"'
+        return f'<button type="button" class="lt-file" {about}>{name}</button>'
 
 
 def _sentence(text: str) -> str:

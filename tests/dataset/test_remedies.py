@@ -105,7 +105,7 @@ def test_a_folder_gets_a_plausible_name_by_itself(folder: Path, fix: Fix, tmp_pa
     fix()
     assert {path.name for path in folder.parent.iterdir()} == {"10_zwx cup", "10_more"}
     journal = Journal(folder.parent, tmp_path / "out")
-    assert journal.undo().startswith("20240131_zwx cup → data/10_zwx cup")
+    assert journal.undo().startswith("20240131_zwx cup → 10_zwx cup")
     assert journal.undo() == "1 caption rewritten" and content(folder.parent) == before
     assert Remedies(dated).changes(looked(dated).findings, ["repeats"]) == [], "the dataset itself keeps its name"
 

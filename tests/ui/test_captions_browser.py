@@ -143,6 +143,11 @@ def test_an_image_is_shown_as_training_sees_it(page: Page, folder: Path) -> None
 def test_a_click_applies_a_remedy_and_another_takes_it_back(page: Page, folder: Path) -> None:
     shutil.copy(folder / "0.png", folder / "copy.png")
     check(page, folder.parent)
+    page.click("#lora_trainer_check_answer [data-kind=duplicate] summary")
+    page.click("#lora_trainer_check_answer [data-kind=duplicate] .lt-file")
+    page.wait_for_selector("#lora_trainer_image .lt-uses img")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#lora_trainer_image", state="detached")
     page.focus("#lora_trainer_check_answer [data-fix=duplicate]")
     page.keyboard.press("Enter")
     page.wait_for_selector("#lora_trainer_check_answer >> text=Done: 1 file set aside")

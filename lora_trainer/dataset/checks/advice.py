@@ -69,7 +69,8 @@ def _unchanging(items: Sequence[ImageItem]) -> Iterator[Finding]:
 def _screenshots(items: Sequence[ImageItem]) -> Iterator[Finding]:
     files = tuple(item.path for item in items if SCREENSHOT.search(item.path.name))
     if files:
-        told = f"{counted(len(files), 'file')} named like screenshots ({names([path.name for path in files])})"
+        like = "is named like a screenshot" if len(files) == 1 else "are named like screenshots"
+        told = f"{counted(len(files), 'file')} {like} ({names([path.name for path in files])})"
         yield Finding("screenshot", "info", told, "crop bars and buttons off: they are learned, too", files)
 
 
