@@ -24,8 +24,8 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
-        _demo, _train, _test, add_runs, add_queue, add_lora, _check, _prepare, _caption, add_preview, add_crop,
-        _config, _bench, _ui,
+        _demo, _train, _test, add_runs, add_queue, add_lora, _check, _prepare, _caption, _regularise,
+        add_preview, add_crop, _config, _bench, _ui,
     ):  # fmt: skip
         add(commands, common)
     return parser
@@ -171,6 +171,26 @@ def _caption(commands: Any, common: Any) -> None:
     group.add_argument("--subject", default="", metavar="KIND", help=f"{SUBJECT}; what belongs to it is left out")
     group.add_argument("--threshold", type=float, metavar="P", help="least probability of a tag; default: 0.35")
     group.add_argument("--deny", default="", metavar="TAGS", help="tags that are left out, with commas between them")
+
+
+def _regularise(commands: Any, common: Any) -> None:
+    command = new_command(
+        commands, common, "regularise", "regularise.run_regularise",
+        "make regularisation images: a checkpoint's own images of the class, each with its prompt",
+        "Ctrl-C keeps what was made; the same command goes on.",
+    )  # fmt: skip
+    command.add_argument("dataset", type=Path, metavar="DATASET_DIR")
+    command.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the base model")
+    command.add_argument("--vae", type=Path, metavar="FILE", help="take the VAE from this file")
+    command.add_argument(
+        "--class", dest="class_word", required=True, metavar="WORD", help="what the subject is, such as woman or dog"
+    )
+    command.add_argument("--images", type=count, metavar="N", help="default: images × repeats, as an epoch uses")
+    command.add_argument("--subject", default="", metavar="KIND", help=SUBJECT)
+    command.add_argument(
+        "--output", type=folder, default=Path("output"), metavar="DIR",
+        help="the images go to OUTPUT/regularisation; default: output",
+    )  # fmt: skip
 
 
 def _config(commands: Any, common: Any) -> None:

@@ -229,7 +229,8 @@ def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     profile = image.info.get("icc_profile")
     if not _has_alpha(image):
         plain = image if image.mode in MODES else image.convert("RGB")
-        return to_srgb(plain, profile).convert("RGB"), None
+        converted = to_srgb(plain, profile)
+        return converted if converted.mode == "RGB" else converted.convert("RGB"), None  # a conversion copies
     rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
     alpha = rgba.getchannel("A")
     converted = to_srgb(rgba.convert("RGB"), profile)

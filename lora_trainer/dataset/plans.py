@@ -24,9 +24,8 @@ class Plan:
 
     def lines(self, kind: str) -> list[str]:
         """The plan for a person to read."""
-        one = f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
         return [
-            f"Images for {one}: {self.fewest} to {self.most}. {self.images}", f"Captions: {self.captions}",
+            f"Images for {an(kind)}: {self.fewest} to {self.most}. {self.images}", f"Captions: {self.captions}",
             f"A good result: {self.success}", f"Preset: {self.preset}.",
         ]  # fmt: skip
 
@@ -71,6 +70,11 @@ PLANS: dict[str, Plan] = {
         "the concept works with subjects that aren't in the images, and doesn't appear without its word.", "concept",
     ),
 }  # fmt: skip
+
+
+def an(word: str) -> str:
+    """The word with its article."""
+    return f"{'an' if word[:1].lower() in tuple('aeiou') else 'a'} {word}"
 
 
 def plan_for(kind: str) -> Plan | None:

@@ -1,4 +1,5 @@
-"""The routes of captions: the sheet, its changes, small pictures, and captions that are written automatically."""
+"""The routes of captions: the sheet, its changes, small pictures, what a captioner or the checkpoint
+makes for a dataset."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from lora_trainer.dataset.caption_sheet import CaptionSheet, Row, counted_tokens
 from lora_trainer.errors import ConfigError, quoted
 from lora_trainer.ui.answers import Handler, Json, aside, read_body
 from lora_trainer.ui.engine import load
+from lora_trainer.ui.errands import regularise
 from lora_trainer.ui.errands.describe import asked_for, offered
 from lora_trainer.ui.job import Job
 from lora_trainer.ui.request import dataset_of, refuse_unknown, text_of
@@ -33,6 +35,7 @@ def caption_table(job: Job) -> list[tuple[str, str, Handler]]:
         ("GET", "/thumbnail", routes.thumbnail),
         ("GET", "/captioners", routes.captioners),
         ("POST", "/caption", routes.describe),
+        ("POST", "/regularise", routes.regularise),
     ]
 
 
@@ -96,6 +99,15 @@ class _CaptionRoutes:
     def _describe(self, values: dict[str, Any]) -> str:
         load()
         return self.job.do(asked_for(values, self.job.host, self.job.output))
+
+    async def regularise(self, request: Request) -> Response:
+        """Begin to make images of the class."""
+        return Json(await aside(self._regularise, await read_body(request)))
+
+    def _regularise(self, values: dict[str, Any]) -> dict[str, Any]:
+        load()
+        errand = regularise.asked_for(values, self.job.host, self.job.output)
+        return {"job": self.job.do(errand), "folder": str(errand.plan.folder), "images": errand.plan.images}
 
     def _sheet(self, dataset: Any) -> CaptionSheet:
         return CaptionSheet(dataset_of(dataset), CaptionConfig(), self.job.output)

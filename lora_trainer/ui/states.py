@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["idle", "preparing", "training", "paused", "testing", "captioning", "done", "failed", "stopped"]
-RUNNING: tuple[State, ...] = ("preparing", "training", "paused", "testing", "captioning")
+State = Literal[
+    "idle", "preparing", "training", "paused", "testing", "captioning", "generating", "done", "failed", "stopped"
+]
+RUNNING: tuple[State, ...] = ("preparing", "training", "paused", "testing", "captioning", "generating")
 
 
 @dataclass(frozen=True)

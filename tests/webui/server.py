@@ -26,7 +26,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).parent / "probe"
 PATIENCE = float(os.environ.get("WEBUI_PATIENCE", "600"))  # seconds for a start or a run; a busy machine is slow
-RUNNING = ("preparing", "training", "paused", "testing", "captioning")
+RUNNING = ("preparing", "training", "paused", "testing", "captioning", "generating")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lora_trainer.dataset.checks.words import caption_findings
 from lora_trainer.dataset.findings import Finding, names, sorted_findings
 from lora_trainer.dataset.folders import OnImage, scan
 from lora_trainer.dataset.items import Dataset, Skipped
-from lora_trainer.dataset.plans import plan_for
+from lora_trainer.dataset.plans import an, plan_for
 from lora_trainer.dataset.summary import describe, summary
 from lora_trainer.errors import counted
 
@@ -115,10 +115,10 @@ def _number(images: int, subject: str) -> Iterator[Finding]:
     elif plan := plan_for(subject):
         fewest, most = plan.fewest, plan.most
         if images < fewest:
-            reason = f"{counted(images, 'image')} are few for a {subject}"
+            reason = f"{counted(images, 'image')} are few for {an(subject)}"
             yield Finding("number", "warning", reason, f"{fewest} to {most} are usual")
         elif images > 2 * most:
-            reason = f"{counted(images, 'image')} are more than a {subject} needs ({fewest} to {most} are usual)"
+            reason = f"{counted(images, 'image')} are more than {an(subject)} needs ({fewest} to {most} are usual)"
             yield Finding("number", "info", reason, "the best ones alone train faster, and often better")
 
 

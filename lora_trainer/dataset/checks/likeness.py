@@ -54,7 +54,7 @@ class _Thumbnail:
 
 def thumbnail(picture: Image.Image) -> bytes:
     """Grey values row by row, then those of the two planes of colour."""
-    grey, *colours = picture.convert("RGB").convert("YCbCr").split()
+    grey, *colours = (picture if picture.mode == "RGB" else picture.convert("RGB")).convert("YCbCr").split()
     planes = [grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)]
     planes += [plane.resize((COLOURS, COLOURS), Image.Resampling.BOX) for plane in colours]
     return b"".join(plane.tobytes() for plane in planes)

@@ -90,8 +90,9 @@ def blur(grey: Array) -> float:
 def _box(lines: Array) -> Array:
     """Mean over ``WINDOW`` pixels along the first axis, float32."""
     half = WINDOW // 2
-    sums = np.cumsum(np.pad(lines, ((half + 1, half), (0, 0)), mode="symmetric"), axis=0, dtype=np.int32)
-    return np.asarray((sums[WINDOW:] - sums[:-WINDOW]) * np.float32(1 / WINDOW), np.float32)
+    sums = np.pad(lines, ((half + 1, half), (0, 0)), mode="symmetric").astype(np.int32)
+    np.cumsum(sums, axis=0, out=sums)
+    return np.multiply(sums[WINDOW:] - sums[:-WINDOW], np.float32(1 / WINDOW), dtype=np.float32)
 
 
 def _tiles(values: Array) -> Array:
