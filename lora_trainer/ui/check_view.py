@@ -41,7 +41,7 @@ def check_view(
     return (
         f'<div class="lt-check" data-images="{facts.images}" data-suggested="{escape(json.dumps(suggested))}">'
         f'<div class="lt-note lt-readiness {kind}" role="status">{escape(checked.readiness)}</div>'
-        f"{undo_view(undoable)}{rows.html(weighty)}{_tiles(facts)}{_thumbnails(dataset)}{_folders(facts)}"
+        f"{undo_view(undoable)}{rows.html(weighty)}{_tiles(facts)}{rows.thumbnails(dataset)}{_folders(facts)}"
         f"{_folded(f'Good to know ({len(notes)})', rows.html(notes)) if notes else ''}"
         f"{_lines('Skipped', facts.skipped)}</div>"
     )
@@ -87,12 +87,24 @@ class _Rows:
         listed = ", ".join(names) + (f" and {rest} more" if rest else "")
         return _folded(counted(len(files), "file"), f"<p>{listed}</p>") if files else ""
 
+    def thumbnails(self, dataset: Dataset) -> str:
+        """The first few images."""
+        paths = [item.path for item in dataset.items if not item.folder.is_reg]
+        images = [
+            self._button(path, "lt-picture lt-thumb", small)
+            for path in paths[:THUMBNAILS]
+            if (small := thumbnail(path))
+        ]
+        rest = f"<span>+ {len(paths) - THUMBNAILS}</span>" if len(paths) > THUMBNAILS else ""
+        return f'<div class="lt-thumbs">{"".join(images)}{rest}</div>'
+
     def _file(self, path: Path) -> str:
         name = escape(shown(path.name))
-        if path not in self._ids:
-            return name
+        return self._button(path, "lt-file", name) if path in self._ids else name
+
+    def _button(self, path: Path, kind: str, content: str) -> str:
         about = f'data-image="{self._ids[path]}" data-of="{self._of}" title="As training sees it"'
-        return f'<button type="button" class="lt-file" {about}>{name}</button>'
+        return f'<button type="button" class="{kind}" {about}>{content}</button>'
 
 
 def _sentence(text: str) -> str:
@@ -136,10 +148,3 @@ def _lines(title: str, lines: Iterable[str]) -> str:
 def _folded(head: str, body: str, kind: str = "lt-fold", opened: bool = False) -> str:
     """What is long is folded: what comes after it must not be pushed out of sight."""
     return f'<details class="{kind}"{" open" if opened else ""}><summary>{escape(head)}</summary>{body}</details>'
-
-
-def _thumbnails(dataset: Dataset) -> str:
-    pictures = list(dict.fromkeys(item.path for item in dataset.items if not item.folder.is_reg))
-    images = [picture for path in pictures[:THUMBNAILS] if (picture := thumbnail(path))]
-    rest = f"<span>+ {len(pictures) - THUMBNAILS}</span>" if len(pictures) > THUMBNAILS else ""
-    return f'<div class="lt-thumbs">{"".join(images)}{rest}</div>'
