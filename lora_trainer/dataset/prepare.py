@@ -196,8 +196,9 @@ def _copy_all(
                 described += _says_more(making / f"{stem}.txt", words)
             progress(done, len(pictures), "Copying photos")
         write_record(making, {stem: Copied.of(picture) for stem, picture in named})
-        if crops:
-            cropped = sum(crop_to_subject(path) for path in list_folder(making).images)
+        for done, path in enumerate(list_folder(making).images if crops else (), 1):
+            cropped += crop_to_subject(path)
+            progress(done, len(named), "Cropping photos")
         making.rename(target)
     except OSError as error:
         raise FileError(f"{target} can't be made ({error.strerror}); choose another folder.") from error

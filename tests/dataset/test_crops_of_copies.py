@@ -118,7 +118,9 @@ def test_photos_are_cropped_to_their_subject_when_asked(tmp_path: Path) -> None:
     Image.fromarray(noise).save(photos / "even.png")
     noise[100:400, 500:800] = (230, 120, 20)
     Image.fromarray(noise).save(photos / "ball.png")
-    made = prepare([photos], tmp_path / "set", "zwx", 1, crops=True)
+    told: list[tuple[int, int, str]] = []
+    made = prepare([photos], tmp_path / "set", "zwx", 1, crops=True, progress=lambda *stage: told.append(stage))
+    assert told[-2:] == [(1, 2, "Cropping photos"), (2, 2, "Cropping photos")]
     assert made.cropped == 1 and "1 of them was cropped to the subject; look at each" in "".join(made.lines())
     with Image.open(made.target / "ball.png") as image:
         assert min(image.size) >= 300 and max(image.size) <= 420
