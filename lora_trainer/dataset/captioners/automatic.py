@@ -45,7 +45,8 @@ class AllDescribed:
     def sentence(self) -> str:
         """For a person."""
         told = f"{counted(self.written, 'caption')} written"
-        told += f", {counted(self.skipped, 'image')} left as {'it was' if self.skipped == 1 else 'they were'}"
+        if self.skipped:
+            told += f", {counted(self.skipped, 'image')} left as {'it was' if self.skipped == 1 else 'they were'}"
         told += f", {counted(len(self.unreadable), 'image')} can't be read" if self.unreadable else ""
         return f"{'Stopped: ' if self.stopped else ''}{told}."
 
