@@ -44,7 +44,7 @@ def test_the_tab_offers_what_a_killed_webui_was_training(
             page.wait_for_selector("#lora_trainer_offer >> text=crashed stopped at step")
             page.click("#lora_trainer_offer [data-act=look]")
             page.wait_for_selector("#lora_trainer_runs .lt-look polyline.mean", state="attached")
-            assert page.locator("#lora_trainer_runs .lt-look .lt-sheet img").count() >= 2
+            assert page.locator("#lora_trainer_runs .lt-look .lt-sheet img").count() >= 1
             page.click("#lora_trainer_offer [data-act=continue]")
             page.wait_for_selector("#lora_trainer_offer .lt-way", state="detached")
             state(page, "done", "failed")
