@@ -109,6 +109,11 @@ class OptimizerConfig(Group):
     gradient_accumulation_steps: int = option(1, "Gradient accumulation: number of batches per step.", minimum=1)
     max_train_epochs: int = option(10, "Epochs (passes over the dataset); used when max_train_steps is 0.", minimum=0)
     max_train_steps: int = option(0, "Number of steps; 0 to train for max_train_epochs.", minimum=0)
+    initial_epoch: int = option(
+        0, "Begin with this epoch, as if those before it were done; for going on from network_weights.", minimum=0
+    )
+    initial_step: int = option(0, "The same with the number of steps that count as done; goes before it.", minimum=0)
+    skip_until_initial_step: bool = option(False, "Begin at that very step; without it, at the beginning of its epoch.")
     seed: int = option(0, "Seed for everything random; 0 picks one and records it in run.json.", minimum=0)
 
 

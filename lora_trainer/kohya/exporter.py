@@ -44,7 +44,8 @@ ARGUMENT_OPTIONS = (
     "enable_wildcard", "keep_tokens_separator", "lr_decay_steps", "lr_scheduler_min_lr_ratio",
     "lr_scheduler_timescale", "metadata_merged_from", "metadata_preprocessor", "metadata_thumbnail",
     "metadata_trigger_phrase", "metadata_usage_hint", "network_train_text_encoder_only",
-    "network_train_unet_only", "no_metadata", "resize_interpolation", "sample_at_first", "save_n_epoch_ratio",
+    "network_train_unet_only", "no_metadata", "initial_epoch", "initial_step", "skip_until_initial_step",
+    "resize_interpolation", "sample_at_first", "save_n_epoch_ratio",
     "secondary_separator", "token_warmup_min", "token_warmup_step", "validation_seed",
     "validation_split", "zero_terminal_snr",
 )  # fmt: skip

@@ -58,7 +58,6 @@ OTHER_TABS = {
 OTHER_FAMILIES = ("flux1_checkbox", "sd3_checkbox", "hunyuan_image_checkbox", "anima_checkbox", "lumina_checkbox")
 
 _OTHER_MODEL = "only SD 1, SD 2 and SDXL are trained"
-_OWN_RESUME = "a run is continued with --resume, at the very step"
 NOT_OFFERED: dict[str, str] = {  # what becomes of it instead, or why not
     **dict.fromkeys(OTHER_FAMILIES, _OTHER_MODEL),
     "train_inpainting": "inpainting models aren't trained",
@@ -74,10 +73,7 @@ NOT_OFFERED: dict[str, str] = {  # what becomes of it instead, or why not
     "deepspeed": "use accelerate launch for several GPUs",
     "face_crop_aug_range": "crop the faces beforehand",
     "in_json": "write the captions beside the images",
-    "initial_epoch": _OWN_RESUME,
-    "initial_step": _OWN_RESUME,
     "output_config": "use config convert",
-    "skip_until_initial_step": _OWN_RESUME,
 }
 
 NO_EFFECT: dict[str, tuple[str, ...]] = {

@@ -8,11 +8,11 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_trainer.config import RunConfig
-from lora_trainer.dataset.batches import batches_per_epoch, total_epochs, total_steps
+from lora_trainer.config import OptimizerConfig, RunConfig
+from lora_trainer.dataset.batches import batches_per_epoch, steps_per_epoch, total_epochs, total_steps
 from lora_trainer.dataset.checks.check import READY, check
 from lora_trainer.dataset.items import Dataset
-from lora_trainer.errors import ConfigError, FileError, UnsupportedModelError, quoted
+from lora_trainer.errors import ConfigError, FileError, UnsupportedModelError, counted, quoted
 from lora_trainer.files import IMPOSSIBLE, check_writable, name_problem
 from lora_trainer.hosts.base import GenerateRequest, Host, TakenModel
 from lora_trainer.network.beneath import networks_beneath
@@ -37,7 +37,7 @@ from lora_trainer.training.sampling import Sampler, sample_requests
 from lora_trainer.training.saver import Saver
 from lora_trainer.training.session import Session
 from lora_trainer.training.shortage import begin_with_less
-from lora_trainer.training.state import load_state
+from lora_trainer.training.state import Position, load_state
 from lora_trainer.training.step import Update, make_update
 from lora_trainer.training.taken import check_taken
 from lora_trainer.training.trackers import Trackers
@@ -228,10 +228,12 @@ def _open(
         sampler=Sampler(_samples(host, config, fallback, seed, info.resolution), folder.samples, config.sample),
         steps=steps,
         epochs=epochs,
+        start=_start(config.optimizer, steps_per_epoch(batches, config.optimizer.gradient_accumulation_steps), steps),
         identity=identity(config, dataset, info, processes, model.device),
         fresh=fresh,
         notices=[*dataset.notices, *map(str, dataset.skipped)],
     )
+    session.begin_at(session.start.copy())
     session.news, older = [line for one in (network, *beneath) for line in one.notices], False
     if request.resume:
         loaded = load_state(folder.state, network, session.parts(), session.identity)
@@ -252,6 +254,24 @@ def _open(
         if not session.replacing:
             session.begin_folder()
     return session
+
+
+def _start(config: OptimizerConfig, each: int, steps: int) -> Position:
+    """Where the run begins; ``each`` epoch has so many steps.
+
+    Raises:
+        ConfigError: if nothing is left to train.
+    """
+    done = config.initial_step or max(0, config.initial_epoch - 1) * each
+    if done >= steps:
+        name = "initial_step" if config.initial_step else "initial_epoch"
+        raise ConfigError(
+            f"{name} {getattr(config, name)} leaves nothing to train: the run has {counted(steps, 'step')} in all; "
+            "lower it, or train longer."
+        )
+    epochs, group = divmod(done, each)
+    group *= config.skip_until_initial_step
+    return Position(epochs + 1, group, epochs * each + group)
 
 
 def _samples(host: Host, config: RunConfig, fallback: str, seed: int, side: int) -> list[GenerateRequest]:

@@ -67,6 +67,7 @@ class Session:
     identity: dict[str, Any]
     fresh: Callable[[], tuple[LoraNetwork, Update]]  # as they were before the first step
     position: Position = field(default_factory=Position)
+    start: Position = field(default_factory=Position)  # where it begins that isn't resumed
     notices: list[str] = field(default_factory=list)
     news: list[str] = field(default_factory=list)  # those of them that only the taken model could tell
     finished: bool = False

@@ -11,7 +11,7 @@ from lora_trainer.dataset.batches import Batch
 from lora_trainer.errors import LoraTrainerError, TrainingDivergedError, UnsupportedModelError
 from lora_trainer.training.events import Before, Event, StepDone, Watched
 from lora_trainer.training.folder import previous
-from lora_trainer.training.state import Position, apply_rates, load_state
+from lora_trainer.training.state import apply_rates, load_state
 from lora_trainer.training.watch.disk import EVERY, look_at_disk
 from lora_trainer.training.watch.facts import Facts, Finding
 from lora_trainer.training.watch.health import FAR
@@ -134,7 +134,7 @@ def _rewind(run: Session, good: int) -> None:
     """Put everything back to the newest state from well before the first bad step; without any, to the beginning."""
     run.states.settle()
     run.processes.wait()
-    position, path, rate, seen = Position(), None, run.position.rate, dict[str, Any]()
+    position, path, rate, seen = run.start.copy(), None, run.position.rate, dict[str, Any]()
     for until in (good - MARGIN, good):
         run.network, run.update = run.fresh()
         with suppress(LoraTrainerError):

@@ -109,6 +109,20 @@ GROUPED = {"steps", "loss", "gradient"} | RATES
 WARM = {"lr_scheduler": "constant_with_warmup", **FOUR}
 
 
+def begins_at(step: int) -> Check:
+    """What is trained is what the run without it trains from that step on, and the schedule begins there."""
+
+    def check(base: Outcome, changed: Outcome) -> None:
+        assert [call.timesteps for call in changed.model.calls] == [call.timesteps for call in base.model.calls[step:]]
+        assert torch.equal(changed.model.calls[0].noisy, base.model.calls[step].noisy)
+        assert changed.log[0]["step"] == step + 1 and changed.rates[0] == base.rates[0]
+
+    return check
+
+
+LATER = LENGTH | INPUT
+
+
 def stops_at_once(base: Outcome, changed: Outcome) -> None:
     """At a rate at which nothing can be learned, the run ends after it was halved as often as allowed, or at once."""
 
@@ -143,6 +157,10 @@ OPTIMIZER: dict[str, Case] = {
         one_step_of_both_batches),
     "max_train_epochs": Case(3, LENGTH, check=steps_are(3), idle=[{"max_train_steps": 1}]),
     "max_train_steps": Case(3, LENGTH, check=steps_are(3)),
+    "initial_epoch": Case(2, LATER, check=begins_at(1)),
+    "initial_step": Case(1, LATER, check=begins_at(1), idle=[{"train_batch_size": 1, "max_train_epochs": 1}]),
+    "skip_until_initial_step": Case(
+        True, {"context"} | LATER, {"initial_step": 1, "train_batch_size": 1}, begins_at(1), idle=[{}]),
     "seed": Case(8, {"timesteps", "texts", "context"} | INPUT),
 }  # fmt: skip
 
