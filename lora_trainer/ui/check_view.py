@@ -73,10 +73,11 @@ class _Rows:
         remedy = f"<small>{escape(_sentence(one.remedy))}</small>" if one.remedy else ""
         if does := self._label(one):
             button = f'<button type="button" class="lt-go" data-fix="{escape(one.kind)}">{escape(does)}</button>'
-            remedy += f"<div>{button}</div>"
+            remedy += button
         return (
             f'<li class="lt-finding" data-kind="{escape(one.kind)}"><span class="lt-chip lt-{one.severity}">'
-            f"{one.severity}</span><div><div>{escape(shown(one.reason))}.</div>{remedy}{self._files(one.files)}</div></li>"
+            f"{one.severity}</span><div><div>{escape(shown(one.reason))}.</div>"
+            f'<div class="lt-remedy">{remedy}{self._files(one.files)}</div></div></li>'
         )
 
     def _files(self, files: tuple[Path, ...]) -> str:
