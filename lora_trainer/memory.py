@@ -61,6 +61,11 @@ def free_bytes(device: torch.device) -> int | None:
     return None if found is None else found[1] - found[0]
 
 
+def has_own_memory(device: torch.device) -> bool:
+    """Whether a device has memory beside the machine's, so that what is moved there takes none of it."""
+    return device.type not in ("cpu", "mps")
+
+
 @contextmanager
 def no_more_than(device: torch.device, limit: int | None) -> Iterator[None]:
     """While it lasts, PyTorch takes at most ``limit`` bytes more than now; beyond that it says "out of memory".

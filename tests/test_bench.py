@@ -131,7 +131,7 @@ def test_bench_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
     [("sd1", "sd15", 512), ("sd2", "sd21", 768), pytest.param("sdxl", "sdxl", 1024, marks=pytest.mark.slow)],
 )
 def test_the_figures_that_the_page_shows_are_those_that_are_counted(family: Any, size: str, side: int) -> None:
-    nothing, some, everything = suite.counted(size, side)
+    nothing, some, everything, in_8_bits, in_cpu, both = suite.counted(size, side)
     assert everything.step < some.step < nothing.step and 1 == nothing.work < some.work < everything.work < 1.5
     for checkpointing, one in ((False, nothing), (True, everything)):
         config = RunConfig().replace(
@@ -140,7 +140,15 @@ def test_the_figures_that_the_page_shows_are_those_that_are_counted(family: Any,
         )  # fmt: skip
         found = expected(family, config)
         assert found.training == pytest.approx(one.total, rel=0.03)
-        assert found.least == pytest.approx(everything.total, rel=0.03)
+        assert found.least == pytest.approx(in_8_bits.total, rel=0.03)
+    never = RunConfig().replace(
+        resolution=side, network_dim=suite.RANK, network_train_unet_only=True, mixed_precision="fp16", base_8bit="never"
+    )
+    assert expected(family, never).least == pytest.approx(everything.total, rel=0.03)
+    assert everything.total > in_8_bits.total > in_cpu.total > both.total - 0.1
+    most = {"sd1": (3, 2, 1.5), "sd2": (5, 2, 1.5), "sdxl": (8, 5, 6)}[family]
+    found_totals = (everything.total, in_8_bits.total, in_cpu.total)
+    assert all(total <= limit for total, limit in zip(found_totals, most, strict=True))
 
 
 def test_the_suite_counts_where_there_is_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,13 +156,13 @@ def test_the_suite_counts_where_there_is_no_card(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(suite, "best_device", lambda: torch.device("cpu"))
     found = suite.run_suite(lambda text: None)
     lines = suite_table(json.loads(json.dumps(found)))
-    assert sum(line.startswith("| tiny") for line in lines) == 3 and "nothing was measured" in lines[-1]
+    assert sum(line.startswith("| tiny") for line in lines) == 6 and "nothing was measured" in lines[-1]
 
 
 def test_the_unet_that_is_counted_is_the_one_that_is_measured() -> None:
     from lora_trainer.bench.counted import count_unet
 
-    cost, weights, _ = count_unet("tiny", 64, rank=2)
+    found = count_unet("tiny", 64, rank=2)
     with opened(TINY) as model:
         real = sum(weight.numel() for weight in model.unet.parameters())
-        assert weights == 2 * real and len(cost.blocks) == len(model.blocks())
+        assert found.weights == 2 * real and len(found.cost.blocks) == len(model.blocks())

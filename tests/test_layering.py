@@ -21,6 +21,7 @@ EVERYBODY = {
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {
     "config": EVERYBODY,
+    "frozen_weights": EVERYBODY,
     "kohya": EVERYBODY,
     "advice": EVERYBODY | {"hosts.base"},
     "fitting": EVERYBODY | {"hosts.base", "demo"},
@@ -30,10 +31,10 @@ ALLOWED: dict[str, set[str]] = {
     "lora_tools": EVERYBODY
     | {"network", "hosts.standalone.detect", "hosts.standalone.ldm_keys", "hosts.standalone.checkpoint_file"},
     "measures": EVERYBODY | {"hosts.base", "network", "training.diffusion"},
-    "training": EVERYBODY | {"hosts.base", "dataset", "network", "measures"},
+    "training": EVERYBODY | {"frozen_weights", "hosts.base", "dataset", "network", "measures"},
     "runs": EVERYBODY | {"training", "evaluation", "card"},
     "evaluation": EVERYBODY | {"hosts.base", "training", "network", "dataset", "measures", "card"},
-    "hosts": EVERYBODY | {"hosts", "network", "training.events"},
+    "hosts": EVERYBODY | {"frozen_weights", "hosts", "network", "training.events"},
 }
 PROGRAMS = {"cli", "ui", "bench", "demo", "__main__"}
 

@@ -8,6 +8,7 @@ keeps its inputs, its output and one number for each row (Dao 2022).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from lora_trainer.families import SD1
 from lora_trainer.hosts.base import ModelInfo
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.memory_plan.counting import StepCost, count_step
+from lora_trainer.training.memory_plan.storage import BlockWeights, block_weights
 
 META = torch.device("meta")
 IN_FP16 = (F.linear, F.conv2d, torch.matmul, Tensor.__matmul__, torch.bmm)
@@ -42,12 +44,18 @@ class AsOnACard(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def count_unet(size: str, resolution: int, batch: int = 1, rank: int = 16) -> tuple[StepCost, int, int]:
-    """Count a step of a UNet of :data:`SIZES`.
+@dataclass(frozen=True)
+class CountedUnet:
+    """A UNet and its step."""
 
-    Returns:
-        What the step takes, bytes of the UNet's weights, numbers of its LoRA.
-    """
+    cost: StepCost
+    weights: int  # bytes
+    lora: int  # numbers
+    blocks: list[BlockWeights]  # as the cost numbers them
+
+
+def count_unet(size: str, resolution: int, batch: int = 1, rank: int = 16) -> CountedUnet:
+    """Count a step of a UNet of :data:`SIZES`."""
     from diffusers import UNet2DConditionModel
 
     config: dict[str, Any] = {"cross_attention_dim": CONTEXT_WIDTH, **SIZES[size]}
@@ -66,7 +74,9 @@ def count_unet(size: str, resolution: int, batch: int = 1, rank: int = 16) -> tu
     with network, AsOnACard():
         cost = count_step(compute, blocks, weights, batch)
     lora = sum(parameter.numel() for parameter in network.parameters())
-    return cost, sum(weight.nbytes for weight in unet.parameters()), lora
+    weighed = block_weights(blocks, torch.float16)
+    whole = sum(weight.nbytes for weight in unet.parameters())
+    return CountedUnet(cost, whole, lora, [weighed[number] for number in cost.blocks])
 
 
 def _network(unet: nn.Module, size: str, rank: int) -> LoraNetwork:

@@ -8,20 +8,21 @@ from typing import Any
 
 import torch
 
-from lora_trainer.bench.counted import count_unet
+from lora_trainer.bench.counted import CountedUnet, count_unet
 from lora_trainer.bench.measure import in_fresh_process, measure_times
 from lora_trainer.bench.plan import BenchPlan
 from lora_trainer.errors import first_line, memory_problem
 from lora_trainer.families import SDXL
 from lora_trainer.hosts.standalone.host import best_device
 from lora_trainer.training.memory_plan.choosing import choose, work
-from lora_trainer.training.memory_plan.counting import StepCost
+from lora_trainer.training.memory_plan.storage import Storage, storage
 
 GB = 2**30
 RANK = 16
 MODELS = (("sd15", 512), ("sd21", 768), (SDXL, 1024))
 PRECISIONS = ("fp16", "bf16")
 NOTHING, SOME, EVERYTHING = "nothing", "half of what it frees", "everything"
+OWN, EIGHT_BIT, IN_CPU, BOTH = "fp16", "8 bits", "fp16 in CPU memory", "8 bits in CPU memory"  # blocks' weights
 STEPS = 5  # timed, each
 
 
@@ -31,9 +32,10 @@ class Counted:
 
     recomputed: str
     blocks: int
-    weights: float  # of the UNet, in half precision
+    held: str  # how the blocks' weights are
+    weights: float  # of the UNet, on the card
     lora: float  # with its gradients and AdamW's state
-    step: float
+    step: float  # with what weights take for the moment
     work: float  # 1.0 where nothing is recomputed
 
     @property
@@ -61,18 +63,23 @@ def run_suite(tell: Callable[[str], None]) -> dict[str, Any]:
 
 
 def counted(size: str, resolution: int) -> list[Counted]:
-    """What a step needs with nothing, some blocks and all blocks recomputed."""
-    cost, weights, lora = count_unet(size, resolution, rank=RANK)
-    every = range(len(cost.blocks))
-    halfway = choose(cost, 1, (cost.peak(()) + cost.peak(every)) // 2)
+    """What a step needs with nothing, some blocks and all blocks recomputed, and their weights held in every way."""
+    unet = count_unet(size, resolution, rank=RANK)
+    cost, all_of_them = unet.cost, tuple(range(len(unet.blocks)))
+    halfway = choose(cost, 1, (cost.peak(()) + cost.peak(all_of_them)) // 2)
     assert halfway is not None
-    rungs = ((NOTHING, ()), (SOME, halfway.recomputed), (EVERYTHING, tuple(every)))
-    return [_row(name, cost, recomputed, weights, lora) for name, recomputed in rungs]
+    rows = [_row(unet, NOTHING, (), OWN), _row(unet, SOME, halfway.recomputed, OWN)]
+    for held in (OWN, EIGHT_BIT, IN_CPU, BOTH):
+        away = all_of_them if held in (IN_CPU, BOTH) else ()
+        rows.append(_row(unet, EVERYTHING, all_of_them, held, storage(unet.blocks, held in (EIGHT_BIT, BOTH), away)))
+    return rows
 
 
-def _row(name: str, cost: StepCost, recomputed: tuple[int, ...], weights: int, lora: int) -> Counted:
-    peak = cost.peak(recomputed)
-    return Counted(name, len(recomputed), weights / GB, 16 * lora / GB, peak / GB, work(cost, recomputed))
+def _row(unet: CountedUnet, name: str, recomputed: tuple[int, ...], held: str, way: Storage | None = None) -> Counted:
+    way = way or Storage()
+    step = unet.cost.peak(recomputed) + way.passing(recomputed)
+    weights, lora = (unet.weights - way.saved) / GB, 16 * unet.lora / GB
+    return Counted(name, len(recomputed), held, weights, lora, step / GB, work(unet.cost, recomputed))
 
 
 def _measured(plan: BenchPlan, tell: Callable[[str], None]) -> dict[str, Any]:

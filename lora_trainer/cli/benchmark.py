@@ -61,11 +61,13 @@ def suite_table(found: dict[str, Any]) -> list[str]:
     """The suite for a person, as Markdown."""
     lines = [
         f"Batch 1, UNet only, torch {found['torch']}. GB are 2³⁰ bytes, counted for half precision and AdamW.", "",
-        "| model | recomputed | blocks | UNet | LoRA and AdamW | step | together | work |", "|---" * 8 + "|",
+        "| model | recomputed | blocks | blocks' weights | UNet | LoRA and AdamW | step | together | work |",
+        "|---" * 9 + "|",
     ]  # fmt: skip
     lines += [
         f"| {model['size']}, {model['resolution']} px, rank {model['rank']} | {one['recomputed']} | {one['blocks']} "
-        f"| {one['weights']:.2f} | {one['lora']:.2f} | {one['step']:.2f} | {one['total']:.2f} | {one['work']:.2f} |"
+        f"| {one['held']} | {one['weights']:.2f} | {one['lora']:.2f} | {one['step']:.2f} | {one['total']:.2f} "
+        f"| {one['work']:.2f} |"
         for model in found["models"] for one in model["counted"]
     ]  # fmt: skip
     if found["card"] is None:

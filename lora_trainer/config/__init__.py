@@ -5,12 +5,12 @@ from lora_trainer.config.groups import (
     CaptionConfig,
     Group,
     LossConfig,
-    MemoryConfig,
     OptimizerConfig,
     SampleConfig,
     SaveConfig,
     ScheduleConfig,
 )
+from lora_trainer.config.memory import MemoryConfig
 from lora_trainer.config.network import NetworkConfig
 from lora_trainer.config.run import MIGRATIONS, OPTIONS, VERSION, OptionRow, RunConfig, option_row, parse_assignments
 

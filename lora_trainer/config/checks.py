@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lora_trainer.config.dataset import DatasetConfig
-from lora_trainer.config.groups import MemoryConfig, OptimizerConfig
+from lora_trainer.config.groups import OptimizerConfig
 from lora_trainer.config.lr_weights import read_lr_weights
+from lora_trainer.config.memory import MemoryConfig
 from lora_trainer.config.network import OWN_ARGUMENTS, NetworkConfig, type_contradictions
 from lora_trainer.config.settings import Settings
 from lora_trainer.errors import ConfigError

@@ -8,12 +8,12 @@ from lora_trainer.config.dataset import DatasetConfig
 from lora_trainer.config.groups import (
     CaptionConfig,
     LossConfig,
-    MemoryConfig,
     OptimizerConfig,
     SampleConfig,
     SaveConfig,
     ScheduleConfig,
 )
+from lora_trainer.config.memory import MemoryConfig
 from lora_trainer.config.network import NetworkConfig
 
 

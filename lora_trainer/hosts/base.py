@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
+    from lora_trainer.frozen_weights.held import FrozenWeights
     from lora_trainer.training.events import CancelToken
 
 Part = Literal["unet", "vae", "text_encoders"]
@@ -50,7 +51,8 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Glance:
-    """What can be told of the model without waiting, loading or reading weights; ``refusal``: why it can't be used."""
+    """What can be told of the model without waiting, loading or reading weights; ``refusal``: why it can't be used;
+    ``can_hold``: see :class:`TakenModel`."""
 
     checkpoint: str
     family: Family = SD1
@@ -58,6 +60,7 @@ class Glance:
     refusal: str = ""
     prediction_type: PredictionType = "epsilon"
     marks: Marks = NO_MARKS
+    can_hold: bool = True
 
 
 @dataclass(frozen=True)
@@ -146,12 +149,15 @@ class TakenModel(Protocol):
     text_encoders: Sequence[TextEncoder]
     device: torch.device
     apart: bool  # whether UNet and text encoders are never on the accelerator together (--medvram)
+    weights: FrozenWeights  # the UNet's
+    can_hold: bool  # whether :meth:`hold` is possible
     alphas_cumprod: Tensor  # [1000] float32 on the CPU, as the checkpoint defines it (before any zero-SNR rescale)
 
-    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_images(self, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the scaled latents, each [B, 4, H/8, W/8] float32; pixels [B, 3, H, W] in -1…1.
 
-        Sampling is ``mean + std * noise``. Runs without gradients, in the precision that gives finite latents.
+        Sampling is ``mean + std * noise``. Runs without gradients, in the precision that gives finite latents; in
+        overlapping pieces of ``tile`` pixels a side, unless that is 0.
         """
 
     def encode_captions(self, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:
@@ -171,6 +177,10 @@ class TakenModel(Protocol):
     def keep(self, parts: Collection[Part]) -> None:
         """Have only these parts in the accelerator's memory. Another one comes when something is asked of it, and
         stays until the next call; for a picture all of them come, and what wasn't kept leaves again afterwards."""
+
+    def hold(self, in_8_bits: Collection[nn.Module], in_cpu: Collection[nn.Module]) -> None:
+        """Hold the weights of some of :meth:`blocks` in 8 bits or in CPU memory, or in 8 bits in CPU memory, whenever
+        the UNet is in the accelerator's memory; until the next call, or until the model is given back."""
 
     def generate(self, request: GenerateRequest) -> GeneratedImage:
         """Make a picture with whatever hooks are attached (the live LoRA); restores the trained state afterwards."""

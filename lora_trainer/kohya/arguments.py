@@ -102,6 +102,12 @@ def read_save_model_as(draft: Draft, value: Any) -> None:
         draft.refuse("save_model_as ckpt (only safetensors is written here)")
 
 
+def read_fp8_base(draft: Draft, value: Any) -> None:
+    """Weights in 8 bits, here whole numbers; without it they are as the memory allows."""
+    if not is_off(value):
+        draft.set("base_8bit", "always", "fp8_base")
+
+
 def _ignore(draft: Draft, value: Any) -> None:
     """sd-scripts ignores it too."""
 
@@ -119,6 +125,7 @@ _ARGUMENT_RULES: dict[str, Any] = {
     "network_args": read_network_args,
     "network_module": read_module,
     "save_model_as": read_save_model_as,
+    "fp8_base": read_fp8_base,
     "use_8bit_adam": _old_optimizer("AdamW8bit"),
     "use_lion_optimizer": _old_optimizer("Lion"),
     "epoch": _ignore,

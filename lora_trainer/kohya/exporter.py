@@ -55,8 +55,7 @@ DROPPED_ZEROS = ("lr_scheduler_power", "max_grad_norm", "network_alpha", "prior_
 
 # What would change the training if the form kept showing its last value
 SWITCHED_OFF: dict[str, Any] = {
-    **dict.fromkeys(OTHER_FAMILIES, False), "dataset_config": "", "fp8_base": False,
-    "max_data_loader_n_workers": 0, "mem_eff_attn": False,
+    **dict.fromkeys(OTHER_FAMILIES, False), "dataset_config": "", "max_data_loader_n_workers": 0, "mem_eff_attn": False,
     "no_token_padding": False, "persistent_data_loader_workers": False, "resume": "", "save_model_as": "safetensors",
     "sdxl": False, "stop_text_encoder_training": 0, "train_inpainting": False, "v2": False, "vae": "",
     "xformers": "xformers", **SHOWN,
@@ -212,13 +211,17 @@ def caches_captions(flat: dict[str, Any]) -> bool:
 
 def own_options(flat: dict[str, Any]) -> list[str]:
     """Sentences on options that kohya doesn't know at all."""
-    own = ("diff_output_preservation", "ema_decay", "embedding_lr", "measure_at_saves", "memory_limit_gb",
-           "on_divergence", "pivotal_tuning", "preservation_class", "save_state_every_n_minutes", "stop_on_damage",
-           "tlora_min_rank")  # fmt: skip
-    return [f"kohya has no {name}; it isn't written." for name in own if flat[name] != OPTIONS[name].default]
+    own = ("blocks_in_cpu_memory", "diff_output_preservation", "ema_decay", "embedding_lr", "measure_at_saves",
+           "memory_limit_gb", "on_divergence", "pivotal_tuning", "preservation_class", "save_state_every_n_minutes",
+           "stop_on_damage", "tlora_min_rank")  # fmt: skip
+    lost = [f"kohya has no {name}; it isn't written." for name in own if flat[name] != OPTIONS[name].default]
+    if flat["base_8bit"] == "never":
+        lost.append("base_8bit never is kohya's default and isn't written; loaded again, it will be auto.")
+    return lost
 
 
 def _own(flat: dict[str, Any], data: dict[str, Any], extra: list[str], lost: list[str]) -> None:
+    data["fp8_base"] = flat["base_8bit"] == "always"
     lost += own_options(flat)
 
 

@@ -6,7 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from lora_trainer.errors import ConfigError, quoted, shortened
-from lora_trainer.kohya.arguments import read_arguments, read_save_model_as, read_text_encoder_lr, split_command_line
+from lora_trainer.kohya.arguments import (
+    read_arguments,
+    read_fp8_base,
+    read_save_model_as,
+    read_text_encoder_lr,
+    split_command_line,
+)
 from lora_trainer.kohya.draft import Draft, is_off
 from lora_trainer.kohya.names import OTHER_TABS, RULES
 from lora_trainer.kohya.types import FORM_FIELDS, read_form_type
@@ -158,5 +164,6 @@ def _others(draft: Draft, data: dict[str, Any]) -> None:
         draft.set("caption_extension", data["caption_extension"])
         if data["caption_extension"] == "":
             draft.notices.append("caption_extension is empty, so captions are read from .caption files, as kohya does.")
+    read_fp8_base(draft, data.get("fp8_base"))
     if not is_off(data.get("fp8_base_unet")):
         draft.idle("fp8_base_unet", "for Flux and Chroma only")

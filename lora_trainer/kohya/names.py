@@ -33,7 +33,7 @@ OUTSIDE = (
 
 # read by rules of their own, in form.py and arguments.py
 RULES = (
-    "LoRA_type", "LyCORIS_preset", "additional_parameters", "bypass_mode", "epoch", "locon", "lr_warmup",
+    "LoRA_type", "LyCORIS_preset", "additional_parameters", "bypass_mode", "epoch", "fp8_base", "locon", "lr_warmup",
     "network_args", "network_module", "network_train", "noise_offset_type", "rank_dropout_scale", "save_model_as",
     "use_8bit_adam", "use_cp", "use_lion_optimizer", "use_scalar",
 )  # fmt: skip
@@ -84,7 +84,7 @@ NO_EFFECT: dict[str, tuple[str, ...]] = {
         "sdxl_no_half_vae", "skip_cache_check", "tokenizer_cache_dir", "torch_compile", "xformers",
     ),
     "the model's weights stay as they are loaded": (
-        "fp8_base", "fp8_base_unet",
+        "fp8_base_unet",
     ),
     "for the launcher; use accelerate launch for several processes": (
         "dynamo_backend", "dynamo_mode", "dynamo_use_dynamic", "dynamo_use_fullgraph", "extra_accelerate_launch_args",

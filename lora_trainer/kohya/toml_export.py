@@ -49,6 +49,8 @@ def export_toml(config: RunConfig, fields: dict[str, Any] | None = None) -> Kohy
     _network(flat, values, lost)
     _words(flat, values, lost)
     _text_cache(flat, values, lost)
+    if flat["base_8bit"] == "always":
+        values["fp8_base"] = True
     lost += own_options(flat)
     data: dict[str, Any] = {name: value for name, value in (fields or {}).items() if name in OUTSIDE and name != "sdxl"}
     for name, value in values.items():

@@ -28,7 +28,7 @@ _LEAST = (  # what is written with no_metadata: sd-scripts' list, the name that 
     "ss_output_name", "ss_session_id",
 )  # fmt: skip
 _NOT_OFFERED = {  # sd-scripts' values for what this program doesn't have
-    **dict.fromkeys(("lowram", "fp8_base", "fp8_base_unet"), False),
+    **dict.fromkeys(("lowram", "fp8_base_unet"), False),
     **dict.fromkeys(("face_crop_aug_range", "max_validation_steps")),
     **dict.fromkeys(("validate_every_n_epochs", "validate_every_n_steps")),
 }
@@ -149,6 +149,7 @@ def _option_keys(config: RunConfig) -> dict[str, Any]:
         "gradient_checkpointing": config.memory.gradient_checkpointing,
         "full_fp16": config.memory.full_fp16,
         "mixed_precision": config.memory.mixed_precision,
+        "fp8_base": config.memory.base_8bit == "always",
         "cache_latents": config.memory.cache_latents,
         "clip_skip": config.caption.clip_skip,
         "max_token_length": config.caption.max_token_length,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 CAPTIONS_AT_ONCE = 8  # per call of the text encoder; one by one when there are few, so that grouping can't change bits
 FEW_CAPTIONS = 64
+TILES = (512, 256)  # pixels of the pieces in which images are encoded where they don't fit whole, largest first
 LARGEST_IN_MEMORY = 2 << 30  # bytes of encoded captions; more than this goes to the disk
 
 
@@ -54,6 +55,7 @@ class LatentCache:
 
     def __init__(self, model: TakenModel, store: TensorStore | None, precision: str) -> None:
         self.model, self.store, self.precision = model, store, precision
+        self.tile = 0  # pixels of the pieces in which images are encoded; 0 for whole
 
     def key(self, content: str, *how: object) -> str:
         """Key of an image: its bytes, how it is resized, cropped and flipped, and the VAE that encodes it."""
@@ -77,14 +79,17 @@ class LatentCache:
             yield Preparing("Encoding images", len(missing), len(missing))
 
     def _fitted(self, images: Sequence[LoadedImage]) -> list[EncodedImage]:
-        """Encode images of equal size; one by one where memory doesn't suffice for all at once."""
+        """Encode images of equal size; one by one where memory doesn't suffice for all at once, then in pieces."""
         try:
             return self.encode(images)
         except Exception as error:
-            if len(images) == 1 or not memory_problem(error):
+            smaller = (self.tile or 2 * TILES[0]) // 2
+            if not memory_problem(error) or (len(images) == 1 and smaller < TILES[-1]):
                 raise
         release(self.model.device)
-        return [encoded for image in images for encoded in self.encode([image])]
+        if len(images) == 1:
+            self.tile = smaller
+        return [encoded for image in images for encoded in self._fitted([image])]
 
     def encode(self, images: Sequence[LoadedImage]) -> list[EncodedImage]:
         """Encode images of equal size.
@@ -94,7 +99,7 @@ class LatentCache:
         """
         pixels = torch.stack([image.pixels for image in images]).to(self.model.device)
         try:
-            mean, std = (part.float().cpu() for part in self.model.encode_images(pixels))
+            mean, std = (part.float().cpu() for part in self.model.encode_images(pixels, self.tile))
         except LoraTrainerError as error:
             raise TrainingDivergedError(f"{', '.join(image.path.name for image in images)}: {error}") from error
         for image, one in zip(images, mean, strict=True):

@@ -34,7 +34,8 @@ FREE_ON_RESUME = RATES | {
     "cache_latents_to_disk", "cache_text_encoder_outputs_to_disk", "on_divergence", "measure_at_saves",
     "stop_on_damage",
     "max_grad_norm", "mixed_precision",  # the remedies for NaN
-    "log_with", "gradient_checkpointing", "memory_limit_gb",  # change no bit
+    "log_with", "gradient_checkpointing", "memory_limit_gb", "blocks_in_cpu_memory",  # change no bit
+    "base_8bit",  # as much as the free memory may, on its own
 }  # fmt: skip
 MOST_NAMED = 3  # images in a sentence
 OLDER = (

@@ -51,6 +51,11 @@ def autocast(device: torch.device, mixed_precision: str) -> AbstractContextManag
     return torch.autocast(device.type, dtype=DTYPES[mixed_precision])
 
 
+def arithmetic(mixed_precision: str) -> torch.dtype | None:
+    """What autocast computes in; None for "no"."""
+    return None if mixed_precision == "no" else DTYPES[mixed_precision]
+
+
 def make_grad_scaler(device: torch.device, mixed_precision: str) -> GradScaler:
     """A gradient scaler; switched off, and then without any effect, except for fp16 on CUDA.
 

@@ -23,6 +23,8 @@ class Less:
 
     recomputes: bool = False  # all blocks
     at_once: int = 0  # images of a batch; 0 for as many as ever
+    in_8_bits: bool = False  # weights of all blocks
+    in_cpu: bool = False  # the same, kept in CPU memory
 
 
 def seen(watch: Watch, baseline: Baseline, less: Less) -> dict[str, Any]:
@@ -36,7 +38,10 @@ def recall(values: Mapping[str, Any], watch: Watch, baseline: Baseline) -> Less:
     if not values:
         return Less()
     try:
-        less = Less(bool(values["less"]["recomputes"]), int(values["less"]["at_once"]))
+        noted = values["less"]
+        less = Less(
+            bool(noted["recomputes"]), int(noted["at_once"]), bool(noted.get("in_8_bits")), bool(noted.get("in_cpu"))
+        )
         watch.recall(values["watch"])
         baseline.recall(values["baseline"])
     except Exception as error:

@@ -29,7 +29,7 @@ from lora_trainer.training.folder import RunFolder
 from lora_trainer.training.inputs import StepInputs
 from lora_trainer.training.objective import Objective
 from lora_trainer.training.optimizers import averaged_weights
-from lora_trainer.training.precision import autocast
+from lora_trainer.training.precision import arithmetic, autocast
 from lora_trainer.training.processes import Processes
 from lora_trainer.training.sampling import Sampler
 from lora_trainer.training.saver import Saver
@@ -124,8 +124,10 @@ class Session:
     def computing(self, samples: Batch) -> Iterator[None]:
         """The LoRA's hooks, its dropout, recomputation and precision: on for as long as these images are computed."""
         self.network.begin_step(self.seed, self.position.step, samples=[sample.uid for sample in samples])
+        texts = [encoder.module for encoder in self.model.text_encoders] if self.config.tunes_text else []
         with (
             no_more_than(self.device, self.room),
+            self.model.weights.in_step(texts, arithmetic(self.config.memory.mixed_precision)),
             self.network,
             checkpoint_blocks(self.recomputed),
             autocast(self.device, self.config.memory.mixed_precision),

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lora_trainer.dataset.batches import Batch
 from lora_trainer.errors import LoraTrainerError, memory_problem
-from lora_trainer.memory import release
+from lora_trainer.memory import has_own_memory, release
 from lora_trainer.training.events import Notice
 from lora_trainer.training.seen import Less
 from lora_trainer.training.watch.facts import Finding
@@ -30,10 +31,16 @@ def begin_with_less(run: Session) -> Iterator[Notice]:
         run.recomputed = run.model.blocks()
     if run.less.at_once:
         run.at_once = min(run.at_once or run.less.at_once, run.less.at_once)
+    weights, blocks = run.model.weights, run.model.blocks()
+    if (run.less.in_8_bits or run.less.in_cpu) and run.model.can_hold:
+        in_8_bits = blocks if run.less.in_8_bits else weights.in_8_bits
+        run.model.hold(in_8_bits, blocks if run.less.in_cpu else weights.in_cpu)
     images = f" and {run.at_once} of a batch's images at once" if run.less.at_once else ""
+    held = ", weights in 8 bits" * run.less.in_8_bits + ", blocks in CPU memory" * run.less.in_cpu
+    result = "nearly the same result" if run.less.in_8_bits else "the same result"
     yield Notice(
-        f"This run has run out of memory before, so it goes on with gradient checkpointing{images}: slower, the same "
-        "result."
+        f"This run has run out of memory before, so it goes on with gradient checkpointing{images}{held}: slower, "
+        f"{result}."
     )
 
 
@@ -51,8 +58,8 @@ def fitted(
     except Exception as error:
         if not memory_problem(error) or run.processes.world > 1:
             raise
-        found = _with_less(run, max(map(len, group)))
-        if found is None:
+        less = _less(run, max(map(len, group)))
+        if less is None:
             side = "x".join(map(str, run.dataset.resolution))
             raise LoraTrainerError(
                 f"There isn't enough memory for a step at {side} pixels, even with gradient checkpointing and one "
@@ -62,25 +69,47 @@ def fitted(
     # The error is gone by now, and with it what its frames held of the step.
     run.update.drop_gradients()
     release(run.device)
-    return found
-
-
-def _with_less(run: Session, largest: int) -> Finding | None:
-    """Take the next measure: recomputation first, which changes no bit, then fewer images at once."""
-    at = f"There wasn't enough memory for step {run.position.step + 1}."
-    blocks = run.model.blocks()
-    if len(run.recomputed) < len(blocks):
-        run.recomputed = blocks
-        run.less = replace(run.less, recomputes=True)
-        return Finding(
-            "memory", at, "From here on it goes on with gradient checkpointing: somewhat slower, the same result."
-        )
-    together = min(run.at_once or largest, largest)
-    if together == 1:
-        return None
-    run.at_once = together // 2
-    run.less = Less(True, run.at_once)
     run.watch.new_pace()
-    return Finding(
-        "memory", at, f"From here on {run.at_once} of a batch's images are computed at once: slower, the same result."
-    )
+    return Finding("memory", f"There wasn't enough memory for step {run.position.step + 1}.", less())
+
+
+def _less(run: Session, largest: int) -> Callable[[], str] | None:
+    """The next measure: recomputation first, which changes no bit, then fewer images at once, then weights held in
+    another way. It says what it did; None where nothing is left."""
+    if len(run.recomputed) < len(run.model.blocks()):
+        return partial(_recompute, run)
+    together = min(run.at_once or largest, largest)
+    if together > 1:
+        return partial(_apart, run, together // 2)
+    if not (run.model.can_hold and has_own_memory(run.device)):
+        return None
+    memory, weights = run.config.memory, run.model.weights
+    if memory.base_8bit == "auto" and not weights.in_8_bits:
+        return partial(_in_8_bits, run)
+    if memory.blocks_in_cpu_memory < 0 and len(weights.in_cpu) < len(run.model.blocks()):
+        return partial(_in_cpu, run)
+    return None
+
+
+def _recompute(run: Session) -> str:
+    run.recomputed = run.model.blocks()
+    run.less = replace(run.less, recomputes=True)
+    return "From here on it goes on with gradient checkpointing: somewhat slower, the same result."
+
+
+def _apart(run: Session, images: int) -> str:
+    run.at_once = images
+    run.less = replace(run.less, recomputes=True, at_once=images)
+    return f"From here on {images} of a batch's images are computed at once: slower, the same result."
+
+
+def _in_8_bits(run: Session) -> str:
+    run.model.hold(run.model.blocks(), run.model.weights.in_cpu)
+    run.less = replace(run.less, recomputes=True, in_8_bits=True)
+    return "From here on the weights of the UNet's blocks are held in 8 bits: somewhat slower, nearly the same result."
+
+
+def _in_cpu(run: Session) -> str:
+    run.model.hold(run.model.weights.in_8_bits, run.model.blocks())
+    run.less = replace(run.less, recomputes=True, in_cpu=True)
+    return "From here on the weights of the UNet's blocks stay in CPU memory: slower, the same result."

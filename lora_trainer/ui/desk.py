@@ -164,7 +164,9 @@ class Desk:
 
 def _needed(config: RunConfig, glance: Glance | None) -> Expected | None:
     """The memory that a run needs; nobody has counted it for models to practise on."""
-    return None if glance is None or glance.refusal or is_practice(glance) else expected(glance.family, config)
+    if glance is None or glance.refusal or is_practice(glance):
+        return None
+    return expected(glance.family, config, glance.can_hold and gpu_memory() is not None)
 
 
 def _doubts(page: Page, config: RunConfig, glance: Glance | None) -> list[str]:

@@ -21,7 +21,7 @@ NEWEST = 30  # runs that are looked at
 TAIL = 4096  # bytes of a log: some twenty steps
 SAME = (  # options that decide how long a step takes
     "resolution", "train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "memory_limit_gb",
-    "mixed_precision",
+    "mixed_precision", "base_8bit", "blocks_in_cpu_memory",
     "cache_latents", "network_train_unet_only", "network_train_text_encoder_only", "enable_bucket",
 )  # fmt: skip
 

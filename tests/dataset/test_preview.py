@@ -25,7 +25,7 @@ RANDOM = {"flip_aug": True, "random_crop": True, "color_aug": True, "cache_laten
 class Watched(TinyModel):
     """Keeps what it is given to encode."""
 
-    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_images(self, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
         self.__dict__.setdefault("given", []).append(pixels.clone())
         return super().encode_images(pixels)
 

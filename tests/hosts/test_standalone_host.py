@@ -40,8 +40,17 @@ def test_take_gives_the_very_tensors_back(host: DiffusersHost, precision: str) -
     with pytest.raises(KeyError, match="on the way"), host.take(precision) as model:
         dtype = {"no": torch.float32, "bf16": torch.bfloat16}[precision]
         assert {w.dtype for w in model.unet.parameters()} == {dtype}
+        conditioning = model.encode_captions(["a"], 75, 1)
         assert {w.dtype for w in model.text_encoders[0].module.parameters()} == {dtype}
         model.encode_images(torch.zeros(1, 3, 64, 64))
+        noisy, times = torch.ones(1, 4, 8, 8), torch.tensor([5])
+        with torch.no_grad():
+            usual = model.predict(noisy, times, conditioning, [])
+            model.hold((), model.blocks())
+            assert torch.equal(model.predict(noisy, times, conditioning, []), usual), "from CPU memory"
+            model.hold(model.blocks(), model.blocks()[:2])
+            near = model.predict(noisy, times, conditioning, [])
+        assert 0 < torch.linalg.norm(near - usual) < 0.05 * torch.linalg.norm(usual), "in 8 bits"
         next(model.unet.parameters()).requires_grad_(True)  # what a careless user might leave behind
         model.unet.train()
         raise KeyError("on the way")

@@ -46,6 +46,7 @@ LOST = {
     "on_divergence",
     "measure_at_saves",
     "memory_limit_gb",
+    "blocks_in_cpu_memory",
     "stop_on_damage",
     "pivotal_tuning",
     "embedding_lr",

@@ -95,10 +95,11 @@ def test_switches_that_are_not_offered_are_refused_by_name_only_when_on(name: st
 
 
 def test_other_formats_of_weights_are_told_and_train() -> None:
-    lines = notices(fp8_base=True, additional_parameters="--fp8_base_unet")
-    assert len(lines) == 1 and "fp8_base, " in lines[0] and "fp8_base_unet" in lines[0]
-    assert "weights stay as they are loaded" in lines[0]
+    lines = notices(additional_parameters="--fp8_base_unet")
+    assert len(lines) == 1 and "fp8_base_unet" in lines[0] and "weights stay as they are loaded" in lines[0]
     assert form(full_bf16=True).memory.full_bf16 and "full_fp16" in refused({**FORM, "full_fp16": 1, "full_bf16": 1})
+    assert form(fp8_base=True) == form(additional_parameters="--fp8_base") == form().replace(base_8bit="always")
+    assert form(fp8_base=False) == form()
 
 
 def test_all_that_is_not_offered_comes_in_one_sentence() -> None:

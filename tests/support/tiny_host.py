@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from lora_trainer.frozen_weights.held import FrozenWeights
 from lora_trainer.hosts.base import (
     Conditioning,
     GeneratedImage,
@@ -57,16 +58,19 @@ class TinyModel:
     captions_encoded: list[str] = field(default_factory=list)
     kept: list[list[str]] = field(default_factory=list)
     apart: bool = False
+    can_hold: bool = True
     with_it: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)  # what was kept while a part was at work
     generated: list[GenerateRequest] = field(default_factory=list)
+    held: list[tuple[int, int]] = field(default_factory=list)  # blocks in 8 bits and in CPU memory, at every call
     poison: bool = False  # the next image encodes to NaN
 
     def __post_init__(self) -> None:
+        self.weights = FrozenWeights(self.unet, self.device)
         self.text_encoders = [TextEncoder(self.text, "lora_te", "transformers")]
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
         self.alphas_cumprod = (1 - betas).cumprod(0).float()
 
-    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_images(self, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
         self._works("vae")
         self.images_encoded += len(pixels)
         small = avg_pool2d(pixels, 8)
@@ -93,6 +97,12 @@ class TinyModel:
 
     def keep(self, parts: Collection[str]) -> None:
         self.kept.append(list(parts))
+
+    def hold(self, in_8_bits: Collection[nn.Module], in_cpu: Collection[nn.Module]) -> None:
+        self.weights.put_back()
+        self.weights.choose(in_8_bits, in_cpu)
+        self.weights.take()
+        self.held.append((len(in_8_bits), len(in_cpu)))
 
     def _works(self, part: str) -> None:
         self.with_it.setdefault(part, set()).add(tuple(self.kept[-1]) if self.kept else ())
@@ -124,6 +134,7 @@ class TinyHost(SoleUser):
         try:
             yield self.model
         finally:
+            self.model.weights.put_back()
             self.taken = False
 
     def generate(self, request: GenerateRequest) -> GeneratedImage:

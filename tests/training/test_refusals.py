@@ -67,11 +67,11 @@ def test_whatever_ends_a_run_saves_what_was_trained(tmp_path: Path) -> None:
     host = TinyHost(tmp_path / "loras")
     encode, calls = host.model.encode_images, []
 
-    def failing(pixels: torch.Tensor) -> Any:
+    def failing(pixels: torch.Tensor, tile: int = 0) -> Any:
         calls.append(1)
         if len(calls) == 4:
             raise OSError("the drive was pulled out")
-        return encode(pixels)
+        return encode(pixels, tile)
 
     host.model.encode_images = failing  # type: ignore[method-assign]
     with pytest.raises(OSError, match="pulled out"):

@@ -123,6 +123,33 @@ def test_where_nothing_helps_it_ends_with_what_would(tmp_path: Path) -> None:
     assert isinstance(events[-1], Finished) and of(events, Watched) == [], "it began with recomputation"
 
 
+def test_last_of_all_the_weights_are_held_in_another_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device with memory of its own; afterwards they are the model's own again."""
+    monkeypatch.setattr("lora_trainer.training.shortage.has_own_memory", lambda device: True)
+
+    class Heavy(Small):
+        def predict(self, *args: Any) -> Tensor:
+            if torch.is_grad_enabled() and not (self.weights.in_8_bits and self.weights.in_cpu):
+                raise FULL
+            return super().predict(*args)
+
+    model = Heavy()
+    before = {name: weight.clone() for name, weight in model.unet.state_dict().items()}
+    options: dict[str, Any] = {"train_batch_size": 2, "max_train_steps": 2}
+    _, events = run(tmp_path, host=TinyHost(tmp_path / "loras", model), stop_at=1, **options)
+    said = [told.text for told in of(events, Watched)]
+    assert len(said) == 4 and "in 8 bits" in said[2] and "in CPU memory" in said[3]
+    assert model.held == [(12, 0), (12, 12)] and isinstance(events[-1], Finished)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.unet.state_dict().items())
+    model = Heavy()
+    _, events = run(tmp_path, host=TinyHost(tmp_path / "loras", model), resume=True, **options)
+    assert of(events, Watched) == [] and model.held == [(12, 12)], "a continuation begins with that"
+    assert any("weights in 8 bits, blocks in CPU memory" in notice.text for notice in of(events, Notice))
+    with pytest.raises(LoraTrainerError, match="isn't enough memory"):
+        options |= {"base_8bit": "never", "blocks_in_cpu_memory": 0}
+        run(tmp_path / "forbidden", host=TinyHost(tmp_path / "loras2", Heavy()), **options)
+
+
 def test_other_errors_end_the_run_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> float:
         raise RuntimeError("shapes differ")
@@ -132,9 +159,27 @@ def test_other_errors_end_the_run_as_ever(tmp_path: Path, monkeypatch: pytest.Mo
         run(tmp_path, **OPTIONS)
 
 
+def test_an_image_that_does_not_fit_whole_is_encoded_in_pieces(tmp_path: Path) -> None:
+    class Narrow(TinyModel):
+        def encode_images(self, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
+            if len(pixels) > 1 or not 0 < tile <= 256:
+                raise FULL
+            return super().encode_images(pixels)
+
+    host, _ = run(tmp_path, host=TinyHost(tmp_path / "loras", Narrow()), vae_batch_size=4, max_train_epochs=1)
+    assert host.model.images_encoded == 5
+
+    class Full(TinyModel):
+        def encode_images(self, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
+            raise FULL
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(tmp_path / "full", host=TinyHost(tmp_path / "loras2", Full()), max_train_epochs=1)
+
+
 def test_images_are_encoded_one_by_one_where_there_is_no_room_for_more(tmp_path: Path) -> None:
     class Narrow(TinyModel):
-        def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        def encode_images(self, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
             if len(pixels) > 1:
                 raise FULL
             return super().encode_images(pixels)

@@ -55,7 +55,8 @@ def test_a_run_that_is_cut_short_leaves_no_trace(webui: WebUI, dataset: Path, ho
     before, picture, condition = webui.probe("checksum"), webui.picture(PROMPT), webui.probe("condition")
     if how == "exception":
         webui.probe("fail_at", step=3)
-    webui.train(f"short-{how}", dataset, wait=False, config={"max_train_steps": 400})
+    held = {"base_8bit": "always", "blocks_in_cpu_memory": 4}  # and put back bit by bit
+    webui.train(f"short-{how}", dataset, wait=False, config={"max_train_steps": 400, **held})
     if how != "exception":
         webui.reached(2)
         at = webui.status()["step"]
@@ -285,4 +286,7 @@ def test_as_many_blocks_are_recomputed_as_it_takes(webui: WebUI, dataset: Path) 
         assert ("recomputed" in status["plan"]["text"]) == (name == "tight"), status["plan"]
         files.append(tensors(webui.data / "models" / "Lora" / f"{name}.safetensors"))
         limit = round(training["gb"] - 0.003, 6)
-    assert files[0] == files[1], "and the result is the same"
+    webui.train("away", dataset, config={"memory_limit_gb": 20.0, "blocks_in_cpu_memory": 4})
+    assert "4 of" in webui.status()["plan"]["text"] and "in CPU memory" in webui.status()["plan"]["text"]
+    files.append(tensors(webui.data / "models" / "Lora" / "away.safetensors"))
+    assert files[0] == files[1] == files[2], "and the result is the same"

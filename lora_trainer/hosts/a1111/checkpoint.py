@@ -126,9 +126,8 @@ def glance(model: Any) -> Glance:
     kind = family(model)
     v_prediction = getattr(model, "parameterization", "eps") == "v"
     predicts: PredictionType = "v_prediction" if v_prediction else "epsilon"
-    return Glance(
-        checkpoint_name(model), kind, _resolution(model, kind, v_prediction), _reason(model), predicts, marks(model)
-    )
+    resolution, reason = _resolution(model, kind, v_prediction), _reason(model)
+    return Glance(checkpoint_name(model), kind, resolution, reason, predicts, marks(model), not model.lowvram)
 
 
 def _vae_sha256(file: str | None) -> str:

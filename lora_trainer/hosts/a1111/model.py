@@ -11,6 +11,7 @@ from modules import devices, shared
 from torch import Tensor, nn
 
 from lora_trainer.errors import HostBusyError
+from lora_trainer.frozen_weights.held import FrozenWeights
 from lora_trainer.hosts.a1111 import checkpoint, text, vae
 from lora_trainer.hosts.a1111.neutral import neutral
 from lora_trainer.hosts.base import (
@@ -40,7 +41,9 @@ class A1111Model:
         self._away: set[Part] = set()
         self.device = torch.device(devices.device)
         self.apart = bool(model.lowvram)
+        self.can_hold = not self.apart  # there the WebUI itself moves the weights about
         self.unet: nn.Module = model.model.diffusion_model
+        self.weights = FrozenWeights(self.unet, self.device)
         self.text_encoders: Sequence[TextEncoder] = checkpoint.encoders(model)
         self.alphas_cumprod = model.alphas_cumprod_original.detach().float().cpu()
         self.open()
@@ -58,6 +61,8 @@ class A1111Model:
         self._neutral = stack
         for part in self._away:
             self._move(part, torch.device("cpu"))
+        if "unet" not in self._away:
+            self.weights.take()
 
     def close(self) -> None:
         """Give it back as it was; does nothing if it is back."""
@@ -65,6 +70,7 @@ class A1111Model:
             return
         stack, self._neutral = self._neutral, None
         with stack:
+            self.weights.put_back()
             if shared.sd_model is self._model:
                 for part in self._away:
                     self._move(part, self.device)
@@ -92,10 +98,10 @@ class A1111Model:
             for hook in list(module._forward_pre_hooks.values()):
                 hook(module, ())
 
-    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_images(self, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         self._back("vae")
-        return vae.latent_moments(self._model, pixels, self.bring)
+        return vae.latent_moments(self._model, pixels, self.bring, tile)
 
     def encode_captions(self, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
@@ -130,6 +136,14 @@ class A1111Model:
         held = {"unet": "model", "vae": "first_stage_model", "text_encoders": "cond_stage_model"}[part]
         return [getattr(self._model, held)]
 
+    def hold(self, in_8_bits: Collection[nn.Module], in_cpu: Collection[nn.Module]) -> None:
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        self.weights.put_back()
+        self.weights.choose(in_8_bits, in_cpu)
+        if "unet" not in self._away:
+            self.weights.take()
+            devices.torch_gc()
+
     def keep(self, parts: Collection[Part]) -> None:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         if self.apart or self.device.type == "cpu":
@@ -137,6 +151,8 @@ class A1111Model:
         for part in PARTS:
             if part not in parts and part not in self._away:
                 self._away.add(part)
+                if part == "unet":
+                    self.weights.put_back()
                 self._move(part, torch.device("cpu"))
         devices.torch_gc()
         for part in parts:
@@ -148,15 +164,20 @@ class A1111Model:
         try:
             for part in PARTS:
                 self._back(part)
+            self.weights.put_back()  # the WebUI's own code, and its extensions', is at work
             return self._picture(request)
         finally:
             self.keep(kept)
+            if "unet" in kept:
+                self.weights.take()
             self.bring(self._model.model)
 
     def _back(self, part: Part) -> None:
         if part in self._away:
             self._away.discard(part)
             self._move(part, self.device)
+            if part == "unet":
+                self.weights.take()
 
     def _move(self, part: Part, device: torch.device) -> None:
         for module in self.modules(part):

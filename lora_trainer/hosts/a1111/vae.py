@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from modules import devices
 from torch import Tensor, nn
 
+from lora_trainer.hosts.tiles import in_tiles
 
-def latent_moments(model: Any, pixels: Tensor, bring: Callable[[nn.Module], None]) -> tuple[Tensor, Tensor]:
+
+def latent_moments(
+    model: Any, pixels: Tensor, bring: Callable[[nn.Module], None], tile: int = 0
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the scaled latents, float32 [B, 4, H/8, W/8]; pixels [B, 3, H, W] in -1…1.
 
     A VAE in fp16 may overflow (SDXL's first one does); its latents are then computed again in fp32.
@@ -19,21 +24,22 @@ def latent_moments(model: Any, pixels: Tensor, bring: Callable[[nn.Module], None
     vae = model.first_stage_model
     bring(vae)
     with torch.no_grad():
-        mean, std = _moments(vae, pixels)
+        mean, std = in_tiles(partial(_moments, vae), pixels, tile)
         weight = next(vae.parameters())
         if weight.dtype != torch.float32 and not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
             with _in_fp32(vae):
-                mean, std = _moments(vae, pixels)
+                mean, std = in_tiles(partial(_moments, vae), pixels, tile)
     scale = float(model.scale_factor)
     return mean * scale, std * scale
 
 
-def _moments(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(vae: Any, pixels: Tensor) -> Tensor:
+    """Mean and standard deviation [2, B, 4, H/8, W/8]."""
     weight = next(vae.parameters())
     with torch.autocast(weight.device.type, enabled=False):
         moments = vae.quant_conv(vae.encoder(pixels.to(devices.device, weight.dtype))).float()
     mean, log_variance = moments.chunk(2, dim=1)
-    return mean, torch.exp(0.5 * log_variance.clamp(-30.0, 20.0))
+    return torch.stack([mean, torch.exp(0.5 * log_variance.clamp(-30.0, 20.0))])
 
 
 @contextmanager

@@ -137,8 +137,9 @@ def describe(model: Any) -> ModelInfo:
 def glance(model: Any) -> Glance:
     """What is told without reading weights."""
     return Glance(
-        checkpoint_name(model), family(model), _resolution(model), _reason(model), _prediction_type(model), marks(model)
-    )
+        checkpoint_name(model), family(model), _resolution(model), _reason(model), _prediction_type(model),
+        marks(model), can_hold=False,
+    )  # fmt: skip
 
 
 def _resolution(model: Any) -> int:

@@ -11,6 +11,7 @@ from modules import shared
 from torch import Tensor, nn
 
 from lora_trainer.errors import HostBusyError
+from lora_trainer.frozen_weights.held import FrozenWeights
 from lora_trainer.hosts.base import (
     PARTS,
     Conditioning,
@@ -38,6 +39,7 @@ class ForgeModel:
     """
 
     apart = False
+    can_hold = False  # the WebUI's own tensors would stay where they are
 
     def __init__(self, model: Any, picture: Callable[[GenerateRequest], GeneratedImage]) -> None:
         self._model, self._picture = model, picture
@@ -49,6 +51,7 @@ class ForgeModel:
         self._kept: set[Part] = {"unet", "text_encoders"}  # what is to be here for a step
         self.device: torch.device = objects.unet.load_device
         self.unet: nn.Module = objects.unet.model.diffusion_model
+        self.weights = FrozenWeights(self.unet, self.device)
         self.text_encoders: Sequence[TextEncoder] = checkpoint.encoders(model)
         found = alphas_cumprod(model)
         assert found is not None  # else it is refused
@@ -91,10 +94,10 @@ class ForgeModel:
                 "which loads it, then resume the run."
             )
 
-    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_images(self, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         self._need("vae")
-        return vae.latent_moments(self._model, pixels)
+        return vae.latent_moments(self._model, pixels, tile)
 
     def encode_captions(self, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
@@ -134,6 +137,10 @@ class ForgeModel:
             return  # there is nowhere to go
         with self._given_back():
             self._load()
+
+    def hold(self, in_8_bits: Collection[nn.Module], in_cpu: Collection[nn.Module]) -> None:
+        """Not possible; see :attr:`can_hold`."""
+        raise NotImplementedError
 
     def generate(self, request: GenerateRequest) -> GeneratedImage:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lora_trainer.errors import LoraTrainerError
 from lora_trainer.families import traits
+from lora_trainer.frozen_weights.held import FrozenWeights
 from lora_trainer.hosts.base import (
     PARTS,
     Conditioning,
@@ -26,6 +27,7 @@ from lora_trainer.hosts.standalone.parts import Parts
 from lora_trainer.hosts.standalone.placement import Placement
 from lora_trainer.hosts.standalone.prompt import LoraTag, infotext, split_prompt
 from lora_trainer.hosts.standalone.samplers import find_sampler
+from lora_trainer.hosts.tiles import in_tiles
 from lora_trainer.noise_schedule import rescale_zero_terminal_snr
 
 AttachLoras = Callable[["DiffusersModel", Sequence[LoraTag]], AbstractContextManager[None]]
@@ -46,6 +48,7 @@ class DiffusersModel:
     """
 
     apart = False
+    can_hold = True
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class DiffusersModel:
     ) -> None:
         self.info, self.device, self.alphas_cumprod = info, device, alphas_cumprod
         self.unet: nn.Module = parts.unet
+        self.weights = FrozenWeights(self.unet, device)
         family = traits(info.family)
         self.text_encoders: Sequence[TextEncoder] = [
             TextEncoder(encoder, prefix, "transformers")
@@ -72,14 +76,15 @@ class DiffusersModel:
     # Where the parts are
 
     def begin(self, dtype: torch.dtype) -> None:
-        """Place UNet and text encoders on the device in ``dtype``."""
+        """Place the UNet on the device in ``dtype``; the other parts follow when they are needed."""
         self.dtype = dtype
         self._away.clear()
         self._need("unet")
-        self._need("text_encoders")
 
     def put_back(self) -> None:
         """Give every part its original weights, on the CPU and in the file's number format."""
+        self.weights.put_back()
+        self.weights.choose((), ())
         for placements in self._placements.values():
             for placement in placements:
                 placement.restore()
@@ -94,13 +99,26 @@ class DiffusersModel:
         self._away = {part for part in PARTS if part not in parts}
         for part in self._away:
             self._restore(part)
+        for part in parts:
+            self._need(part)
+
+    def hold(self, in_8_bits: Collection[nn.Module], in_cpu: Collection[nn.Module]) -> None:
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        self._restore("unet")
+        self.weights.choose(in_8_bits, in_cpu)
+        if "unet" not in self._away:
+            self._need("unet")
 
     def _need(self, part: Part) -> None:
         dtype = self._vae_dtype if part == "vae" else self.dtype
         for placement in self._placements[part]:
-            placement.place(self.device, dtype)
+            placement.place(self.device, dtype, self.weights.chosen() if part == "unet" else ())
+        if part == "unet":
+            self.weights.take(dtype)
 
     def _restore(self, part: Part) -> None:
+        if part == "unet":
+            self.weights.put_back()
         for placement in self._placements[part]:
             placement.restore()
         if self.device.type == "cuda":
@@ -115,18 +133,19 @@ class DiffusersModel:
     # What the trainer asks
 
     @torch.no_grad()
-    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_images(self, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents, float32; see the protocol.
 
         Raises:
             LoraTrainerError: if they aren't finite even in fp32.
         """
 
-        def encode() -> Tensor:
-            latents = self.parts.vae.encode(pixels.to(self.device, self._vae_dtype)).latent_dist
+        def encode(part: Tensor) -> Tensor:
+            latents = self.parts.vae.encode(part.to(self.device, self._vae_dtype)).latent_dist
             return torch.stack([latents.mean.float(), latents.std.float()])
 
-        mean, std = self._finite(encode, "The VAE gives NaN for these images") * self._vae_scale
+        made = self._finite(lambda: in_tiles(encode, pixels, tile), "The VAE gives NaN for these images")
+        mean, std = made * self._vae_scale
         return mean, std
 
     def encode_captions(self, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:

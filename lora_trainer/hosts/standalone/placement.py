@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import chain
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Placement:
@@ -15,11 +16,14 @@ class Placement:
         self._originals = [(tensor, tensor.data) for tensor in chain(module.parameters(), module.buffers())]
         self.current: tuple[torch.device, torch.dtype] | None = None  # None: the originals
 
-    def place(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Put copies on ``device`` in ``dtype``; where nothing would change, the originals themselves."""
+    def place(self, device: torch.device, dtype: torch.dtype, but: Collection[Tensor] = ()) -> None:
+        """Put copies on ``device`` in ``dtype``, ``but`` for some; where nothing would change, the originals."""
         if self.current == (device, dtype):
             return
+        left = set(map(id, but))
         for tensor, original in self._originals:
+            if id(tensor) in left:
+                continue
             tensor.data = original.to(device, dtype if original.is_floating_point() else original.dtype)
         self.current = (device, dtype)
 

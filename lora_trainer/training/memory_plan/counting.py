@@ -85,7 +85,11 @@ class StepCost:
 
 
 def count_step(
-    compute: Callable[[], Tensor], blocks: Sequence[nn.Module], weights: Iterable[Tensor], images: int
+    compute: Callable[[], Tensor],
+    blocks: Sequence[nn.Module],
+    weights: Iterable[Tensor],
+    images: int,
+    made_again: Callable[[Tensor], bool] = lambda tensor: False,
 ) -> StepCost:
     """Count a step's forward pass; nothing of it is kept.
 
@@ -94,8 +98,9 @@ def count_step(
         blocks: that could be recomputed.
         weights: whatever is in memory anyway.
         images: in the batch.
+        made_again: whether a tensor is a weight that isn't kept for the backward pass, but made again for it.
     """
-    count, flops = _Count(blocks, weights), FlopCounterMode(display=False)
+    count, flops = _Count(blocks, weights, made_again), FlopCounterMode(display=False)
     with flops, count.counting(lambda: int(flops.get_total_flops())):
         compute()
     return count.cost(images, int(flops.get_total_flops()))
@@ -145,7 +150,10 @@ class Live(TorchDispatchMode):
 class _Count:
     """Notes which storages are kept, and for whom."""
 
-    def __init__(self, blocks: Sequence[nn.Module], weights: Iterable[Tensor]) -> None:
+    def __init__(
+        self, blocks: Sequence[nn.Module], weights: Iterable[Tensor], made_again: Callable[[Tensor], bool]
+    ) -> None:
+        self._made_again = made_again
         self._blocks = blocks
         self._numbers = {id(block): number for number, block in enumerate(blocks)}
         self._weights = {reference.cdata: reference for reference in map(_reference, weights)}
@@ -196,7 +204,7 @@ class _Count:
     def _sized(self, tensor: Tensor) -> int | None:
         """A tensor's storage, if it is no weight's."""
         reference = _reference(tensor)
-        if reference.cdata in self._weights:
+        if reference.cdata in self._weights or self._made_again(tensor):
             return None
         self._references.setdefault(reference.cdata, reference)
         self._sizes[reference.cdata] = int(tensor.untyped_storage().nbytes())

@@ -19,6 +19,7 @@ class Figures:
     """GiB in half precision, on a card whose attention keeps no scores."""
 
     unet: float
+    unet_8bit: float  # with the blocks' weights in 8 bits, and one block's made of them
     text_encoders: float
     vae: float  # in fp32, as pictures are encoded
     encoding: float  # for each million pixels, beside the VAE
@@ -29,9 +30,9 @@ class Figures:
 
 
 COUNTED: dict[Family, Figures] = {
-    SD1: Figures(1.60, 0.23, 0.31, 2.40, 4.46, 1.13, 423_936, 165_888),
-    SD2: Figures(1.61, 0.64, 0.31, 2.40, 4.36, 1.05, 432_128, 529_920),
-    SDXL: Figures(4.78, 1.52, 0.31, 2.40, 7.27, 0.79, 2_659_840, 903_168),
+    SD1: Figures(1.60, 1.02, 0.23, 0.31, 2.40, 4.46, 1.13, 423_936, 165_888),
+    SD2: Figures(1.61, 1.03, 0.64, 0.31, 2.40, 4.36, 1.05, 432_128, 529_920),
+    SDXL: Figures(4.78, 2.60, 1.52, 0.31, 2.40, 7.27, 0.79, 2_659_840, 903_168),
 }
 
 
@@ -41,7 +42,7 @@ class Expected:
 
     images: float
     training: float
-    least: float  # training, with everything recomputed and one image at a time
+    least: float  # training, with everything recomputed, one image at a time and, where that may be, weights in 8 bits
 
     @property
     def most(self) -> float:
@@ -49,8 +50,12 @@ class Expected:
         return max(self.images, self.training)
 
 
-def expected(family: Family, config: RunConfig) -> Expected:
-    """What a run needs, if the card has room for it; a smaller one makes do with as little as ``least``."""
+def expected(family: Family, config: RunConfig, can_hold: bool = True) -> Expected:
+    """What a run needs, if the card has room for it; a smaller one makes do with as little as ``least``.
+
+    Args:
+        can_hold: whether weights can be held in 8 bits there.
+    """
     figures, data = COUNTED[family], config.dataset
     pixels = data.resolution[0] * data.resolution[1] / PIXELS
     precise = 2 if config.memory.mixed_precision == "no" else 1  # everything in fp32
@@ -60,10 +65,12 @@ def expected(family: Family, config: RunConfig) -> Expected:
     each = config.trains_unet * figures.unet_lora + config.trains_text_encoder * figures.text_lora
     fixed = parts + config.network.network_dim * each * (8 + state_bytes(config.optimizer)) / GB
     kept = figures.recomputed if config.memory.gradient_checkpointing else figures.kept
+    in_8_bits = can_hold and config.memory.base_8bit != "never"
+    saved = figures.unet * precise - figures.unet_8bit if in_8_bits else 0.0
     return Expected(
         images=figures.vae + figures.encoding * pixels * config.memory.vae_batch_size,
         training=fixed + kept * precise * pixels * data.train_batch_size,
-        least=fixed + figures.recomputed * precise * pixels,
+        least=fixed - saved + figures.recomputed * precise * pixels,
     )
 
 

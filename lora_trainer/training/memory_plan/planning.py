@@ -16,19 +16,23 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lora_trainer.config import OPTIONS
 from lora_trainer.dataset.batches import Batch, Sample
 from lora_trainer.dataset.items import ImageItem
 from lora_trainer.errors import ConfigError, LoraTrainerError, counted, first_line, memory_problem
 from lora_trainer.hosts.base import PARTS, Conditioning, Part, SizeConditioning
-from lora_trainer.memory import free_bytes, in_use, release, size_text
+from lora_trainer.memory import free_bytes, has_own_memory, in_use, release, size_text
+from lora_trainer.training.cache import TILES
 from lora_trainer.training.events import Event, Notice, Phase, Planned
 from lora_trainer.training.inputs import StepInputs
 from lora_trainer.training.memory_plan.choosing import Setup, choose
 from lora_trainer.training.memory_plan.counting import Live, StepCost, count_step
 from lora_trainer.training.memory_plan.figures import state_bytes
 from lora_trainer.training.memory_plan.remedies import Need, remedy
+from lora_trainer.training.memory_plan.storage import Storage, block_weights, storages
+from lora_trainer.training.precision import arithmetic
 from lora_trainer.training.step import training_step
 
 if TYPE_CHECKING:
@@ -47,7 +51,9 @@ def plan_memory(run: Session) -> Iterator[Event]:
     Raises:
         ConfigError: if nothing fits; names the smallest change that would. Or if the limit can't be meant.
     """
+    _refuse_impossible(run)
     if run.device.type == "cpu" and not run.config.memory.memory_limit_gb:
+        _hold_as_asked(run)
         return
     before, run.recomputed = run.recomputed, []
     try:
@@ -57,10 +63,30 @@ def plan_memory(run: Session) -> Iterator[Event]:
     except Exception as error:
         log.info("Planning the memory", exc_info=error)
         run.recomputed = before
+        _hold_as_asked(run)
         yield Notice(f"How much memory the run needs isn't known: {memory_problem(error) or first_line(error)}")
         return
     if run.processes.is_main:
         yield run.plan
+
+
+def _refuse_impossible(run: Session) -> None:
+    memory = run.config.memory
+    if run.model.can_hold or not (memory.base_8bit == "always" or memory.blocks_in_cpu_memory > 0):
+        return
+    name = "base_8bit" if memory.base_8bit == "always" else "blocks_in_cpu_memory"
+    raise ConfigError(
+        f"{name} isn't possible here, because the WebUI itself moves the model's weights about; set it to "
+        f"{OPTIONS[name].default}."
+    )
+
+
+def _hold_as_asked(run: Session) -> None:
+    """Hold the weights as the settings say, without a plan."""
+    memory, blocks = run.config.memory, run.model.blocks()
+    if memory.base_8bit == "always" or memory.blocks_in_cpu_memory > 0:
+        away = blocks[: max(memory.blocks_in_cpu_memory, 0)]
+        run.model.hold(blocks if memory.base_8bit == "always" else (), away)
 
 
 @dataclass(frozen=True)
@@ -94,19 +120,24 @@ class _Planning:
         lora = sum(parameter.numel() for parameter in run.update.parameters)
         fixed = self._weights(parts) + lora * (8 + state_bytes(self.config.optimizer))  # weights and gradients in fp32
         everything = self.config.memory.gradient_checkpointing
-        setup = choose(cost, self.batch, limit - fixed, everything)
+        ways = self._storages(cost)
+        setup = choose(cost, self.batch, limit - fixed, everything, ways)
         if setup is None:
-            need = Need(
-                self.config, cost, run.device.type == "cuda", fixed, lora, self._weights(["text_encoders"]), self.bucket
-            )
-            raise ConfigError(remedy(need, limit))
+            cuda, texts = run.device.type == "cuda", self._weights(["text_encoders"])
+            all_blocks = range(len(cost.work))
+            least = min(ways, key=lambda way: way.passing(all_blocks) - way.saved)
+            raise ConfigError(remedy(Need(self.config, cost, cuda, fixed, lora, texts, self.bucket, least), limit))
         blocks = self.model.blocks()
         run.recomputed = [blocks[cost.blocks[place]] for place in setup.recomputed]
         run.at_once = setup.at_once if setup.at_once < self.batch else 0
+        fixed -= setup.storage.saved
         run.room = limit - fixed + 4 * lora  # gradients come during a step
+        self._hold(setup.storage, cost, blocks)
         pixels = self.bucket[0] * self.bucket[1]
         together = self.config.memory.vae_batch_size if run.feed.latents_cached else self.batch
-        encoding = round(picture.bytes_per_pixel * pixels * together)
+        beside = self._weights(["vae"]) if run.feed.latents_cached else fixed
+        run.feed.latents.tile = tile = self._tile(picture.bytes_per_pixel * together, limit - beside)
+        encoding = round(picture.bytes_per_pixel * together * (min(pixels, tile * tile) if tile else pixels))
         step = setup.peak if run.feed.latents_cached else max(setup.peak, encoding)
         phases = [Phase("training", (fixed + step) / GB, self._seconds(conditioning, setup, cost) * run.steps / 60)]
         if run.feed.captions_cached:
@@ -115,7 +146,26 @@ class _Planning:
             minutes = picture.seconds_per_pixel * pixels * len(run.dataset.pictures) / 60
             phases.insert(0, Phase("images", (self._weights(["vae"]) + encoding) / GB, minutes))
         text = _sentence(setup, cost, fixed, limit, len(blocks)) + told
+        text += f" Images are encoded in pieces of {tile} pixels." if tile else ""
         return Planned(text, round(limit / GB, 6), tuple(map(_rounded, phases)))
+
+    def _tile(self, bytes_per_pixel: float, room: int) -> int:
+        """The largest pieces in which images can be encoded; 0 if that is whole, or if nothing helps."""
+        sides = [0, *(side for side in TILES if side < max(self.bucket))]
+        pixels = self.bucket[0] * self.bucket[1]
+        fits = (side for side in sides if bytes_per_pixel * (min(pixels, side * side) if side else pixels) <= room)
+        return next(fits, 0)
+
+    def _storages(self, cost: StepCost) -> list[Storage]:
+        """How the weights can be held. Without memory of its own a device gains nothing by it: only as asked for."""
+        weights = block_weights(self.model.blocks(), arithmetic(self.config.memory.mixed_precision))
+        unasked = self.model.can_hold and has_own_memory(self.run.device)
+        return list(storages([weights[number] for number in cost.blocks], cost.work, self.config.memory, unasked))
+
+    def _hold(self, storage: Storage, cost: StepCost, blocks: list[nn.Module]) -> None:
+        if storage.in_8_bits or storage.in_cpu:
+            in_8_bits = blocks if storage.in_8_bits else []
+            self.model.hold(in_8_bits, [blocks[cost.blocks[place]] for place in storage.in_cpu])
 
     def _limit(self, here: Iterable[Part]) -> tuple[int, str]:
         """Bytes that the run may take, model and all, of which some parts are there; and what there is to say of it."""
@@ -176,7 +226,8 @@ class _Planning:
         while True:
             try:
                 compute = partial(self._losses, conditioning, images)
-                return count_step(compute, self.model.blocks(), weights, images)
+                with self.run.computing(self._samples(images)):
+                    return count_step(compute, self.model.blocks(), weights, images, self.model.weights.lends)
             except Exception as error:
                 if not memory_problem(error) or images == 1:
                     raise
@@ -184,16 +235,19 @@ class _Planning:
             release(self.run.device)
 
     def _losses(self, conditioning: Conditioning, images: int) -> Tensor:
-        samples: Batch = [Sample(0, 0, number, False) for number in range(images)]
-        with self.run.computing(samples):
-            if self.config.tunes_text:
-                texts = [self.run.feed.caption(0)] * images
-                conditioning = self.model.encode_captions(texts, self._length, self._clip_skip)
-            elif images > 1:
-                pooled = conditioning.pooled
-                context = conditioning.context.expand(images, -1, -1)
-                conditioning = Conditioning(context, None if pooled is None else pooled.expand(images, -1))
-            return training_step(self.model, self._inputs(conditioning, samples), self.run.objective).sum()
+        if self.config.tunes_text:
+            texts = [self.run.feed.caption(0)] * images
+            conditioning = self.model.encode_captions(texts, self._length, self._clip_skip)
+        elif images > 1:
+            pooled = conditioning.pooled
+            context = conditioning.context.expand(images, -1, -1)
+            conditioning = Conditioning(context, None if pooled is None else pooled.expand(images, -1))
+        inputs = self._inputs(conditioning, self._samples(images))
+        return training_step(self.model, inputs, self.run.objective).sum()
+
+    @staticmethod
+    def _samples(images: int) -> Batch:
+        return [Sample(0, 0, number, False) for number in range(images)]
 
     def _inputs(self, conditioning: Conditioning, samples: Batch) -> StepInputs:
         height, width = self.bucket
@@ -204,10 +258,11 @@ class _Planning:
 
     def _seconds(self, conditioning: Conditioning, setup: Setup, cost: StepCost) -> float:
         """Of a step, by a forward pass of what is computed at once."""
-        with torch.no_grad():
+        images = min(setup.at_once, cost.images)
+        with torch.no_grad(), self.run.computing(self._samples(images)):
             began = time.perf_counter()
-            self._losses(conditioning, min(setup.at_once, cost.images)).item()
-            forward = (time.perf_counter() - began) / min(setup.at_once, cost.images)
+            self._losses(conditioning, images).item()
+            forward = (time.perf_counter() - began) / images
         return 3 * forward * self.batch * setup.work * self.run.accumulation
 
 
@@ -218,6 +273,11 @@ def _sentence(setup: Setup, cost: StepCost, fixed: int, limit: int, blocks: int)
         how += f" {some} {counted(blocks, 'block')} are recomputed in the backward pass."
     if setup.at_once < cost.images:
         how += f" {setup.at_once} of a batch's images are computed at once."
+    if setup.storage.in_8_bits:
+        how += " The blocks' weights are held in 8 bits."
+    if away := len(setup.storage.in_cpu):
+        some = "All" if away == blocks else f"{away} of"
+        how += f" {some} {counted(blocks, 'block')} have their weights in CPU memory, which are brought for every use."
     return f"Training needs about {size_text(fixed + setup.peak)} of the {size_text(limit)} that it may take.{how}"
 
 

@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 
 from lora_trainer.config import RunConfig
 from lora_trainer.memory import size_text
+from lora_trainer.training.memory_plan.choosing import OWN
 from lora_trainer.training.memory_plan.counting import StepCost
 from lora_trainer.training.memory_plan.figures import state_bytes
+from lora_trainer.training.memory_plan.storage import Storage
 
 SMALLEST_RANK, SMALLEST_SIDE, STEP = 4, 256, 64
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a run needs with the most that can be done for it: every block recomputed, one image at a time."""
+    """What a run needs with the most that can be done for it: every block recomputed, one image at a time, weights held
+    in whatever way takes least."""
 
     config: RunConfig
     cost: StepCost
@@ -24,6 +27,7 @@ class Need:
     lora: int  # numbers
     text_encoders: int  # bytes
     bucket: tuple[int, int]
+    storage: Storage = OWN  # the way that takes least
 
     @property
     def step(self) -> int:
@@ -33,15 +37,17 @@ class Need:
     @property
     def least(self) -> int:
         """Bytes in all."""
-        return self.fixed + self.step
+        weights = self.storage.passing(range(len(self.cost.work))) - self.storage.saved
+        return self.fixed + weights + self.step
 
 
 def remedy(need: Need, limit: int) -> str:
     """One sentence: what is missing, and the first change of the settings that is enough."""
-    said = (
-        f"Training needs at least {size_text(need.least)}, with everything recomputed and one image at a time, but may "
-        f"take {size_text(limit)}"
-    )
+    done = "everything recomputed and one image at a time"
+    ways = [" in 8 bits"] * need.storage.in_8_bits + [" in CPU memory"] * bool(need.storage.in_cpu)
+    if ways:
+        done += f", weights{''.join(ways)}"
+    said = f"Training needs at least {size_text(need.least)}, with {done}, but may take {size_text(limit)}"
     for change, saved in _changes(need):
         if need.least - saved <= limit:
             return f"{said}: {change}."

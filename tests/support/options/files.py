@@ -58,6 +58,17 @@ def much_less_is_kept(base: Outcome, changed: Outcome) -> None:
     assert changed.model.calls[0].saved_bytes < base.model.calls[0].saved_bytes / 2
 
 
+def held_as(in_8_bits: int, in_cpu: int) -> Check:
+    """So many blocks' weights are held in another way; afterwards all are the model's own again."""
+
+    def check(base: Outcome, changed: Outcome) -> None:
+        assert (base.model.held, changed.model.held) == ([], [(in_8_bits, in_cpu)])
+        own, other = base.model.unet.state_dict(), changed.model.unet.state_dict()
+        assert all(own[name].equal(other[name]) for name in own)
+
+    return check
+
+
 def planned_for(limit: float) -> Check:
     def check(base: Outcome, changed: Outcome) -> None:
         plans = [event for event in changed.events if isinstance(event, Planned)]
@@ -131,6 +142,8 @@ CASES: dict[str, Case] = {
     "memory_limit_gb": Case(
         0.01, {"batches", "context", "encoding", "noisy", "texts", "timesteps"}, check=planned_for(0.01),
     ),  # a count comes first
+    "base_8bit": Case("always", LOSS, check=held_as(12, 0)),
+    "blocks_in_cpu_memory": Case(3, set(), check=held_as(0, 3)),
     "cache_latents": Case(False, {"encoding"}, check=encoded_at_every_use),
     "cache_latents_to_disk": Case(True, set(), check=kept_in("latents")),
     "cache_text_encoder_outputs": Case(True, {"encoding", "texts"}, check=encoded_once),

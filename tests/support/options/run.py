@@ -66,7 +66,7 @@ class WatchedModel(TinyModel):
     calls: list[Call] = field(default_factory=list)
     batches_encoded: list[int] = field(default_factory=list)
 
-    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_images(self, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
         self.batches_encoded.append(len(pixels))
         return super().encode_images(pixels)
 

@@ -53,6 +53,41 @@ def test_less_memory_more_recomputation_the_same_result(tmp_path: Path, plain: P
         assert all(torch.equal(found_weights[key], wanted[key]) for key in wanted), root
 
 
+def test_where_recomputing_all_does_not_fit_weights_are_held_in_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device with memory of its own: 8 bits first, then blocks in CPU memory, as far as that is allowed."""
+    monkeypatch.setattr("lora_trainer.training.memory_plan.planning.has_own_memory", lambda device: True)
+    monkeypatch.setattr("lora_trainer.training.memory_plan.storage.AHEAD", 100_000)  # the model is small, too
+    options = {"network_dim": 1, "train_batch_size": 1, "max_train_steps": 3}
+
+    def text(name: str, limit: float, **more: Any) -> str:
+        (plan,), events = planned(tmp_path / name, memory_limit_gb=limit, **options, **more)
+        assert plan.phases[2].gb <= limit and of(events, Finished)[0].step == 3
+        return plan.text
+
+    text("plain", 1)
+    assert text("8", 0.0027).endswith("may take. The blocks' weights are held in 8 bits."), "and nothing is recomputed"
+    assert re.search(r"\d+ of 12 blocks have their weights in CPU mem", said := text("cpu", 0.0027, base_8bit="never"))
+    assert "8 bits" not in said
+    assert "in 8 bits. " in (said := text("both", 0.0021)) and "in CPU memory" in said
+    with pytest.raises(ConfigError, match=r"one image at a time, weights in 8 bits in CPU memory, but"):
+        text("neither", 0.001)
+    with pytest.raises(ConfigError, match=r"one image at a time, but"):
+        text("forbidden", 0.003, base_8bit="never", blocks_in_cpu_memory=0)
+    usual, exact, near = (tensors(tmp_path / name / LORA) for name in ("plain", "cpu", "8"))
+    assert all(torch.equal(exact[key], usual[key]) for key in usual), "bit for bit"
+    change = torch.cat([near[key].flatten() - usual[key].flatten() for key in usual]).norm()
+    assert 0 < change < 0.1 * torch.cat([usual[key].flatten() for key in usual if "alpha" not in key]).norm()
+
+
+def test_what_cannot_be_held_in_another_way_is_not(tmp_path: Path) -> None:
+    host = TinyHost(tmp_path / "loras")
+    host.model.can_hold = False
+    with pytest.raises(ConfigError, match="base_8bit isn't possible here"):
+        run(tmp_path, host=host, **OPTIONS, base_8bit="always")
+
+
 def test_what_is_asked_for_is_recomputed_however_much_room_there_is(tmp_path: Path) -> None:
     (first, _), _ = planned(tmp_path, memory_limit_gb=1, gradient_checkpointing=True)
     assert "All 12 blocks are recomputed" in first.text
@@ -90,11 +125,11 @@ def test_a_plan_that_fails_costs_nothing_but_the_plan(tmp_path: Path, plain: Pat
             super().__init__(lora_dir)
             encode, self.first = self.model.encode_images, True
 
-            def once(pixels: torch.Tensor) -> Any:
+            def once(pixels: torch.Tensor, tile: int = 0) -> Any:
                 if self.first:
                     self.first = False
                     raise RuntimeError("what nobody thought of")
-                return encode(pixels)
+                return encode(pixels, tile)
 
             self.model.encode_images = once  # type: ignore[method-assign]
 
