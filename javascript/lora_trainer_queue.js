@@ -50,13 +50,14 @@
     function rowHtml(entry, waiting) {
         const place = waiting.indexOf(entry) + 1;
         const why = entry.why ? `<div><small>${tab.escaped(entry.why)}</small></div>` : "";
-        const about = [entry.dataset, entry.checkpoint].filter(Boolean).map(tab.escaped).join(" · ");
+        const folder = entry.dataset.split(/[\\/]/).filter(Boolean).pop();
+        const about = [folder, entry.checkpoint].filter(Boolean).map(tab.escaped).join(" · ");
         const up = place > 1 ? button(entry.id, "up", "↑", `${entry.name}: earlier`) : "";
         const down = place && place < waiting.length ? button(entry.id, "down", "↓", `${entry.name}: later`) : "";
         const rest = entry.state === "running" ? ""
             : button(entry.id, "edit", "Edit", `Edit ${entry.name}`) + button(entry.id, "remove", "Remove", `Remove ${entry.name}`);
         return `<li><div class="lt-run"><div><b>${tab.escaped(entry.name)}</b> ${STATES[entry.state]}
-            <small>${about}</small></div>${why}<div class="lt-choices">${up}${down}${rest}</div></div></li>`;
+            <small title="${tab.escaped(entry.dataset)}">${about}</small></div>${why}<div class="lt-choices">${up}${down}${rest}</div></div></li>`;
     }
 
     /** A button of the queue. */

@@ -14,7 +14,7 @@ from lora_trainer.demo.dataset import write_dataset
 from tests.support.browser import Page, fill, filled, go, opened
 from tests.support.tab_page import Served, check, planned, press, state
 
-WIDTH, HEIGHT = 1280, 900
+WIDTH, HEIGHT = 1280, 1180
 PART = 0.4  # of the steps that are done in the picture of a training
 
 
@@ -28,6 +28,7 @@ def make(target: Path, page: Page) -> None:
     press(page, "start")
     state(page, "training")
     page.wait_for_function(f"loraTrainer.status.step >= {PART} * loraTrainer.status.steps")
+    page.mouse.move(0, 0)
     page.evaluate("window.scrollTo(0, 0)")
     page.screenshot(path=target / "training.png")
     dark(page, True)
