@@ -133,7 +133,11 @@ class ScheduleConfig(Group):
         "", "Schedule class from torch.optim.lr_scheduler, or a class path; overrides lr_scheduler."
     )
     lr_scheduler_args: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Arguments for lr_scheduler_type, as key=value."}
+        default_factory=dict,
+        metadata={
+            "help": "Arguments for lr_scheduler_type, as key=value; of the named schedules, cosine takes num_cycles, "
+            "polynomial lr_end and piecewise_constant step_rules."
+        },
     )
     lr_warmup_steps: float = option(0.0, "Warm-up in steps; below 1, a fraction of all steps.", minimum=0.0)
     lr_decay_steps: float = option(0.0, "Decay of warmup_stable_decay in steps; below 1, a fraction.", minimum=0.0)

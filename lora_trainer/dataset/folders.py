@@ -21,7 +21,7 @@ from lora_trainer.dataset.items import Dataset, Folder, ImageItem, Skipped
 from lora_trainer.dataset.layout import Listing, find_folders, leftovers, list_folder
 from lora_trainer.dataset.masks import check_mask, find_masks, mask_remarks
 from lora_trainer.dataset.remarks import caption_remarks
-from lora_trainer.dataset.texts import Caption, caption_endings, find_caption, read_lines
+from lora_trainer.dataset.texts import Caption, caption_endings, find_caption, folded, read_lines
 from lora_trainer.errors import DatasetError, counted
 
 J = TypeVar("J")
@@ -132,7 +132,7 @@ def _read_all(
             text = _read_caption(path, folder, listing, caption_endings(folder.caption.caption_extension))
         except DatasetError as error:  # trained without its caption, it would teach something else
             return Skipped(path, str(error)), Caption((), "missing")
-        return _read_image(path, folder, text, masks[folder].get(path.stem.lower()), size_of), text
+        return _read_image(path, folder, text, masks[folder].get(folded(path.stem)), size_of), text
 
     results: dict[Folder, list[tuple[ImageItem | Skipped, Caption]]] = {folder: [] for folder, _ in found}
     for done, ((folder, _, _), result) in enumerate(zip(jobs, side_by_side(read, jobs), strict=True), 1):

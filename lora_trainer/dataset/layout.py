@@ -12,6 +12,7 @@ from pathlib import Path
 from lora_trainer.config import CaptionConfig, DatasetConfig
 from lora_trainer.dataset.decode import image_endings
 from lora_trainer.dataset.findings import Finding, Severity, names
+from lora_trainer.dataset.foreign import is_foreign_image, unopened
 from lora_trainer.dataset.items import Folder, Skipped
 from lora_trainer.dataset.texts import USUAL_ENDINGS, folded
 from lora_trainer.errors import DatasetError, LooseImagesError, counted
@@ -21,10 +22,6 @@ _MASKS = ("-masklabel", "-condlabel")  # OneTrainer's masks and conditions, besi
 PLAUSIBLE_REPEATS = 1000  # more than this is doubted
 SET_ASIDE = "set-aside"  # a folder of what a remedy took out of the dataset
 MOST_REPEATS = 10**9
-_FOREIGN_IMAGES = frozenset(  # pictures that Pillow doesn't open, or only with a plug-in
-    {".heic", ".heif", ".avif", ".jxl", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".xcf"}
-)
-PLUGINS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".jxl": "pillow-jxl-plugin"}
 UNREADABLE = "check its permissions"
 _SIDECARS = frozenset({".npz", ".json", ".db", ".ini"})  # caches and notes of other trainers and file managers
 
@@ -180,20 +177,6 @@ def _folder(path: Path, parsed: tuple[int, str], is_reg: bool) -> Folder:
             f"{suggested_name(path.name)}."
         )
     return Folder(path, repeats, words, is_reg)
-
-
-def is_foreign_image(path: Path) -> bool:
-    """Whether it is a picture in a format that can't be opened here."""
-    ending = path.suffix.lower()
-    return ending in _FOREIGN_IMAGES and ending not in image_endings()
-
-
-def unopened(path: Path) -> str:
-    """The end of a sentence on such a picture."""
-    ending = path.suffix.lower()
-    plugin = PLUGINS.get(ending)
-    instead = f", or install {plugin}" if plugin else ""
-    return f"is a {ending} file, which can't be read here; convert it to PNG or JPEG{instead}."
 
 
 def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], findings: list[Finding]) -> list[Skipped]:

@@ -17,23 +17,24 @@ from lora_trainer.dataset.decode import read_image
 from lora_trainer.dataset.findings import Finding
 from lora_trainer.dataset.items import Folder, ImageItem
 from lora_trainer.dataset.layout import Listing, list_folder
+from lora_trainer.dataset.texts import folded
 from lora_trainer.errors import DatasetError, counted
 
 MASK = "-masklabel"
 
 
 def find_masks(folder: Folder, listing: Listing) -> dict[str, Path]:
-    """The masks of a folder's images, by their names without ending, in lower case; none if they aren't to be used.
+    """The masks of a folder's images, by their folded names without ending; none if they aren't to be used.
 
     Raises:
         DatasetError: if the folder of masks isn't there.
     """
     if not folder.config.masked_loss:
         return {}
-    beside = {mask.stem.lower().removesuffix(MASK): mask for mask in listing.masks if mask.stem.lower().endswith(MASK)}
+    beside = {folded(mask.stem).removesuffix(MASK): mask for mask in listing.masks if folded(mask.stem).endswith(MASK)}
     if folder.masks is None:
         return beside
-    return {**beside, **{mask.stem.lower(): mask for mask in list_folder(folder.masks).images}}
+    return {**beside, **{folded(mask.stem): mask for mask in list_folder(folder.masks).images}}
 
 
 def check_mask(mask: Path, size: Size) -> None:

@@ -19,9 +19,10 @@ from lora_trainer.dataset.crops import LARGEST, Copied, crop_to_subject, write_r
 from lora_trainer.dataset.decode import is_plain, read_image
 from lora_trainer.dataset.findings import names
 from lora_trainer.dataset.folders import side_by_side
+from lora_trainer.dataset.foreign import is_foreign_image, unopened
 from lora_trainer.dataset.images import resize
 from lora_trainer.dataset.items import Skipped
-from lora_trainer.dataset.layout import Listing, is_foreign_image, list_folder, sorted_files, unopened
+from lora_trainer.dataset.layout import Listing, list_folder, sorted_files
 from lora_trainer.dataset.plans import PLANS, plan_for
 from lora_trainer.dataset.texts import USUAL_ENDINGS, find_caption, read_lines
 from lora_trainer.errors import DatasetError, FileError, counted, quoted

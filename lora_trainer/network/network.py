@@ -15,6 +15,7 @@ from lora_trainer.errors import ConfigError, FileError
 from lora_trainer.hosts.base import ModelInfo, TextEncoder
 from lora_trainer.network import attention
 from lora_trainer.network.adapter import Adapter, Control, parameters_of
+from lora_trainer.network.attaching import attached
 from lora_trainer.network.blocks import BlockPlan
 from lora_trainer.network.chosen import Chosen
 from lora_trainer.network.embedding import PREFIX, EmbeddingModule, learned_word, words_of_file
@@ -42,7 +43,7 @@ class LoraNetwork:
         self.notices: list[str] = []
         self.beneath: Sequence[LoraNetwork] = ()  # frozen ones that belong to the base model as long as this is used
         self._with_it: contextlib.ExitStack = contextlib.ExitStack()
-        self._attached = False
+        self.is_attached = False  # whether it takes part in the model's forward passes now
         by_module: dict[int, dict[str, Adapter]] = {}
         for module in self.modules:
             if module.target.slot:
@@ -171,9 +172,9 @@ class LoraNetwork:
 
     def attach(self) -> LoraNetwork:
         """Add the LoRA to the model's forward passes from now on."""
-        if self._attached:
+        if self.is_attached:
             raise RuntimeError("The network is attached already.")
-        self._attached = True
+        self.is_attached = True
         try:
             self._with_it.enter_context(attached(self.beneath))
             for module in self.modules:
@@ -194,12 +195,7 @@ class LoraNetwork:
             module.detach()
         self._with_it.close()
         self.control.inputs.clear()
-        self._attached = False
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether it takes part in the model's forward passes now."""
-        return self._attached
+        self.is_attached = False
 
     def __enter__(self) -> LoraNetwork:
         return self.attach()
@@ -220,15 +216,6 @@ class LoraNetwork:
     @multiplier.setter
     def multiplier(self, value: float) -> None:
         self.control.multiplier = value
-
-    @property
-    def enabled(self) -> bool:
-        """Whether the attached network changes the model's output."""
-        return self.control.enabled
-
-    @enabled.setter
-    def enabled(self, value: bool) -> None:
-        self.control.enabled = value
 
     def begin_step(self, *key: int | str, samples: Sequence[int] = (0,)) -> None:
         """Say which step comes, so that its dropout depends on nothing else.
@@ -304,13 +291,3 @@ class LoraNetwork:
             )
         for module in self.modules:
             module.take_parts({name: tensors[f"{module.key}.{name}"] for name in module.file_parts()})
-
-
-@contextlib.contextmanager
-def attached(networks: Sequence[LoraNetwork]) -> Iterator[None]:
-    """While it lasts, these networks take part; those that do already are left as they are."""
-    with contextlib.ExitStack() as stack:
-        for network in networks:
-            if not network.is_attached:
-                stack.enter_context(network)
-        yield

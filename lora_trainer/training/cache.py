@@ -17,8 +17,9 @@ from lora_trainer.errors import LoraTrainerError, TrainingDivergedError, memory_
 from lora_trainer.files import file_sha256
 from lora_trainer.hosts.base import Conditioning, SizeConditioning, TakenModel
 from lora_trainer.memory import release
+from lora_trainer.network.attaching import attached
 from lora_trainer.network.beneath import files_beneath
-from lora_trainer.network.network import LoraNetwork, attached
+from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.events import Event, Notice, Preparing
 from lora_trainer.training.processes import Processes
 from lora_trainer.training.store import TensorStore

@@ -83,26 +83,38 @@ def _factor(config: ScheduleConfig, warmup: int, decay: int, total: int, lr: flo
     if name == "piecewise_constant":
         _refuse_warmup(config, "lr_scheduler piecewise_constant", "and write the warm-up into step_rules")
         return _piecewise(config.lr_scheduler_args)
-    if config.lr_scheduler_args:
-        raise ConfigError(
-            f"lr_scheduler_args are for lr_scheduler_type and piecewise_constant only; {name} takes none, so remove "
-            "them."
-        )
+    own = _arguments(config)
     if name == "warmup_stable_decay":
         return _with_warmup(_stable_decay(warmup, decay, total, config.lr_scheduler_num_cycles, floor), warmup, floor)
     shapes: dict[str, Callable[[float], float]] = {
         "constant_with_warmup": lambda x: 1.0,
         "linear": lambda x: 1 - x,
-        "cosine": lambda x: _cosine(x, 1.0),
+        "cosine": lambda x: _cosine(x, 2 * own["num_cycles"]),
         "cosine_with_restarts": lambda x: 0.0 if x >= 1 else _cosine((config.lr_scheduler_num_cycles * x) % 1, 1.0),
         "cosine_with_min_lr": lambda x: floor + (1 - floor) * _cosine(x, config.lr_scheduler_num_cycles),
-        "polynomial": lambda x: _polynomial(x, lr, config.lr_scheduler_power),
+        "polynomial": lambda x: _polynomial(x, lr, config.lr_scheduler_power, own["lr_end"]),
     }
     if name == "inverse_sqrt":
         scale = config.lr_scheduler_timescale or warmup or INVERSE_SQRT_TIMESCALE
         return _with_warmup(lambda step: 1 / math.sqrt((step - warmup + scale) / scale), warmup)
     shape = shapes[name]
     return _with_warmup(lambda step: max(0.0, shape((step - warmup) / max(1, total - warmup))), warmup)
+
+
+def _arguments(config: ScheduleConfig) -> dict[str, float]:
+    """What a named schedule is given beyond the options, by transformers' names as sd-scripts passes them on.
+
+    Raises:
+        ConfigError: for an argument that it doesn't have, or that is no number.
+    """
+    known = {"cosine": {"num_cycles": 0.5}, "polynomial": {"lr_end": POLYNOMIAL_END}}.get(config.lr_scheduler, {})
+    for name, value in config.lr_scheduler_args.items():
+        if name not in known:
+            takes = f"it takes only {', '.join(known)}" if known else "it takes none"
+            raise ConfigError(f"lr_scheduler_args: {config.lr_scheduler} has no {shortened(name)}; {takes}.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise ConfigError(f"lr_scheduler_args: {name} can't be {quoted(value)}; give a number of at least 0.")
+    return {**known, **config.lr_scheduler_args}
 
 
 def _with_warmup(after: Factor, warmup: int, start: float = 0.0) -> Factor:
@@ -115,8 +127,8 @@ def _cosine(x: float, cycles: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * cycles * x))
 
 
-def _polynomial(x: float, lr: float, power: float) -> float:
-    end = POLYNOMIAL_END / lr if lr > POLYNOMIAL_END else 0.0
+def _polynomial(x: float, lr: float, power: float, lr_end: float) -> float:
+    end = lr_end / lr if lr > lr_end else 0.0
     return end if x > 1 else (1 - end) * (1 - x) ** power + end
 
 

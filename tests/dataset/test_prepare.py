@@ -89,7 +89,8 @@ def test_broken_and_foreign_files_are_named_and_the_rest_goes_on(
 ) -> None:
     (photos / "cut.jpg").write_bytes((photos / "china.jpg").read_bytes()[:9000])
     (photos / "empty.png").touch()
-    monkeypatch.setattr("lora_trainer.dataset.layout.image_endings", lambda: frozenset({".png", ".jpg"}))
+    for module in ("layout", "foreign"):
+        monkeypatch.setattr(f"lora_trainer.dataset.{module}.image_endings", lambda: frozenset({".png", ".jpg"}))
     (photos / "IMG_1.HEIC").write_bytes(b"a photo")
     made = prepare([photos], tmp_path / "set", "zwx", 2)
     assert made.images == 2 and {one.path.name for one in made.skipped} == {"cut.jpg", "empty.png", "IMG_1.HEIC"}

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from lora_trainer.config import RunConfig
+from lora_trainer.network.attaching import attached
 from lora_trainer.network.beneath import networks_beneath
-from lora_trainer.network.network import LoraNetwork, attached
+from lora_trainer.network.network import LoraNetwork
 from tests.support.runs import run
 from tests.support.tiny_host import TinyHost
 

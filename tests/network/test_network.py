@@ -294,6 +294,5 @@ def test_attaching_twice_is_refused_and_failing_to_attach_leaves_nothing(
     monkeypatch.undo()
     with network:
         assert not torch.equal(model.predict(), plain)
-    network.enabled = False
-    with network:
+    with network, network.left_out():
         assert torch.equal(model.predict(), plain)

@@ -52,6 +52,16 @@ PEERS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "get_polynomial_decay_schedule_with_warmup",
         {"num_training_steps": TOTAL, "power": 2.5},
     ),
+    (
+        {"lr_scheduler": "polynomial", "lr_scheduler_args": {"lr_end": 0.001}},
+        "get_polynomial_decay_schedule_with_warmup",
+        {"num_training_steps": TOTAL, "lr_end": 0.001},
+    ),
+    (
+        {"lr_scheduler": "cosine", "lr_scheduler_args": {"num_cycles": 1.5}},
+        "get_cosine_schedule_with_warmup",
+        {"num_training_steps": TOTAL, "num_cycles": 1.5},
+    ),
     ({"lr_scheduler": "inverse_sqrt"}, "get_inverse_sqrt_schedule", {}),
     ({"lr_scheduler": "inverse_sqrt", "lr_scheduler_timescale": 7}, "get_inverse_sqrt_schedule", {"timescale": 7}),
     (  # sd-scripts passes half of its num_cycles, so that 1 is one fall
@@ -133,7 +143,12 @@ def test_scheduler_classes_by_name_and_path() -> None:
             {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": {"step_rules": "1:5,0.1", "steps": 3}},
             "remove steps",
         ),
-        ({"lr_scheduler": "cosine", "lr_scheduler_args": {"gamma": 1}}, "cosine takes none"),
+        (
+            {"lr_scheduler": "cosine", "lr_scheduler_args": {"gamma": 1}},
+            "cosine has no gamma; it takes only num_cycles",
+        ),
+        ({"lr_scheduler": "linear", "lr_scheduler_args": {"gamma": 1}}, "linear has no gamma; it takes none"),
+        ({"lr_scheduler": "cosine", "lr_scheduler_args": {"num_cycles": "x"}}, "num_cycles can't be 'x'"),
         ({"lr_scheduler": "warmup_stable_decay"}, "needs lr_decay_steps"),
         ({"lr_scheduler": "adafactor"}, "needs optimizer_type Adafactor"),
         ({"lr_scheduler_type": "NoSuchLR"}, "NoSuchLR can't be loaded"),

@@ -18,7 +18,8 @@ from lora_trainer.measures.denoising import DRIFT_CAP, DRIFT_TIMESTEPS, GAIN_TIM
 from lora_trainer.measures.interval import Estimate, bootstrap
 from lora_trainer.measures.probe import Probe
 from lora_trainer.measures.sampling import sample
-from lora_trainer.network.network import LoraNetwork, attached
+from lora_trainer.network.attaching import attached
+from lora_trainer.network.network import LoraNetwork
 from lora_trainer.subjects import usual_subject
 from lora_trainer.training.events import Event, Learned, Notice, Preparing
 from lora_trainer.training.feed import Feed

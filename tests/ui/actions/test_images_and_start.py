@@ -64,7 +64,8 @@ def test_loose_photos_are_copied_and_stay_as_they_were(desk: Desk, job: FakeJob,
 
 
 def test_photos_that_cannot_be_opened_are_named(desk: Desk, photos: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("lora_trainer.dataset.layout.image_endings", lambda: frozenset({".png", ".jpg"}))
+    for module in ("layout", "foreign"):
+        monkeypatch.setattr(f"lora_trainer.dataset.{module}.image_endings", lambda: frozenset({".png", ".jpg"}))
     for name in ("IMG_1.HEIC", "IMG_2.avif"):
         (photos / name).write_bytes(b"a photo")
     (photos / "b-masklabel.png").write_bytes((photos / "b.png").read_bytes())
