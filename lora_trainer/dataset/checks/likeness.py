@@ -98,12 +98,12 @@ def _candidates(grey: Sequence[Array], boxes: Sequence[Box]) -> Iterator[tuple[i
     inner, and whether that is mirrored."""
     if len(grey) < 2:
         return
-    whole = np.stack([_vector(_window(_picture(one), boxes[0], COARSE)) for one in grey])
-    mirrored = np.stack([_vector(_window(_picture(one[:, ::-1]), boxes[0], COARSE)) for one in grey])
+    every = np.stack(grey)
+    whole, mirrored = (_windows(one, boxes[:1], COARSE) for one in (every, every[:, :, ::-1]))
     found: list[tuple[Array, ...]] = []
     for start in range(0, len(grey), AT_ONCE):
-        part = [_picture(one) for one in grey[start : start + AT_ONCE]]
-        windows = np.stack([_vector(_window(one, box, COARSE)) for one in part for box in boxes])
+        part = every[start : start + AT_ONCE]
+        windows = _windows(part, boxes, COARSE)
         both = np.stack([windows @ others.T for others in (whole, mirrored)])
         both = both.reshape(2, len(part), len(boxes), len(grey)).transpose(1, 3, 0, 2).reshape(len(part), len(grey), -1)
         best = both.max(axis=2)
@@ -133,6 +133,27 @@ def _window(picture: Image.Image, box: Box, side: int) -> Array:
     whole = picture.width
     edges = (box[0] * whole, box[1] * whole, box[2] * whole, box[3] * whole)
     return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR, box=edges))
+
+
+def _windows(pictures: Array, boxes: Sequence[Box], side: int) -> Array:
+    """As :func:`_vector` of :func:`_window`, for all windows of all pictures [N, 64, 64] at once: [N x boxes, side²].
+
+    Resampling is linear and done along one axis after the other, so a window is a product with two small matrices.
+    """
+    found = np.empty((len(pictures), len(boxes), side * side), np.float32)
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        window = _weights(top, bottom, side) @ pictures @ _weights(left, right, side).T
+        found[:, number] = window.reshape(len(pictures), -1)
+    found -= found.mean(axis=2, keepdims=True)
+    found /= np.maximum(np.linalg.norm(found, axis=2, keepdims=True), 1e-6)
+    return found.reshape(-1, side * side)
+
+
+def _weights(first: float, last: float, side: int) -> Array:
+    """What each of ``side`` pixels takes of those of a thumbnail's row between two edges: [side, 64], Pillow's own."""
+    lines = _picture(np.eye(THUMBNAIL, dtype=np.float32))
+    box = (0, first * THUMBNAIL, THUMBNAIL, last * THUMBNAIL)
+    return np.asarray(lines.resize((THUMBNAIL, side), Image.Resampling.BILINEAR, box=box))
 
 
 def _vector(window: Array) -> Array:

@@ -83,3 +83,10 @@ def test_a_thing_of_another_colour_is_no_twin(coffee: Image.Image) -> None:
     other = Image.merge("RGB", (green, red, green))
     small = [likeness.thumbnail(one) for one in (coffee, other, coffee.resize((300, 200)))]
     assert likeness.alike(small, 0.9) == [[0, 2]]
+
+
+def test_all_windows_at_once_are_those_of_pillow() -> None:
+    pictures = np.random.default_rng(0).uniform(0, 255, (3, 64, 64)).astype(np.float32)
+    boxes = list(likeness._boxes())
+    single = [likeness._vector(likeness._window(likeness._picture(one), box, 12)) for one in pictures for box in boxes]
+    assert np.abs(likeness._windows(pictures, boxes, 12) - np.stack(single)).max() < 1e-5
