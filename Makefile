@@ -57,7 +57,7 @@ COMPUTING_TESTS := $(addprefix tests/,demo evaluation hosts lora_tools network t
 FAULT_TESTS := tests/training/test_kills.py tests/training/test_long_runs.py tests/training/test_faults.py \
 	tests/training/test_faults_outside.py tests/training/test_shortage.py tests/training/test_resuming.py
 PAGE_TESTS := tests/ui/test_tab_browser.py tests/ui/test_captions_browser.py tests/ui/test_describe_browser.py \
-	tests/ui/test_page_accessibility.py
+	tests/ui/test_walk_browser.py tests/ui/test_page_accessibility.py
 MUTMUT := $(VENV)/bin/mutmut
 FIRST_MUTANT := lora_trainer.dataset.batches.x_count_batches__mutmut_1
 PIP := -m pip install --disable-pip-version-check --quiet

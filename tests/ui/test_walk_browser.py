@@ -1,0 +1,86 @@
+"""From a folder of mixed photos to a started training in a real Chromium, by keyboard (but for the file dialog)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.labelled.pictures import photographs
+from tests.support.browser import Page, chromium, fill, filled, go
+from tests.support.tab_page import Served, set_options
+
+pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
+    ),
+]
+ANSWER = "#lora_trainer_check_answer"
+CARDS = "#lora_trainer_captions .lt-card"
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """15 files: nine photos, one HEIC, three duplicates (copied, resized, mirrored), and two that are broken."""
+    heif = pytest.importorskip("pillow_heif", reason="the tests' set-up installs pillow-heif")
+    folder = tmp_path_factory.mktemp("phone")
+    small = {name.split("/")[1]: picture.resize((200, 150)) for name, picture in photographs(None).items()}
+    names = ["astronaut.png", "chelsea.png", "coffee.png", "coins.png", "rocket.jpg", "china.jpg", "flower.jpg",
+             "motorcycle_left.png", "retina.jpg"]  # fmt: skip
+    for number, name in enumerate(names):
+        small[name].save(folder / f"IMG_{number}.{('jpg', 'png', 'webp')[number % 3]}", quality=95)
+    heif.from_pillow(small["camera.png"].convert("RGB")).save(folder / "IMG_9.HEIC", quality=95)
+    (folder / "copy.jpg").write_bytes((folder / "IMG_0.jpg").read_bytes())
+    small["coffee.png"].resize((160, 120)).save(folder / "smaller.png")
+    small["china.jpg"].transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "mirrored.jpg", quality=90)
+    (folder / "empty.jpg").write_bytes(b" ")
+    (folder / "cut.jpg").write_bytes((folder / "IMG_3.jpg").read_bytes()[:900])
+    return folder
+
+
+def pressed(page: Page, where: str) -> None:
+    page.focus(where)
+    page.keyboard.press("Enter")
+
+
+def test_from_mixed_photos_to_a_started_training(page: Page, served: Served, mixed: Path) -> None:
+    word = "walk"
+    page.set_viewport_size({"width": 1280, "height": 900})
+    go(page, "images")
+    page.locator("#lora_trainer_subject input").fill("object")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#lora_trainer_subject_plan >> text=Images for an object: 10 to 30.")
+    pressed(page, "#lora_trainer_photos > :is(.label-wrap, button)")
+    page.set_input_files("#lora_trainer_files_in input[type=file]", [str(path) for path in sorted(mixed.iterdir())])
+    page.wait_for_selector("#lora_trainer_files_in >> text=smaller.png")
+    page.wait_for_timeout(2000)
+    fill(page, "photos_word", word)
+    pressed(page, "#lora_trainer_copy")
+    page.wait_for_selector(f"{ANSWER} >> text=10 images copied")
+    said = page.inner_text(ANSWER)
+    assert "Left out, as another one is nearly the same: 3 images" in said, said
+    assert "Not copied: empty.jpg" in said and "Not copied: cut.jpg" in said, said
+    page.wait_for_selector(f"{ANSWER} .lt-readiness >> text=Ready")
+    folder = next((served.output / "datasets" / word).iterdir())
+    assert len(list(folder.glob("*.txt"))) == 10
+    pressed(page, "#lora_trainer_captions [data-caption=open]")
+    page.wait_for_selector(CARDS)
+    page.focus(f"{CARDS} textarea")
+    page.keyboard.press("End")
+    page.keyboard.type(", on a table")
+    page.keyboard.press("Tab")
+    page.wait_for_selector("#lora_trainer_captions .lt-said >> text=Saved.")
+    assert sum(path.read_text() == f"{word}, on a table" for path in folder.glob("*.txt")) == 1
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    pressed(page, "#lora_trainer_next_images [data-page=train]")
+    filled(page, name=word, trigger=word)
+    set_options(page, max_train_steps="2", resolution="64")
+    page.uncheck("#lora_trainer_test_after input")
+    pressed(page, "#lora_trainer_start")
+    page.wait_for_selector(f"#lora_trainer_progress .lt-head[data-state=done] .lt-name >> text={word}")
+    assert (served.loras / f"{word}.safetensors").is_file()
