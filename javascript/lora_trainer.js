@@ -16,6 +16,8 @@
 //   lora_trainer_image.js      one image of the dataset, as training sees it
 //   lora_trainer_crop.js       its crop
 //   lora_trainer_describe.js   captions that a captioner writes
+//   lora_trainer_regularisation.js   images of the class, which the checkpoint makes
+//   lora_trainer_practice.js   the steps of the practice project
 //   lora_trainer_start.js      listens to clicks, keys and the clock
 //
 // Progress goes one way: the job's events make the status, the status makes the page.
@@ -23,7 +25,7 @@
 (function (tab) {
     "use strict";
 
-    tab.ERRANDS = ["captioning"]; // what isn't a training, but takes the model's turn
+    tab.ERRANDS = ["captioning", "generating"]; // what isn't a training, but takes the model's turn
     tab.RUNNING = ["preparing", "training", "paused", "testing", ...tab.ERRANDS];
     tab.status = null; // as the route gave it last
     tab.curves = {html: "", gain: "", learned: ""}; // of that job: its loss and what it has learned, as the server draws them

@@ -5,7 +5,7 @@
 
     const TITLES = {
         idle: "Nothing is being trained", preparing: "Getting ready", training: "Training", paused: "Paused",
-        testing: "Testing", captioning: "Writing captions", done: "Done", failed: "Failed", stopped: "Stopped",
+        testing: "Testing", captioning: "Writing captions", generating: "Making regularisation images", done: "Done", failed: "Failed", stopped: "Stopped",
     };
 
     let seen = false; // a job that ran while this page was open

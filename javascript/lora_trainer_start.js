@@ -34,6 +34,7 @@
         else if (button.dataset.image) tab.openImage(button);
         else if (button.dataset.describe) tab.describe(button);
         else if (button.dataset.fix) tab.remedy(button);
+        else if (button.dataset.regularise) tab.regularise(button);
         else if (button.dataset.looking) tab.ask("/lora-trainer/check/stop", "POST", {}).then(tab.refresh);
         else if (["lora_trainer_stop", "lora_trainer_pause", "lora_trainer_resume"].includes(button.id)) {
             tab.command(button.id.slice("lora_trainer_".length), button);
@@ -98,6 +99,8 @@
         tab.takeSuggestions();
         tab.showCaptions();
         tab.showDescribing();
+        tab.showRegularisation();
+        tab.showPractice();
         if (Date.now() - tab.lastAsked >= (tab.running() || !tab.status || tab.status.looking ? TICK : IDLE_TICK)) tab.refresh();
         else if (tab.part("progress") && !tab.part("progress").querySelector(".lt-filled")) tab.show(null);
     }

@@ -21,20 +21,23 @@ _TOKENIZER = re.compile(r"(?<=version: )[^\n}]+")
 class Practice:
     """What was installed."""
 
-    checkpoint: Path
+    checkpoint: Path | None  # None where there is one already
     dataset: Path
     trigger: str
 
 
-def install_practice(models_dir: Path, datasets: Path) -> Practice:
+def install_practice(models_dir: Path | None, datasets: Path) -> Practice:
     """Install checkpoint, config and dataset. What is there already and the same is left alone.
+
+    Args:
+        models_dir: where the WebUI finds checkpoints; None for the dataset alone.
 
     Raises:
         FileError: one of the files is there with other contents, or a folder can't be written.
     """
     from lora_trainer.demo.dataset import FOLDER, TRIGGER, write_dataset
 
-    checkpoint = install(models_dir)
+    checkpoint = install(models_dir) if models_dir is not None else None
     dataset = datasets / DATASET
     if not (dataset / FOLDER).is_dir():  # a person may have changed captions in one that is there
         temporary = datasets / f".{DATASET}.{uuid4().hex[:8]}.tmp"

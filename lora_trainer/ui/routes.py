@@ -176,7 +176,8 @@ class _Routes:
         from lora_trainer.ui.actions.practice import install_for
 
         made = await aside(install_for, self.job)
-        return Json({"checkpoint": str(made.checkpoint), "dataset": str(made.dataset), "trigger": made.trigger})
+        checkpoint = str(made.checkpoint) if made.checkpoint is not None else None
+        return Json({"checkpoint": checkpoint, "dataset": str(made.dataset), "trigger": made.trigger})
 
     async def curve(self, request: Request) -> Response:
         """The job's loss, and what it has learned, as drawings; or those of ``run``."""

@@ -23,6 +23,7 @@ from lora_trainer.ui.panels import (
     practice,
     preset,
     progress,
+    regularisation,
     result,
     runs,
     start,
@@ -47,7 +48,7 @@ class Panel(Protocol):
 
 # The tab's pages from left to right, the columns of each, and the panels of these from top to bottom.
 PAGES: dict[str, dict[str, tuple[Panel, ...]]] = {
-    "images": {"sources": (images, captions, practice)},
+    "images": {"sources": (images, captions, regularisation, practice)},
     "train": {"form": (trigger, preset, start, advanced), "live": (progress, watch)},
     "result": {"outcome": (result, tools)},
     "runs": {"history": (runs,)},

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.labelled.pictures import photographs
 from tests.support.browser import Page, chromium, fill, filled, go
-from tests.support.tab_page import Served, set_options
+from tests.support.tab_page import Served, check, set_options
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
 
@@ -48,9 +48,10 @@ def pressed(page: Page, where: str) -> None:
     page.keyboard.press("Enter")
 
 
-def test_from_mixed_photos_to_a_started_training(page: Page, served: Served, mixed: Path) -> None:
-    word = "walk"
-    page.set_viewport_size({"width": 1280, "height": 900})
+@pytest.mark.parametrize("width", [1280, 400])
+def test_from_mixed_photos_to_a_started_training(page: Page, served: Served, mixed: Path, width: int) -> None:
+    word = f"walk{width}"
+    page.set_viewport_size({"width": width, "height": 900})
     go(page, "images")
     page.locator("#lora_trainer_subject input").fill("object")
     page.keyboard.press("Enter")
@@ -84,3 +85,35 @@ def test_from_mixed_photos_to_a_started_training(page: Page, served: Served, mix
     pressed(page, "#lora_trainer_start")
     page.wait_for_selector(f"#lora_trainer_progress .lt-head[data-state=done] .lt-name >> text={word}")
     assert (served.loras / f"{word}.safetensors").is_file()
+
+
+def test_regularisation_images_in_a_click(page: Page, served: Served, dataset: Path) -> None:
+    check(page, dataset)
+    page.wait_for_selector(f"{ANSWER} .lt-check")
+    pressed(page, "#lora_trainer_regularisation_fold > :is(.label-wrap, button)")
+    pressed(page, "#lora_trainer_regularisation [data-regularise=make]")
+    page.wait_for_selector("#lora_trainer_regularisation .lt-problem >> text=class is missing")
+    page.fill("#lora_trainer_regularisation [name=lt_class]", "circle")
+    page.fill("#lora_trainer_regularisation [name=lt_images]", "2")
+    pressed(page, "#lora_trainer_regularisation [data-regularise=make]")
+    page.wait_for_selector("#lora_trainer_regularisation .lt-good >> text=2 regularisation images of “circle” in")
+    folder = str(served.output / "regularisation" / "circle - tiny-world")
+    page.wait_for_function(
+        "folder => document.querySelector('#lora_trainer_reg_data_dir_option :is(input, textarea)').value === folder",
+        arg=folder,
+    )
+
+
+def test_the_practice_project_is_followed_step_by_step(page: Page, served: Served) -> None:
+    go(page, "images")
+    steps = "#lora_trainer_practice_steps [data-step={}][data-done]"
+    pressed(page, "#lora_trainer_practice > :is(.label-wrap, button)")
+    pressed(page, "#lora_trainer_practice_install")
+    page.wait_for_selector("#lora_trainer_practice_answer >> text=The practice images are there")
+    pressed(page, "#lora_trainer_check")
+    page.wait_for_selector(f"{ANSWER} .lt-readiness >> text=Ready")
+    pressed(page, "#lora_trainer_captions [data-caption=open]")
+    for step in ("installed", "checked", "read", "model"):
+        page.wait_for_selector(steps.format(step))
+    assert page.locator("#lora_trainer_practice_steps [data-done]").count() == 4
+    assert "0.7 to 0.9" in page.inner_text("#lora_trainer_practice")

@@ -1,10 +1,10 @@
-"""The practice project in a WebUI: a tiny checkpoint and a dataset, to try the whole way in minutes."""
+"""The practice project: a tiny checkpoint, where a WebUI needs one, and a dataset, to try the whole way in minutes."""
 
 from __future__ import annotations
 
 from lora_trainer.dataset.prepare import DATASETS
 from lora_trainer.demo.install import Practice, install_practice
-from lora_trainer.errors import ConfigError, LoraTrainerError
+from lora_trainer.errors import LoraTrainerError
 from lora_trainer.ui import views
 from lora_trainer.ui.desk import Desk
 from lora_trainer.ui.forms import Answer, Page
@@ -12,16 +12,14 @@ from lora_trainer.ui.job import Job
 
 
 def install_for(job: Job) -> Practice:
-    """Put it where the WebUI finds it.
+    """Put it where the WebUI finds it; without a WebUI, the dataset alone.
 
     Raises:
-        LoraTrainerError: there is no WebUI, or a file is in the way.
+        LoraTrainerError: a file is in the way.
     """
-    folder = job.host.checkpoint_dir()
-    if folder is None:
-        raise ConfigError("There is no WebUI to install the practice model in; this page has its checkpoint already.")
-    made = install_practice(folder, job.output / DATASETS)
-    job.host.refresh_checkpoints()
+    made = install_practice(job.host.checkpoint_dir(), job.output / DATASETS)
+    if made.checkpoint is not None:
+        job.host.refresh_checkpoints()
     return made
 
 
@@ -33,9 +31,12 @@ def install(desk: Desk, page: Page) -> Answer:
         return Answer({"practice_answer": views.problem(str(error))})
     values = {"dataset": str(made.dataset), "trigger": made.trigger}
     answer = desk.planned(Answer(values=values), desk.page(values))
-    answer.html["practice_answer"] = views.note(
-        f"The practice model is installed. Press the refresh button beside the list of checkpoints at the top of the "
-        f"page, choose {made.checkpoint.name} there, then press Check and choose the preset Practice."
-    )
+    told = "The practice images are there; their folder is filled in above. Press Check."
+    if made.checkpoint is not None:
+        told = (
+            "The practice model is installed. Press the refresh button beside the list of checkpoints at the top of "
+            f"the page, choose {made.checkpoint.name} there, then press Check and choose the preset Practice."
+        )
+    answer.html["practice_answer"] = views.note(told)
     desk.remember()
     return answer

@@ -56,5 +56,7 @@ def test_a_config_of_an_extension_that_was_moved_is_renewed(desk: Desk, job: Fak
     assert config.read_text() == right
 
 
-def test_without_a_webui_there_is_nothing_to_install_in(desk: Desk) -> None:
-    assert "no WebUI" in practice.install(desk, page(desk)).html["practice_answer"]
+def test_without_a_webui_it_is_the_images_alone(desk: Desk, job: FakeJob) -> None:
+    answer = practice.install(desk, page(desk))
+    assert answer.values["dataset"] == str(job.output / "datasets" / "practice") and job.host.refreshed == 0
+    assert "Press Check" in answer.html["practice_answer"] and "checkpoints" not in answer.html["practice_answer"]
