@@ -226,9 +226,10 @@ def test_other_additional_parameters() -> None:
     )
     assert form(additional_parameters="--caption_extention=.cap").caption.caption_extension == ".cap"
     assert any("log_prefix" in line for line in notices(additional_parameters="--log_prefix=xl --lowram"))
+    assert list(form(additional_parameters="--base_weights a.safetensors").network.base_weights) == ["a.safetensors"]
     assert form(masked_loss=True).dataset.masked_loss and notices(masked_loss=True) == []
     for text, word in (
         ("--dataset_class a.b", "dataset_class"), ("--nonsense 3", "nonsense"), ("stray --alpha_mask", "stray"),
-        ("--base_weights a.safetensors", "base_weights"), ("--min_snr_gamma five", "min_snr_gamma"),
+        ("--min_snr_gamma five", "min_snr_gamma"),
     ):  # fmt: skip
         assert word in refused({**FORM, "additional_parameters": text})
