@@ -53,7 +53,7 @@ WEBUI_PYTHON ?= $(call works,python3.11 python3.10 python3,(3 , 10) <= sys.versi
 VENV := .venv
 WEBUI_VENV := .venv-webui
 GRADIO4 := $(WEBUI_VENV)/gradio4
-COMPUTING_TESTS := $(addprefix tests/,demo evaluation hosts lora_tools network training)
+COMPUTING_TESTS := $(addprefix tests/,demo evaluation frozen_weights hosts lora_tools network training)
 FAULT_TESTS := tests/training/test_kills.py tests/training/test_long_runs.py tests/training/test_faults.py \
 	tests/training/test_faults_outside.py tests/training/test_shortage.py tests/training/test_resuming.py
 PAGE_TESTS := tests/ui/test_tab_browser.py tests/ui/test_captions_browser.py tests/ui/test_describe_browser.py \

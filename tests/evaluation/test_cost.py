@@ -37,8 +37,10 @@ def test_a_long_run_is_looked_at_as_closely_as_was_calibrated() -> None:
     assert costs == sorted(costs, reverse=True) and len(set(costs)) == len(costs)
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
-@pytest.mark.parametrize("options", [{}, {"strengths": (0.0, 1.0)}, {"seeds": (3,), "seeds_chosen": True}])
+@pytest.mark.parametrize(
+    ("options", "depth"),
+    zip(({}, {"strengths": (0.0, 1.0)}, {"seeds": (3,), "seeds_chosen": True}, {}), DEPTHS, strict=True),
+)
 def test_what_is_counted_is_what_the_model_computes(tmp_path: Path, depth: Any, options: dict[str, Any]) -> None:
     """Rows that pass through the UNet while five files are measured, against the estimate."""
     run(tmp_path, max_train_epochs=5, save_every_n_epochs=1, measure_at_saves=False)
