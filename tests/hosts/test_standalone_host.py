@@ -50,7 +50,7 @@ def test_take_gives_the_very_tensors_back(host: DiffusersHost, precision: str) -
             assert torch.equal(model.predict(noisy, times, conditioning, []), usual), "from CPU memory"
             model.hold(model.blocks(), model.blocks()[:2])
             near = model.predict(noisy, times, conditioning, [])
-        assert 0 < torch.linalg.norm(near - usual) < 0.05 * torch.linalg.norm(usual), "in 8 bits"
+        assert 0 < torch.linalg.norm(near - usual) < 0.1 * torch.linalg.norm(usual), "in 8 bits"
         next(model.unet.parameters()).requires_grad_(True)  # what a careless user might leave behind
         model.unet.train()
         raise KeyError("on the way")
