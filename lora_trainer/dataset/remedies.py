@@ -13,7 +13,7 @@ from lora_trainer.config import DatasetConfig
 from lora_trainer.dataset.caption_edits import with_first, with_prefix
 from lora_trainer.dataset.changes import Change, Cut, Journal, Move, Write
 from lora_trainer.dataset.checks.looks import take_look
-from lora_trainer.dataset.crops import crop_of, read_record
+from lora_trainer.dataset.crops import crop_of, obstacle, read_record
 from lora_trainer.dataset.findings import Finding, names
 from lora_trainer.dataset.layout import SET_ASIDE, list_folder, parse_name, suggested_name
 from lora_trainer.dataset.remarks import plain
@@ -86,7 +86,7 @@ class Remedies:
         elif finding.kind == "borders":
             yield from (Cut(image, _without_borders(image)) for image in finding.files
                         if image not in self._taken and shown(image.stem) in read_record(image.parent)
-                        and crop_of(image) is None)  # fmt: skip
+                        and crop_of(image) is None and not obstacle(image))  # fmt: skip
 
     def _aside(self, files: Sequence[Path]) -> Iterator[Change]:
         for file in files:
