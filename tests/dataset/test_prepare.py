@@ -46,6 +46,16 @@ def test_copies_are_named_and_described(photos: Path, tmp_path: Path) -> None:
     assert content(photos) == before and [path.name for path in made.folder.iterdir()] == ["7_zwx cup"]
     with pytest.raises(DatasetError, match="exists already"):
         prepare([photos], tmp_path / "set", "zwx cup", 7)
+    shutil.copy(photos / "flower.jpg", photos / "more.jpg")
+    with pytest.raises(DatasetError, match="7_zwx cup exists already"):  # beside it, all would be trained twice
+        prepare([photos], tmp_path / "set", "zwx cup", 6)
+
+
+def test_of_the_same_picture_that_with_a_caption_is_taken(photos: Path, tmp_path: Path) -> None:
+    shutil.copy(photos / "flower.jpg", photos / "zz.jpg")
+    (photos / "zz.txt").write_text("a flower")
+    made = prepare([photos], tmp_path / "set", "zwx", 7)
+    assert (made.target / "zz.txt").read_text() == "a flower" and [path.name for path in made.twins] == ["flower.jpg"]
 
 
 def test_what_a_phone_makes_becomes_upright_srgb_of_a_usual_size(
