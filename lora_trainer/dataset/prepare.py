@@ -22,7 +22,7 @@ from lora_trainer.dataset.folders import side_by_side
 from lora_trainer.dataset.foreign import is_foreign_image, unopened
 from lora_trainer.dataset.images import resize
 from lora_trainer.dataset.items import Skipped
-from lora_trainer.dataset.layout import Listing, list_folder, parse_name, sorted_files
+from lora_trainer.dataset.layout import Listing, images_in, list_folder, parse_name, sorted_files
 from lora_trainer.dataset.plans import PLANS, plan_for
 from lora_trainer.dataset.texts import USUAL_ENDINGS, find_caption, read_lines
 from lora_trainer.errors import DatasetError, FileError, counted, quoted
@@ -50,6 +50,8 @@ class Prepared:
     cropped: int = 0  # to what is probably their subject
     twins: tuple[Path, ...] = ()  # left out: another one is nearly the same
     skipped: tuple[Skipped, ...] = ()  # can't be read
+    masks: tuple[Path, ...] = ()  # of the photos, not of the copies
+    nested: tuple[Path, ...] = ()  # sub-folders with images
 
     def lines(self) -> list[str]:
         """What was done, for a person."""
@@ -65,6 +67,14 @@ class Prepared:
         if self.twins:
             few = names([path.name for path in self.twins])
             lines.append(f"Left out, as another one is nearly the same: {counted(len(self.twins), 'image')} ({few}).")
+        if self.masks:
+            few = names([path.name for path in self.masks])
+            lines.append(f"Not copied: {counted(len(self.masks), 'mask')} ({few}); make masks of the copies.")
+        if self.nested:
+            few = names([path.name for path in self.nested])
+            lines.append(
+                f"Not copied: the images in sub-folders ({few}); move them up, or prepare each folder by itself."
+            )
         return [*lines, *(f"Not copied: {one.path.name} {one.reason}" for one in self.skipped), self.sum]
 
     @property
@@ -132,7 +142,11 @@ def prepare(
     if (there := _same_word(folder, words)) is not None:
         raise DatasetError(f"{there} exists already, and nothing is added to it; give another folder or trigger word.")
     described, changed, cropped = _copy_all(chosen, listing, target, words, crops, progress or _untold)
-    return Prepared(folder, target, times, len(chosen), changed, described, cropped, tuple(twins), tuple(skipped))
+    nested = tuple(path for path in listing.folders if path != folder and images_in(path))
+    return Prepared(
+        folder, target, times, len(chosen), changed, described, cropped, tuple(twins), tuple(skipped),
+        tuple(listing.masks), nested,
+    )  # fmt: skip
 
 
 def _untold(done: int, total: int, what: str) -> None:

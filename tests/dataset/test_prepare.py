@@ -51,6 +51,15 @@ def test_copies_are_named_and_described(photos: Path, tmp_path: Path) -> None:
         prepare([photos], tmp_path / "set", "zwx cup", 6)
 
 
+def test_what_is_not_copied_is_told(photos: Path, tmp_path: Path) -> None:
+    Image.new("L", (640, 427), 255).save(photos / "china-masklabel.png")
+    (photos / "2024").mkdir()
+    shutil.copy(photos / "flower.jpg", photos / "2024")
+    told = prepare([photos], tmp_path / "set", "zwx", 7).lines()
+    assert "Not copied: 1 mask (china-masklabel.png); make masks of the copies." in told
+    assert any(line.startswith("Not copied: the images in sub-folders (2024);") for line in told)
+
+
 def test_of_the_same_picture_that_with_a_caption_is_taken(photos: Path, tmp_path: Path) -> None:
     shutil.copy(photos / "flower.jpg", photos / "zz.jpg")
     (photos / "zz.txt").write_text("a flower")
