@@ -70,6 +70,8 @@ class Remedies:
             return ""  # the dataset keeps the name by which it is known
         if finding.kind in RENAMED and any(map(os.path.lexists, map(_renamed, finding.files))):
             return ""  # with a number behind it, the name would be another trigger word
+        if finding.kind == "nested_images" and all(path.is_symlink() for path in finding.files):
+            return ""  # what lies elsewhere isn't the dataset's to move
         return LABELS.get(finding.kind, "") if finding.files else ""
 
     def _of(self, finding: Finding) -> Iterator[Change]:
@@ -86,7 +88,7 @@ class Remedies:
             for image in finding.files:
                 yield from self._written(image, lambda line: line)
         elif finding.kind == "nested_images":
-            for folder in finding.files:
+            for folder in (path for path in finding.files if not path.is_symlink()):
                 for stem, files in _by_stem(list_folder(folder).files).items():
                     yield from self._moved(files, stem, folder.parent)
         elif finding.kind == "borders":

@@ -122,6 +122,17 @@ def test_a_caption_stays_with_its_image_wherever_that_is_moved(folder: Path, fix
     assert (folder / "0-2-masklabel.png").is_file() and not (folder / "0.txt").exists(), "it is of another image"
 
 
+def test_photos_behind_a_link_stay_where_they_are(folder: Path, fix: Fix, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    picture(9).save(tmp_path / "photos" / "nine.png")
+    (folder / "link").symlink_to(tmp_path / "photos")
+    assert "nested_images" in kinds(folder.parent) and fix() == ""
+    (folder / "more").mkdir()
+    picture(8).save(folder / "more" / "eight.png")
+    fix()
+    assert (folder / "eight.png").exists() and (tmp_path / "photos" / "nine.png").exists()
+
+
 def test_no_folder_gets_another_trigger_word(folder: Path, fix: Fix) -> None:
     folder.rename(folder.with_name("10_zwx cup"))
     (folder.parent / "0_zwx cup").mkdir()
