@@ -9,7 +9,7 @@ from pathlib import Path
 from lora_trainer.cli.settings import read_settings
 from lora_trainer.cli.terminal import say
 from lora_trainer.dataset.checks.looks import FILE, Looks
-from lora_trainer.dataset.crops import box_of, crop, crop_of, crop_to_subject, uncrop
+from lora_trainer.dataset.crops import box_of, crop, crop_of, crop_to_subject, obstacle, read_record, uncrop
 from lora_trainer.dataset.folders import scan, training_folders
 from lora_trainer.dataset.preview import Preview, preview, sheet
 from lora_trainer.errors import ConfigError, FileError, counted, quoted, shown
@@ -58,7 +58,10 @@ def run_crop(args: argparse.Namespace) -> None:
         for image in images:
             say(f"{shown(crop(image, box, config.dataset))}: cropped; --undo takes that back.")
     elif args.suggest:
-        number = sum(crop_to_subject(image, config.dataset) for image in images)
+        problems = [problem for image in images if (problem := obstacle(image))]
+        number = sum(crop_to_subject(image, config.dataset) for image in images if not obstacle(image))
+        for problem in problems:
+            say(problem)
         say(f"{counted(number, 'image')} of {len(images)} cropped to the subject; --undo takes that back.")
     elif args.undo:
         number = sum(crop_of(image) is not None and bool(uncrop(image)) for image in images)
@@ -73,8 +76,9 @@ def run_crop(args: argparse.Namespace) -> None:
 def _named(dataset: Path, names: list[str]) -> list[Path]:
     """The images of a dataset by their names, or all of them."""
     images = [image for _, _, listing in training_folders(dataset) for image in listing.images]
-    if not names:
-        return images
+    if not names:  # somebody's own files beside the copies keep nobody from cropping those
+        copies = {folder: read_record(folder) for folder in {image.parent for image in images}}
+        return [image for image in images if shown(image.stem) in copies[image.parent]] or images
     found = []
     for name in names:
         same = [image for image in images if name in (shown(image.name), shown(f"{image.parent.name}/{image.name}"))]

@@ -140,21 +140,28 @@ class CaptionSheet:
         """Put the files back as they were before the last change that wasn't taken back yet.
 
         Raises:
-            FileError: if there is none, or a file can't be written.
+            FileError: if there is none, or a file can't be written; if a file was changed or moved by others since,
+                nothing is touched.
         """
         with _changing:
             newest = self._newest()
             if newest is None:
                 raise FileError("There is no change of these captions to take back.")
             try:
-                files = {
-                    self._root / os.fsdecode(base64.b64decode(name)): None
-                    if content is None
-                    else base64.b64decode(content)
-                    for name, content in read_object(newest)["files"]
-                }
+                files, written = dict[Path, bytes | None](), dict[Path, str]()
+                for name, content, *digest in read_object(newest)["files"]:
+                    path = self._root / os.fsdecode(base64.b64decode(name))
+                    files[path] = None if content is None else base64.b64decode(content)
+                    if digest:
+                        written[path] = str(digest[0])
             except (KeyError, TypeError, ValueError) as error:
                 raise FileError(f"{newest} is damaged; the captions can't be put back from it.") from error
+            other = [path for path in written if _differs(path, files[path], written[path])]
+            if other:
+                raise FileError(
+                    f"This can't be taken back, as {shown(other[0].name)} was changed, moved or deleted since; take "
+                    "back first what moved it, or put the captions back by hand."
+                )
             before = {row.id: row.text for row in self.rows()}
             for path, content in files.items():
                 _put_back(path, content)
@@ -181,16 +188,17 @@ class CaptionSheet:
     def _write(self, changes: Sequence[tuple[Row, str]], what: str) -> list[Row]:
         return LongChange(self, what).write(changes)
 
-    def keep(self, file: Path | None, files: dict[Path, bytes | None], what: str) -> Path:
+    def keep(self, file: Path | None, files: dict[Path, bytes | None], written: dict[Path, str], what: str) -> Path:
         """Keep what files held before a change; as base64, since neither names nor captions need be text.
 
         Args:
+            written: the hash of what each file holds after it, by which a later change by others is noticed.
             file: the backup that is written anew, with more files than before; None for a new one.
         """
         kept = self._kept()
         file = file or self._backups / f"{int(kept[-1].stem) + 1 if kept else 1:06}.json"
-        coded = [(_coded(os.fsencode(os.path.relpath(path, self._root))), None if content is None else _coded(content))
-                 for path, content in files.items()]  # fmt: skip
+        coded = [(_coded(os.fsencode(os.path.relpath(path, self._root))), None if content is None else _coded(content),
+                  written[path]) for path, content in files.items()]  # fmt: skip
         write_json(file, {"dataset": shown(self.dataset), "what": what, "files": coded})
         for old in kept[: max(0, len(kept) + 1 - MOST_BACKUPS)]:
             old.unlink(missing_ok=True)
@@ -210,6 +218,7 @@ class LongChange:
     def __init__(self, sheet: CaptionSheet, what: str) -> None:
         self._sheet, self._what = sheet, what
         self._before: dict[Path, bytes | None] = {}
+        self._after: dict[Path, str] = {}
         self._file: Path | None = None
 
     def write(self, changes: Sequence[tuple[Row, str]]) -> list[Row]:
@@ -217,9 +226,10 @@ class LongChange:
         changes = [(row, text) for row, text in changes if text != row.text]
         if not changes:
             return []
-        for row, _ in changes:
+        for row, text in changes:
             self._before.setdefault(row.file, row.file.read_bytes() if row.file.exists() else None)
-        self._file = self._sheet.keep(self._file, self._before, self._what)
+            self._after[row.file] = _digest(text.replace("\n", os.linesep).encode("utf-8", "backslashreplace"))
+        self._file = self._sheet.keep(self._file, self._before, self._after, self._what)
         for row, text in changes:
             write_text(row.file, text)
         return [Row(row.id, row.image, row.file, text, row.instead) for row, text in changes]
@@ -236,6 +246,18 @@ class LongChange:
 def fingerprint(text: str) -> str:
     """By which a caption is known again."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _differs(path: Path, before: bytes | None, written: str) -> bool:
+    """Whether a file holds neither what was written nor, where that failed, what was there before."""
+    if not path.exists():
+        return before is not None or not path.parent.is_dir()
+    now = path.read_bytes()
+    return now != before and _digest(now) != written
 
 
 def _text(file: Path) -> str:

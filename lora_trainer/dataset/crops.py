@@ -6,11 +6,12 @@ cut out of the photo itself as long as that is there, and can be changed or undo
 
 from __future__ import annotations
 
+import glob
 import math
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from PIL import Image
 
 from lora_trainer.config import DatasetConfig
 from lora_trainer.dataset.buckets import Size, bucket_resolutions, place
-from lora_trainer.dataset.decode import is_plain, read_image
+from lora_trainer.dataset.decode import image_endings, is_plain, read_image
 from lora_trainer.dataset.images import resize
+from lora_trainer.dataset.layout import SET_ASIDE
+from lora_trainer.dataset.masks import MASK
 from lora_trainer.dataset.subject import Box, find_subject
 from lora_trainer.errors import ConfigError, DatasetError, FileError, quoted, shown
-from lora_trainer.files import read_object, replaced, write_json
+from lora_trainer.files import file_sha256, read_object, replaced, write_json
 
 RECORD = ".prepared.json"  # in the folder of the copies
 UNCROPPED = ".uncropped"  # a folder in it: the copies as they were before their crop
@@ -38,6 +41,7 @@ class Copied:
     bytes: int  # of the photo
     changed: int  # ns
     crop: Box | None = None
+    cut: str = ""  # SHA-256 of the cropped file, by which a later change by others is noticed
 
     @classmethod
     def of(cls, source: Path) -> Copied:
@@ -75,8 +79,13 @@ def read_record(folder: Path) -> dict[str, Copied]:
         return {}
     try:
         rows = read_object(file)["copies"]
-        return {stem: Copied(str(row["source"]), int(row["bytes"]), int(row["changed"]),
-                             box_of(row["crop"]) if row["crop"] else None) for stem, row in rows.items()}  # fmt: skip
+        return {
+            stem: Copied(
+                str(row["source"]), int(row["bytes"]), int(row["changed"]),
+                box_of(row["crop"]) if row["crop"] else None, str(row.get("cut", "")),
+            )
+            for stem, row in rows.items()
+        }  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise FileError(f"{file} is damaged; prepare the photos again to crop them.") from error
 
@@ -101,19 +110,46 @@ def crop(image: Path, box: Box, config: DatasetConfig) -> Path:
         The file of the copy, a PNG.
 
     Raises:
-        DatasetError: it isn't a copy, or the box is too small.
+        DatasetError: it isn't a copy, the box is too small, or :func:`obstacle` names a file.
         FileError: if it can't be written.
     """
     copies, copied = _copied(image)
+    if problem := obstacle(image):
+        raise DatasetError(problem)
     cut = _cut(copied.photo() or whole_of(image), box, config)
+    _set_aside(image, copied)
     _keep(image)
     target = image.with_suffix(".png")
     with replaced(target) as temporary:
         cut.save(temporary, "PNG")
     if target != image:
         image.unlink()
-    write_record(image.parent, copies | {shown(image.stem): Copied(copied.source, copied.bytes, copied.changed, box)})
+    cropped = replace(copied, crop=box, cut=file_sha256(target))
+    write_record(image.parent, copies | {shown(image.stem): cropped})
     return target
+
+
+def obstacle(image: Path) -> str:
+    """Why a copy isn't cropped: what somebody put beside it would be lost, or not fit any more."""
+    mask = next(iter(_beside(image, f"{image.stem}{MASK}")), None)
+    if mask is not None:
+        return (
+            f"{shown(image.name)} isn't cropped, as its mask {shown(mask.name)} wouldn't fit any more; move the mask "
+            "away, crop, then make the mask anew."
+        )
+    return _namesake(image)
+
+
+def _namesake(image: Path) -> str:
+    other = next((path for path in _beside(image, image.stem) if path != image), None)
+    same = "" if other is None else shown(other.name)
+    return f"{shown(image.name)} isn't changed, as {same} has the same name; rename one of them." if same else ""
+
+
+def _beside(image: Path, stem: str) -> list[Path]:
+    """The pictures of that stem in an image's folder."""
+    found = image.parent.glob(f"{glob.escape(stem)}.*")
+    return sorted(path for path in found if path.stem == stem and path.suffix.lower() in image_endings())
 
 
 def crop_to_subject(image: Path, config: DatasetConfig | None = None) -> bool:
@@ -129,12 +165,19 @@ def uncrop(image: Path) -> Path:
 
     Returns:
         Its file.
+
+    Raises:
+        DatasetError: if it isn't a copy, or another picture has its name.
+        FileError: if it can't be put back.
     """
     copies, copied = _copied(image)
     kept = _kept(image)
     if kept is None:
         return image
     target = image.with_name(kept.name)
+    if problem := _namesake(image):
+        raise DatasetError(problem)
+    _set_aside(image, copied)
     try:
         kept.replace(target)
         if target != image:
@@ -234,6 +277,16 @@ def _keep(image: Path) -> None:
     """Keep the copy as it is, before its first crop."""
     if _kept(image) is None:
         with replaced(image.parent / UNCROPPED / image.name) as temporary:
+            shutil.copy2(image, temporary)
+
+
+def _set_aside(image: Path, copied: Copied) -> None:
+    """A copy that somebody edited after its crop isn't overwritten, but kept in the folder's ``set-aside``."""
+    if copied.cut and file_sha256(image) != copied.cut:
+        target, number = image.parent / SET_ASIDE / image.name, 2
+        while target.exists():
+            target, number = target.with_name(f"{image.stem}-{number}{image.suffix}"), number + 1
+        with replaced(target) as temporary:
             shutil.copy2(image, temporary)
 
 

@@ -143,7 +143,7 @@ def find_folders(
                 findings.append(Finding("unreadable_folder", "error", error.reason, UNREADABLE, (path,)))
         elif path.name == SET_ASIDE:
             findings += _set_aside(path)
-        elif images := _images_in(path):
+        elif images := images_in(path):
             findings.append(_ignored(path, images, parsed is not None))
     parsed = parse_name(directory.resolve().name)
     if found:
@@ -224,7 +224,7 @@ def leftovers(folder: Path, listing: Listing, endings: tuple[str, ...], findings
         others,
         f"{_count(len(others), 'file')} ignored, being neither image nor caption ({kinds})",
     )
-    nested = [path for path in listing.folders if path.name != SET_ASIDE and _images_in(path)]
+    nested = [path for path in listing.folders if path.name != SET_ASIDE and images_in(path)]
     tell(
         "nested_images", "warning", nested,
         f"images in its sub-folders ({few(nested)}) are ignored", "move them up to train on them",
@@ -239,7 +239,8 @@ def _list_if_readable(path: Path) -> Listing:
         return Listing()
 
 
-def _images_in(path: Path) -> int:
+def images_in(path: Path) -> int:
+    """How many images lie directly in a folder; 0 where it can't be read."""
     return len(_list_if_readable(path).images)
 
 
@@ -284,7 +285,7 @@ def _what_to_rename(directory: Path, listing: Listing) -> str:
         if any(parse_name(inner.name) for inner in _list_if_readable(path).folders):
             return f"{directory} has no <repeats>_<trigger> folder, but {path} does; give {path} as the dataset."
     for path in listing.folders:
-        if _images_in(path):
+        if images_in(path):
             return (
                 f"No folder in {directory} is named <repeats>_<trigger>; rename {path.name}, for instance to "
                 f"{suggested_name(path.name)}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from lora_trainer.dataset.folders import side_by_side
 from lora_trainer.dataset.foreign import is_foreign_image, unopened
 from lora_trainer.dataset.images import resize
 from lora_trainer.dataset.items import Skipped
-from lora_trainer.dataset.layout import Listing, list_folder, sorted_files
+from lora_trainer.dataset.layout import Listing, images_in, list_folder, parse_name, sorted_files
 from lora_trainer.dataset.plans import PLANS, plan_for
 from lora_trainer.dataset.texts import USUAL_ENDINGS, find_caption, read_lines
 from lora_trainer.errors import DatasetError, FileError, counted, quoted
@@ -50,6 +50,8 @@ class Prepared:
     cropped: int = 0  # to what is probably their subject
     twins: tuple[Path, ...] = ()  # left out: another one is nearly the same
     skipped: tuple[Skipped, ...] = ()  # can't be read
+    masks: tuple[Path, ...] = ()  # of the photos, not of the copies
+    nested: tuple[Path, ...] = ()  # sub-folders with images
 
     def lines(self) -> list[str]:
         """What was done, for a person."""
@@ -65,6 +67,14 @@ class Prepared:
         if self.twins:
             few = names([path.name for path in self.twins])
             lines.append(f"Left out, as another one is nearly the same: {counted(len(self.twins), 'image')} ({few}).")
+        if self.masks:
+            few = names([path.name for path in self.masks])
+            lines.append(f"Not copied: {counted(len(self.masks), 'mask')} ({few}); make masks of the copies.")
+        if self.nested:
+            few = names([path.name for path in self.nested])
+            lines.append(
+                f"Not copied: the images in sub-folders ({few}); move them up, or prepare each folder by itself."
+            )
         return [*lines, *(f"Not copied: {one.path.name} {one.reason}" for one in self.skipped), self.sum]
 
     @property
@@ -123,15 +133,20 @@ def prepare(
     skipped = [Skipped(file, unopened(file)) for file in listing.files if is_foreign_image(file)]
     with Looks(output / FILE if output is not None else None, MEASURED) as looks:
         pictures = _readable(listing.images, looks, skipped, progress or _untold)
-        chosen, twins = _without_twins(pictures, looks)
+        captioned = {path for path, _ in pictures if find_caption(path, listing.by_name, USUAL_ENDINGS)}
+        chosen, twins = _without_twins(pictures, looks, captioned)
     if not chosen:
         raise DatasetError(_nothing(sources, skipped))
     times = times or suggested_repeats(len(chosen), subject)
     target = folder / f"{times}_{words}"
-    if target.exists():
-        raise DatasetError(f"{target} exists already, and nothing is added to it; give another folder or trigger word.")
+    if (there := _same_word(folder, words)) is not None:
+        raise DatasetError(f"{there} exists already, and nothing is added to it; give another folder or trigger word.")
     described, changed, cropped = _copy_all(chosen, listing, target, words, crops, progress or _untold)
-    return Prepared(folder, target, times, len(chosen), changed, described, cropped, tuple(twins), tuple(skipped))
+    nested = tuple(path for path in listing.folders if path != folder and images_in(path))
+    return Prepared(
+        folder, target, times, len(chosen), changed, described, cropped, tuple(twins), tuple(skipped),
+        tuple(listing.masks), nested,
+    )  # fmt: skip
 
 
 def _untold(done: int, total: int, what: str) -> None:
@@ -161,20 +176,28 @@ def _readable(
     return found
 
 
-def _without_twins(pictures: Sequence[tuple[Path, Look]], looks: Looks) -> tuple[list[Path], list[Path]]:
-    """What is taken, in order, and what is left out."""
+def _without_twins(
+    pictures: Sequence[tuple[Path, Look]], looks: Looks, described: Set[Path]
+) -> tuple[list[Path], list[Path]]:
+    """What is taken, in order, and what is left out; of twins of one size that which has a caption is taken."""
     groups = looks.twins([look.content for _, look in pictures], [look.thumbnail for _, look in pictures], TWINS.value)
     same: dict[str, list[int]] = {}
     for index, (_, look) in enumerate(pictures):
         same.setdefault(look.content, []).append(index)
     out: set[int] = set()
     for group in [*groups, *same.values()]:
-        best = max(group, key=lambda index: math.prod(pictures[index][1].size))
+        best = max(group, key=lambda index: (math.prod(pictures[index][1].size), pictures[index][0] in described))
         out.update(index for index in group if index != best)
     return (
         [path for index, (path, _) in enumerate(pictures) if index not in out],
         [pictures[index][0] for index in sorted(out)],
     )
+
+
+def _same_word(folder: Path, words: str) -> Path | None:
+    """A folder of this trigger word, with whatever repeats: beside it, the same photos would be trained twice."""
+    there = [path for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
+    return next((path for path in there if (parse_name(path.name) or (0, ""))[1].casefold() == words.casefold()), None)
 
 
 def _copy_all(

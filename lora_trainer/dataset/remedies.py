@@ -5,6 +5,7 @@ Files are moved into the dataset's folder ``set-aside``, captions are rewritten,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,10 @@ from lora_trainer.config import DatasetConfig
 from lora_trainer.dataset.caption_edits import with_first, with_prefix
 from lora_trainer.dataset.changes import Change, Cut, Journal, Move, Write
 from lora_trainer.dataset.checks.looks import take_look
-from lora_trainer.dataset.crops import crop_of, read_record
+from lora_trainer.dataset.crops import crop_of, obstacle, read_record
 from lora_trainer.dataset.findings import Finding, names
 from lora_trainer.dataset.layout import SET_ASIDE, list_folder, parse_name, suggested_name
+from lora_trainer.dataset.masks import MASK
 from lora_trainer.dataset.remarks import plain
 from lora_trainer.dataset.subject import Box
 from lora_trainer.dataset.texts import USUAL_ENDINGS, read_lines
@@ -42,6 +44,7 @@ class Remedies:
         whole = dataset.expanduser().resolve()
         self.dataset, self.trigger = whole if whole.is_dir() else whole.parent, trigger.strip()
         self._taken: set[Path] = set()  # files that are moved, and the names that they get
+        self._stems: dict[Path, set[str]] = {}  # of a folder that files are moved to, with those that they get
 
     def changes(self, findings: Iterable[Finding], kinds: Sequence[str] = ()) -> list[Change]:
         """What is to be done, in order; nothing is touched.
@@ -65,6 +68,10 @@ class Remedies:
             return ""  # nobody's own files are cropped
         if finding.kind in RENAMED and self.dataset in (path.resolve() for path in finding.files):
             return ""  # the dataset keeps the name by which it is known
+        if finding.kind in RENAMED and any(map(os.path.lexists, map(_renamed, finding.files))):
+            return ""  # with a number behind it, the name would be another trigger word
+        if finding.kind == "nested_images" and all(path.is_symlink() for path in finding.files):
+            return ""  # what lies elsewhere isn't the dataset's to move
         return LABELS.get(finding.kind, "") if finding.files else ""
 
     def _of(self, finding: Finding) -> Iterator[Change]:
@@ -74,26 +81,38 @@ class Remedies:
             yield from self._first(finding.files)
         elif finding.kind in RENAMED:
             for folder in finding.files:
-                yield Move(folder, _free(folder.with_name(suggested_name(folder.name)), self._taken))
+                if _renamed(folder) not in self._taken:
+                    self._taken.add(_renamed(folder))
+                    yield Move(folder, _renamed(folder))
         elif finding.kind == "caption_encoding":
             for image in finding.files:
                 yield from self._written(image, lambda line: line)
         elif finding.kind == "nested_images":
-            for folder in finding.files:
-                yield from (
-                    Move(file, _free(folder.parent / file.name, self._taken)) for file in list_folder(folder).files
-                )
+            for folder in (path for path in finding.files if not path.is_symlink()):
+                for stem, files in _by_stem(list_folder(folder).files).items():
+                    yield from self._moved(files, stem, folder.parent)
         elif finding.kind == "borders":
             yield from (Cut(image, _without_borders(image)) for image in finding.files
                         if image not in self._taken and shown(image.stem) in read_record(image.parent)
-                        and crop_of(image) is None)  # fmt: skip
+                        and crop_of(image) is None and not obstacle(image))  # fmt: skip
 
     def _aside(self, files: Sequence[Path]) -> Iterator[Change]:
         for file in files:
-            for path in [file, *_beside(file)]:
-                if path not in self._taken:
-                    self._taken.add(path)
-                    yield Move(path, _free(self.dataset / SET_ASIDE / path.name, self._taken))
+            together = [path for path in [file, *_beside(file)] if path not in self._taken]
+            if together:
+                yield from self._moved(together, file.stem, self.dataset / SET_ASIDE)
+
+    def _moved(self, files: Sequence[Path], stem: str, folder: Path) -> Iterator[Change]:
+        """An image with its caption and mask; all get a number where something of their name is or will be there."""
+        if folder not in self._stems:
+            self._stems[folder] = {path.stem.casefold() for path in folder.iterdir()} if folder.is_dir() else set()
+        named, number = stem, 2
+        while named.casefold() in self._stems[folder]:
+            named, number = f"{stem}-{number}", number + 1
+        self._stems[folder].add(named.casefold())
+        for file in files:
+            self._taken.add(file)
+            yield Move(file, folder / f"{named}{file.name[len(stem) :]}")
 
     def _first(self, images: Sequence[Path]) -> Iterator[Change]:
         for image in images:
@@ -164,10 +183,14 @@ def _without_borders(image: Path) -> Box:
     return (left, top, 1 - right, 1 - bottom)
 
 
-def _free(path: Path, taken: set[Path]) -> Path:
-    """The path, with a number where something of that name is or will be there."""
-    found, number = path, 2
-    while found in taken or found.exists():
-        found, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
-    taken.add(found)
+def _by_stem(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Files that belong together by their names; a mask belongs to its image."""
+    stems, found = {file.stem for file in files}, dict[str, list[Path]]()
+    for file in files:
+        of = file.stem.removesuffix(MASK)
+        found.setdefault(of if of in stems else file.stem, []).append(file)
     return found
+
+
+def _renamed(folder: Path) -> Path:
+    return folder.with_name(suggested_name(folder.name))

@@ -33,6 +33,11 @@ def test_copies_are_cropped_listed_and_previewed(
         said("crop", "set", "--undo") == "1 image put back as before the crop.\n" and Path("set/2_zwx/a.jpg").exists()
     )
     assert said("crop", "set") == "2_zwx/a.jpg: whole\n"
+    Path("set/2_zwx/own.jpg").write_bytes(Path("set/2_zwx/a.jpg").read_bytes())
+    assert said("crop", "set", "--undo") == "0 images put back as before the crop.\n", (
+        "one's own picture is no hindrance"
+    )
+    Path("set/2_zwx/own.jpg").unlink()
     said("crop", "set", "a.jpg", "--box", "0.5,0,1,1")
     assert Image.open("set/2_zwx/a.png").size[0] in range(350, 420)
     assert said("crop", "set", "--suggest").startswith("1 image of 1 cropped to the subject")

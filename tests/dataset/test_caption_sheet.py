@@ -105,6 +105,22 @@ def test_a_caption_that_somebody_else_changed_is_not_overwritten(sheet: CaptionS
     assert sheet.edit("replace", "nowhere", "x") == [] and sheet.undoable == "a caption edited", "no empty step back"
 
 
+def test_taking_back_overwrites_nothing_that_was_written_or_moved_since(sheet: CaptionSheet, folder: Path) -> None:
+    sheet.edit("append", "hat", "")
+    by_tool = content(folder)
+    (folder / "a.txt").write_text("zwx, by hand")
+    with pytest.raises(FileError, match="was changed, moved or deleted since"):
+        sheet.undo()
+    assert content(folder) == {**by_tool, "a.txt": b"zwx, by hand"}
+    (folder / "a.txt").write_bytes(by_tool["a.txt"])
+    renamed = folder.rename(folder.with_name("5_zwx"))
+    with pytest.raises(FileError, match="moved"):
+        sheet.undo()
+    assert not folder.exists() and content(renamed) == by_tool
+    renamed.rename(folder)
+    assert len(sheet.undo()) == 4
+
+
 def test_backups_are_many_but_not_without_end(sheet: CaptionSheet, folder: Path, tmp_path: Path) -> None:
     for number in range(MOST_BACKUPS + 3):
         sheet.set("4_zwx/d.png", str(number), str(number - 1) if number else "")

@@ -111,6 +111,27 @@ def test_what_cannot_be_cropped(photo: Path, tmp_path: Path) -> None:
         read_record(made.target)
 
 
+def test_what_somebody_put_beside_a_copy_is_neither_lost_nor_made_useless(photo: Path, tmp_path: Path) -> None:
+    (copy,) = list_folder(prepare([photo.parent], tmp_path / "set", "zwx", 1).target).images
+    first = copy.read_bytes()
+    own = copy.with_suffix(".webp")
+    for beside, words in ((own, "has the same name"), (copy.with_name("a-masklabel.png"), "its mask")):
+        Image.new("L", Image.open(copy).size, 255).save(beside)
+        before = digest(copy.parent)
+        with pytest.raises(DatasetError, match=words):
+            crop(copy, (0.5, 0.25, 1.0, 1.0), CONFIG)
+        assert digest(copy.parent) == before
+        beside.unlink()
+    cut = crop(copy, (0.5, 0.25, 1.0, 1.0), CONFIG)
+    Image.new("RGB", (64, 64)).save(own)
+    with pytest.raises(DatasetError, match="has the same name"):
+        uncrop(cut)
+    own.unlink()
+    Image.new("RGB", (640, 640), "red").save(cut)  # retouched by hand
+    edited = cut.read_bytes()
+    assert uncrop(cut).read_bytes() == first and (copy.parent / "set-aside" / cut.name).read_bytes() == edited
+
+
 def test_photos_are_cropped_to_their_subject_when_asked(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

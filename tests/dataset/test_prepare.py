@@ -46,6 +46,25 @@ def test_copies_are_named_and_described(photos: Path, tmp_path: Path) -> None:
     assert content(photos) == before and [path.name for path in made.folder.iterdir()] == ["7_zwx cup"]
     with pytest.raises(DatasetError, match="exists already"):
         prepare([photos], tmp_path / "set", "zwx cup", 7)
+    shutil.copy(photos / "flower.jpg", photos / "more.jpg")
+    with pytest.raises(DatasetError, match="7_zwx cup exists already"):  # beside it, all would be trained twice
+        prepare([photos], tmp_path / "set", "zwx cup", 6)
+
+
+def test_what_is_not_copied_is_told(photos: Path, tmp_path: Path) -> None:
+    Image.new("L", (640, 427), 255).save(photos / "china-masklabel.png")
+    (photos / "2024").mkdir()
+    shutil.copy(photos / "flower.jpg", photos / "2024")
+    told = prepare([photos], tmp_path / "set", "zwx", 7).lines()
+    assert "Not copied: 1 mask (china-masklabel.png); make masks of the copies." in told
+    assert any(line.startswith("Not copied: the images in sub-folders (2024);") for line in told)
+
+
+def test_of_the_same_picture_that_with_a_caption_is_taken(photos: Path, tmp_path: Path) -> None:
+    shutil.copy(photos / "flower.jpg", photos / "zz.jpg")
+    (photos / "zz.txt").write_text("a flower")
+    made = prepare([photos], tmp_path / "set", "zwx", 7)
+    assert (made.target / "zz.txt").read_text() == "a flower" and [path.name for path in made.twins] == ["flower.jpg"]
 
 
 def test_what_a_phone_makes_becomes_upright_srgb_of_a_usual_size(

@@ -110,6 +110,36 @@ def test_a_folder_gets_a_plausible_name_by_itself(folder: Path, fix: Fix, tmp_pa
     assert Remedies(dated).changes(looked(dated).findings, ["repeats"]) == [], "the dataset itself keeps its name"
 
 
+def test_a_caption_stays_with_its_image_wherever_that_is_moved(folder: Path, fix: Fix) -> None:
+    (folder / "0.txt").unlink()
+    (folder / "more").mkdir()
+    picture(9).save(folder / "more" / "0.png")
+    Image.new("L", (300, 300), 255).save(folder / "more" / "0-masklabel.png")
+    (folder / "more" / "0.txt").write_text("zwx cup, number nine")
+    nine = (folder / "more" / "0.png").read_bytes()
+    fix("nested_images")
+    assert (folder / "0-2.png").read_bytes() == nine and (folder / "0-2.txt").read_text() == "zwx cup, number nine"
+    assert (folder / "0-2-masklabel.png").is_file() and not (folder / "0.txt").exists(), "it is of another image"
+
+
+def test_photos_behind_a_link_stay_where_they_are(folder: Path, fix: Fix, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    picture(9).save(tmp_path / "photos" / "nine.png")
+    (folder / "link").symlink_to(tmp_path / "photos")
+    assert "nested_images" in kinds(folder.parent) and fix() == ""
+    (folder / "more").mkdir()
+    picture(8).save(folder / "more" / "eight.png")
+    fix()
+    assert (folder / "eight.png").exists() and (tmp_path / "photos" / "nine.png").exists()
+
+
+def test_no_folder_gets_another_trigger_word(folder: Path, fix: Fix) -> None:
+    folder.rename(folder.with_name("10_zwx cup"))
+    (folder.parent / "0_zwx cup").mkdir()
+    picture(7).save(folder.parent / "0_zwx cup" / "a.png")
+    assert "ignored_folder" in kinds(folder.parent) and fix() == "", "10_zwx cup is there, and -2 isn't its word"
+
+
 def test_what_is_a_matter_of_taste_is_done_only_when_it_is_named(folder: Path, fix: Fix) -> None:
     Image.new("RGB", (300, 300), (9, 9, 9)).save(folder / "dark.png")
     (folder / "dark.txt").write_text("zwx cup, at night")
