@@ -27,17 +27,22 @@ def begin_with_less(run: Session) -> Iterator[Notice]:
     """Apply what the run had gone to before it was interrupted, on top of what is planned now."""
     if run.less == Less():
         return
-    if run.less.recomputes:
+    memory, can_hold = run.config.memory, run.model.can_hold  # the settings, and the place, may be others by now
+    run.less = less = replace(
+        run.less,
+        in_8_bits=run.less.in_8_bits and can_hold and memory.base_8bit != "never",
+        in_cpu=run.less.in_cpu and can_hold and memory.blocks_in_cpu_memory < 0,
+    )
+    if less.recomputes:
         run.recomputed = run.model.blocks()
-    if run.less.at_once:
-        run.at_once = min(run.at_once or run.less.at_once, run.less.at_once)
+    if less.at_once:
+        run.at_once = min(run.at_once or less.at_once, less.at_once)
     weights, blocks = run.model.weights, run.model.blocks()
-    if (run.less.in_8_bits or run.less.in_cpu) and run.model.can_hold:
-        in_8_bits = blocks if run.less.in_8_bits else weights.in_8_bits
-        run.model.hold(in_8_bits, blocks if run.less.in_cpu else weights.in_cpu)
-    images = f" and {run.at_once} of a batch's images at once" if run.less.at_once else ""
-    held = ", weights in 8 bits" * run.less.in_8_bits + ", blocks in CPU memory" * run.less.in_cpu
-    result = "nearly the same result" if run.less.in_8_bits else "the same result"
+    if less.in_8_bits or less.in_cpu:
+        run.model.hold(blocks if less.in_8_bits else weights.in_8_bits, blocks if less.in_cpu else weights.in_cpu)
+    images = f" and {run.at_once} of a batch's images at once" if less.at_once else ""
+    held = ", weights in 8 bits" * less.in_8_bits + ", blocks in CPU memory" * less.in_cpu
+    result = "nearly the same result" if less.in_8_bits else "the same result"
     yield Notice(
         f"This run has run out of memory before, so it goes on with gradient checkpointing{images}{held}: slower, "
         f"{result}."

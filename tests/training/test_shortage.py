@@ -145,9 +145,13 @@ def test_last_of_all_the_weights_are_held_in_another_way(tmp_path: Path, monkeyp
     _, events = run(tmp_path, host=TinyHost(tmp_path / "loras", model), resume=True, **options)
     assert of(events, Watched) == [] and model.held == [(12, 12)], "a continuation begins with that"
     assert any("weights in 8 bits, blocks in CPU memory" in notice.text for notice in of(events, Notice))
+    forbidden = {**options, "max_train_steps": 3, "base_8bit": "never", "blocks_in_cpu_memory": 0}
+    model = Heavy()
     with pytest.raises(LoraTrainerError, match="isn't enough memory"):
-        options |= {"base_8bit": "never", "blocks_in_cpu_memory": 0}
-        run(tmp_path / "forbidden", host=TinyHost(tmp_path / "loras2", Heavy()), **options)
+        run(tmp_path, host=TinyHost(tmp_path / "loras", model), resume=True, **forbidden)
+    assert model.held == [], "unless the settings forbid it by now"
+    with pytest.raises(LoraTrainerError, match="isn't enough memory"):
+        run(tmp_path / "forbidden", host=TinyHost(tmp_path / "loras2", Heavy()), **forbidden)
 
 
 def test_other_errors_end_the_run_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
