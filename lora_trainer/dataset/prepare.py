@@ -251,19 +251,19 @@ def _says_more(caption: Path, words: str) -> bool:
     return any(line.casefold() != words.casefold() for line in read_lines(caption)[0])
 
 
-def check_trigger(trigger: str) -> str:
-    """The trigger word as a folder name can have it.
+def check_trigger(trigger: str, what: str = "trigger word") -> str:
+    """The trigger word as a folder name can have it; ``what`` is how the sentence calls it.
 
     Raises:
         DatasetError: one sentence.
     """
     words = " ".join(trigger.split())
     if not words:
-        raise DatasetError("The trigger word is missing: give one, such as zwx_anna.")
+        raise DatasetError(f"The {what} is missing: give one, such as zwx_anna.")
     problem = name_problem(words)
     if problem:
         raise DatasetError(
-            f"The trigger word {quoted(words)} can't be used, because it names the folder and {problem}; use letters, "
+            f"The {what} {quoted(words)} can't be used, because it names the folder and {problem}; use letters, "
             "digits, - and _."
         )
     return words
