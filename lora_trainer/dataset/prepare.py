@@ -16,7 +16,7 @@ from PIL import Image
 from lora_trainer.dataset.checks.limits import TWINS
 from lora_trainer.dataset.checks.looks import FILE, Look, Looks
 from lora_trainer.dataset.crops import LARGEST, Copied, crop_to_subject, write_record
-from lora_trainer.dataset.decode import is_plain, read_image
+from lora_trainer.dataset.decode import image_endings, is_plain, read_image
 from lora_trainer.dataset.findings import names
 from lora_trainer.dataset.folders import side_by_side
 from lora_trainer.dataset.foreign import is_foreign_image, unopened
@@ -219,7 +219,8 @@ def _copy_all(
                 _copy(caption[0], making / f"{stem}.txt")
                 described += _says_more(making / f"{stem}.txt", words)
             progress(done, len(pictures), "Copying photos")
-        write_record(making, {stem: Copied.of(picture) for stem, picture in named})
+        copies = {path.stem: path for path in making.iterdir() if path.suffix.lower() in image_endings()}
+        write_record(making, {stem: Copied.of(picture, copies[stem]) for stem, picture in named})
         for done, path in enumerate(list_folder(making).images if crops else (), 1):
             cropped += crop_to_subject(path)
             progress(done, len(named), "Cropping photos")
