@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from lora_trainer.dataset.remarks import plain
 from lora_trainer.errors import ConfigError, quoted
 
 RULES = {
@@ -95,25 +96,31 @@ def check_kind(kind: str) -> None:
         )
 
 
-def left_out(line: str, kind: str, _: str = "") -> str:
+def left_out(line: str, kind: str, trigger: str = "") -> str:
     """A line of a caption without what belongs to the subject; the same text where nothing does.
+
+    Args:
+        trigger: stays where it is, even if it reads like such a word: ``zwx_style``.
 
     Raises:
         ConfigError: if that can't be told for this kind.
     """
     check_kind(kind)
-    return ", ".join(kept) if (kept := _kept(line, kind)) != _parts(line) else line
+    return ", ".join(kept) if (kept := _kept(line, kind, plain(trigger))) != _parts(line) else line
 
 
-def _kept(line: str, kind: str) -> list[str]:
-    found = (_without_phrases(part, kind) for part in _parts(line) if not belongs(part, kind))
-    return [part for part in found if part]
+def _kept(line: str, kind: str, trigger: str) -> list[str]:
+    kept = []
+    for part in _parts(line):
+        changed = "" if belongs(part, kind) else _without_phrases(part, kind)
+        kept.append(part if trigger in plain(part) and trigger not in plain(changed) else changed)
+    return [part for part in kept if part]
 
 
 def belongs(tag: str, kind: str) -> bool:
     """Whether a whole tag is about what belongs to the subject."""
-    plain = " ".join(tag.casefold().replace("_", " ").split())
-    return bool(_TOLD[kind][0].fullmatch(plain)) and not _POSE_TAG.fullmatch(plain)
+    words = plain(tag)
+    return bool(_TOLD[kind][0].fullmatch(words)) and not _POSE_TAG.fullmatch(words)
 
 
 def _without_phrases(part: str, kind: str) -> str:

@@ -121,7 +121,9 @@ class CaptionSheet:
         wanted = None if ids is None else set(ids)
         with _changing:
             chosen = [row for row in self.rows() if wanted is None or shown(row.id) in wanted]
-            changes = [(row, _tidy(edited(row.text, edit, words, instead))) for row in chosen]
+            keep_trigger = edit == "leave_out"
+            changes = [(row, _tidy(edited(row.text, edit, words, row.instead if keep_trigger else instead)))
+                       for row in chosen]  # fmt: skip
             return self._write(changes, said(edit, words, instead))
 
     def tags(self, rows: Sequence[Row]) -> list[tuple[str, int]]:
@@ -256,7 +258,10 @@ def _differs(path: Path, before: bytes | None, written: str) -> bool:
     """Whether a file holds neither what was written nor, where that failed, what was there before."""
     if not path.exists():
         return before is not None or not path.parent.is_dir()
-    now = path.read_bytes()
+    try:
+        now = path.read_bytes()
+    except OSError:
+        return True
     return now != before and _digest(now) != written
 
 

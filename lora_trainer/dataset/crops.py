@@ -41,14 +41,15 @@ class Copied:
     bytes: int  # of the photo
     changed: int  # ns
     crop: Box | None = None
-    cut: str = ""  # SHA-256 of the cropped file, by which a later change by others is noticed
+    cut: str = ""  # SHA-256 of the copy as it was left here, by which a later change by others is noticed
 
     @classmethod
-    def of(cls, source: Path) -> Copied:
+    def of(cls, source: Path, copy: Path) -> Copied:
         """A copy of that photo."""
         status = source.stat()
         path = str(source.absolute())
-        return cls(path if shown(path) == path else "", status.st_size, status.st_mtime_ns)
+        known = path if shown(path) == path else ""
+        return cls(known, status.st_size, status.st_mtime_ns, cut=file_sha256(copy))
 
     def photo(self) -> Path | None:
         """The photo, if it is there as it was."""
@@ -116,6 +117,8 @@ def crop(image: Path, box: Box, config: DatasetConfig) -> Path:
     copies, copied = _copied(image)
     if problem := obstacle(image):
         raise DatasetError(problem)
+    if copied.crop is None and copied.cut and file_sha256(image) != copied.cut:
+        copied = replace(copied, source="")  # somebody retouched it: what is cut is that, not the photo
     cut = _cut(copied.photo() or whole_of(image), box, config)
     _set_aside(image, copied)
     _keep(image)
@@ -186,7 +189,8 @@ def uncrop(image: Path) -> Path:
             kept.parent.rmdir()  # the last one
     except OSError as error:
         raise FileError(f"{target} can't be put back ({error.strerror}); check the folder's permissions.") from error
-    write_record(image.parent, copies | {shown(image.stem): Copied(copied.source, copied.bytes, copied.changed)})
+    whole = replace(copied, crop=None, cut=file_sha256(target))
+    write_record(image.parent, copies | {shown(image.stem): whole})
     return target
 
 
@@ -282,7 +286,7 @@ def _keep(image: Path) -> None:
 
 def _set_aside(image: Path, copied: Copied) -> None:
     """A copy that somebody edited after its crop isn't overwritten, but kept in the folder's ``set-aside``."""
-    if copied.cut and file_sha256(image) != copied.cut:
+    if copied.crop is not None and copied.cut and file_sha256(image) != copied.cut:
         target, number = image.parent / SET_ASIDE / image.name, 2
         while target.exists():
             target, number = target.with_name(f"{image.stem}-{number}{image.suffix}"), number + 1

@@ -16,7 +16,7 @@ from PIL import Image
 from lora_trainer.dataset.checks.limits import TWINS
 from lora_trainer.dataset.checks.looks import FILE, Look, Looks
 from lora_trainer.dataset.crops import LARGEST, Copied, crop_to_subject, write_record
-from lora_trainer.dataset.decode import is_plain, read_image
+from lora_trainer.dataset.decode import image_endings, is_plain, read_image
 from lora_trainer.dataset.findings import names
 from lora_trainer.dataset.folders import side_by_side
 from lora_trainer.dataset.foreign import is_foreign_image, unopened
@@ -219,7 +219,8 @@ def _copy_all(
                 _copy(caption[0], making / f"{stem}.txt")
                 described += _says_more(making / f"{stem}.txt", words)
             progress(done, len(pictures), "Copying photos")
-        write_record(making, {stem: Copied.of(picture) for stem, picture in named})
+        copies = {path.stem: path for path in making.iterdir() if path.suffix.lower() in image_endings()}
+        write_record(making, {stem: Copied.of(picture, copies[stem]) for stem, picture in named})
         for done, path in enumerate(list_folder(making).images if crops else (), 1):
             cropped += crop_to_subject(path)
             progress(done, len(named), "Cropping photos")
@@ -251,19 +252,19 @@ def _says_more(caption: Path, words: str) -> bool:
     return any(line.casefold() != words.casefold() for line in read_lines(caption)[0])
 
 
-def check_trigger(trigger: str) -> str:
-    """The trigger word as a folder name can have it.
+def check_trigger(trigger: str, what: str = "trigger word") -> str:
+    """The trigger word as a folder name can have it; ``what`` is how the sentence calls it.
 
     Raises:
         DatasetError: one sentence.
     """
     words = " ".join(trigger.split())
     if not words:
-        raise DatasetError("The trigger word is missing: give one, such as zwx_anna.")
+        raise DatasetError(f"The {what} is missing: give one, such as zwx_anna.")
     problem = name_problem(words)
     if problem:
         raise DatasetError(
-            f"The trigger word {quoted(words)} can't be used, because it names the folder and {problem}; use letters, "
+            f"The {what} {quoted(words)} can't be used, because it names the folder and {problem}; use letters, "
             "digits, - and _."
         )
     return words

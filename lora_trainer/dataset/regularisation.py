@@ -74,7 +74,7 @@ def wanted(folder: Path, word: str, checkpoint: str, images: int, subject: str =
         raise ConfigError(f"The number of images can't be {images}; give 1 to {MOST}.")
     if subject and subject not in SUBJECTS:
         raise ConfigError(f"subject can't be {quoted(subject)}; give one of {', '.join(SUBJECTS)}.")
-    plain = check_trigger(word)
+    plain = check_trigger(word, "class word")
     return Wanted(folder / FOLDER / f"{plain} - {Path(checkpoint).stem}", plain, images, subject)
 
 

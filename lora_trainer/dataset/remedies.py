@@ -20,7 +20,7 @@ from lora_trainer.dataset.layout import SET_ASIDE, list_folder, parse_name, sugg
 from lora_trainer.dataset.masks import MASK
 from lora_trainer.dataset.remarks import plain
 from lora_trainer.dataset.subject import Box
-from lora_trainer.dataset.texts import USUAL_ENDINGS, read_lines
+from lora_trainer.dataset.texts import USUAL_ENDINGS, find_caption, read_lines
 from lora_trainer.errors import ConfigError, counted, quoted, shown
 
 ASIDE = ("duplicate", "near_duplicate", "unreadable", "mask", "orphan_captions", "blur", "underexposed", "overexposed")
@@ -44,6 +44,7 @@ class Remedies:
         whole = dataset.expanduser().resolve()
         self.dataset, self.trigger = whole if whole.is_dir() else whole.parent, trigger.strip()
         self._taken: set[Path] = set()  # files that are moved, and the names that they get
+        self._named: dict[Path, dict[str, Path]] = {}  # of a folder the files by their names
         self._stems: dict[Path, set[str]] = {}  # of a folder that files are moved to, with those that they get
 
     def changes(self, findings: Iterable[Finding], kinds: Sequence[str] = ()) -> list[Change]:
@@ -123,9 +124,10 @@ class Remedies:
 
     def _written(self, image: Path, edit: Callable[[str], str]) -> Iterator[Change]:
         """Its caption after an edit of each line; once, whatever is found of it."""
-        files = [image.with_suffix(ending) for ending in USUAL_ENDINGS]
-        file = next((file for file in files if file.is_file()), None)
-        if file is not None and file not in self._taken:
+        if image.parent not in self._named:
+            self._named[image.parent] = list_folder(image.parent).by_name
+        found = find_caption(image, self._named[image.parent], USUAL_ENDINGS)  # as the check finds it, IMG.TXT too
+        if found is not None and (file := found[0]) not in self._taken:
             self._taken.add(file)
             yield Write(file, file.read_bytes(), "\n".join(map(edit, read_lines(file)[0])).encode())
 

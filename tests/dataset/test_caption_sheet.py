@@ -105,6 +105,15 @@ def test_a_caption_that_somebody_else_changed_is_not_overwritten(sheet: CaptionS
     assert sheet.edit("replace", "nowhere", "x") == [] and sheet.undoable == "a caption edited", "no empty step back"
 
 
+def test_a_trigger_word_that_reads_like_what_belongs_to_the_subject_stays(folder: Path, tmp_path: Path) -> None:
+    styled = folder.rename(folder.with_name("4_zwx_style"))
+    sheet = CaptionSheet(folder.parent, CaptionConfig(), tmp_path / "output")
+    (styled / "a.txt").write_text("zwx_style, a house, watercolor")
+    (styled / "c.txt").write_text("a house in zwx style, oil painting style")
+    sheet.edit("leave_out", "style")
+    assert texts(sheet)[0] == "zwx_style, a house" and texts(sheet)[2] == "a house in zwx style"
+
+
 def test_taking_back_overwrites_nothing_that_was_written_or_moved_since(sheet: CaptionSheet, folder: Path) -> None:
     sheet.edit("append", "hat", "")
     by_tool = content(folder)

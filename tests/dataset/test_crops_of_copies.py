@@ -111,6 +111,16 @@ def test_what_cannot_be_cropped(photo: Path, tmp_path: Path) -> None:
         read_record(made.target)
 
 
+def test_a_copy_that_was_retouched_is_cropped_as_it_is(photo: Path, tmp_path: Path) -> None:
+    (copy,) = list_folder(prepare([photo.parent], tmp_path / "set", "zwx", 1).target).images
+    with Image.open(copy) as image:
+        Image.new("RGB", image.size, "red").save(copy)
+    retouched = copy.read_bytes()
+    cut = crop(crop(copy, (0, 0, 0.5, 1), CONFIG), (0.5, 0, 1, 1), CONFIG)
+    assert Image.open(cut).convert("RGB").getpixel((9, 9)) == (255, 0, 0)
+    assert uncrop(cut).read_bytes() == retouched
+
+
 def test_what_somebody_put_beside_a_copy_is_neither_lost_nor_made_useless(photo: Path, tmp_path: Path) -> None:
     (copy,) = list_folder(prepare([photo.parent], tmp_path / "set", "zwx", 1).target).images
     first = copy.read_bytes()

@@ -45,7 +45,7 @@ def test_wishes_that_cannot_be_met(tmp_path: Path) -> None:
     for word, images, subject in (("", 5, ""), ("woman", 0, ""), ("woman", 10**6, ""), ("woman", 5, "cat")):
         with pytest.raises(ConfigError):
             wanted(tmp_path, word, "x", images, subject)
-    with pytest.raises(DatasetError, match="can't be used"):
+    with pytest.raises(DatasetError, match="The class word 'a/b' can't be used"):
         wanted(tmp_path, "a/b", "x", 5)
 
 

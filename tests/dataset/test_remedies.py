@@ -156,6 +156,13 @@ def test_the_trigger_that_was_typed_is_put_first(folder: Path, fix: Fix) -> None
     assert {path.read_text() for path in folder.glob("*.txt")} == {f"ohwx, zwx cup, number {n}" for n in range(6)}
 
 
+def test_a_caption_of_another_case_is_mended_too(folder: Path, fix: Fix) -> None:
+    (folder / "0.txt").unlink()
+    (folder / "0.TXT").write_text("a cup")
+    fix("trigger_missing")
+    assert (folder / "0.TXT").read_text() == "zwx cup, a cup" and not (folder / "0.txt").exists()
+
+
 def test_borders_are_cut_off_copies_only(folder: Path, tmp_path: Path) -> None:
     for number in range(6):
         ImageOps.expand(picture(number, 400), (0, 60), "black").save(folder / f"{number}.png")
