@@ -14,6 +14,8 @@ from lora_trainer.config.values import plain
 from lora_trainer.dataset.dataset_file import tables_of
 from lora_trainer.dataset.masks import mask_key
 from lora_trainer.errors import ConfigError, counted, quoted, shortened, shown
+from lora_trainer.files import file_sha256
+from lora_trainer.network.beneath import files_beneath
 from lora_trainer.training.cache import digest
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ def identity(
             "checkpoint's contents": info.checkpoint_sha256,
             "VAE": info.vae_fingerprint,
             "text encoder": info.text_fingerprint,
+            "base_weights": digest(*map(file_sha256, files_beneath(config.network))),  # they belong to the model
         },
         "processes": processes.world,
         "made on": {"version": __version__, "torch": str(torch.__version__), "device": device.type},
@@ -91,6 +94,7 @@ def check_identity(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         was = before["model"].get(part)
         if was and found and was != found:
             name = f"{part} ({shortened(str(was), 60)} then, {found} now)" if part == "checkpoint" else part
+            name = "content of base_weights" if part == "base_weights" else name
             raise ConfigError(
                 f"Can't resume: the {name} isn't the one that the run was started with. Choose that one, {AGAIN}."
             )

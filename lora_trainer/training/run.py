@@ -237,6 +237,12 @@ def _open(
     session.news, older = [line for one in (network, *beneath) for line in one.notices], False
     if request.resume:
         loaded = load_state(folder.state, network, session.parts(), session.identity)
+        if (done := loaded.position.step) > steps:
+            name = "max_train_steps" if config.optimizer.max_train_steps else "max_train_epochs"
+            raise ConfigError(
+                f"Can't resume: {counted(done, 'step')} are done already, and with {name} "
+                f"{config.to_dict()[name]} the run has {steps}. Raise it, or use one of the run's earlier files."
+            )
         session.begin_at(loaded.position, loaded.seen)
         session.news += [*loaded.notices, *session.saver.missing(loaded.position)]
         older = loaded.path != folder.state

@@ -89,6 +89,14 @@ def test_the_part_of_the_model_that_is_another_is_named(root: Path, part: str, c
     assert refusal(root, host=host).startswith(f"Can't resume: the {part} isn't the one that the run was started with.")
 
 
+def test_base_weights_with_another_content_are_another_model(tmp_path: Path) -> None:
+    run(tmp_path, "beneath", max_train_steps=1)
+    options = {"base_weights": [str(tmp_path / "loras/beneath.safetensors")]}
+    run(tmp_path, stop_at=3, **options)
+    run(tmp_path, "beneath", max_train_steps=2, overwrite=True)
+    assert "the content of base_weights isn't the one that the run was started with" in refusal(tmp_path, **options)
+
+
 def test_a_checksum_that_the_host_does_not_know_is_no_change(root: Path) -> None:
     host = TinyHost(root / "loras")
     host.model.info = replace(host.model.info, checkpoint_sha256="")

@@ -155,6 +155,15 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "loras/zork.safetensors").read_bytes() == before
 
 
+def test_a_run_is_not_resumed_to_fewer_steps_than_it_has_done(tmp_path: Path) -> None:
+    """It would be called finished, with all of so few steps, and its LoRA be written anew."""
+    run(tmp_path, max_train_steps=4)
+    before = {path: path.read_bytes() for path in (tmp_path / "out/zork").rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"4 steps are done already, and with max_train_steps 2 the run has 2"):
+        run(tmp_path, resume=True, max_train_steps=2)
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
 def test_a_torn_log_line_does_not_block_resuming(tmp_path: Path) -> None:
     run(tmp_path, stop_at=5)
     log = tmp_path / "out/zork/log.jsonl"

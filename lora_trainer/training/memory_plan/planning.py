@@ -126,7 +126,9 @@ class _Planning:
             cuda, texts = run.device.type == "cuda", self._weights(["text_encoders"])
             all_blocks = range(len(cost.work))
             least = min(ways, key=lambda way: way.passing(all_blocks) - way.saved)
-            raise ConfigError(remedy(Need(self.config, cost, cuda, fixed, lora, texts, self.bucket, least), limit))
+            chosen = limit == round(self.config.memory.memory_limit_gb * GB)
+            need = Need(self.config, cost, cuda, fixed, lora, texts, self.bucket, least, chosen)
+            raise ConfigError(remedy(need, limit))
         blocks = self.model.blocks()
         run.recomputed = [blocks[cost.blocks[place]] for place in setup.recomputed]
         run.at_once = setup.at_once if setup.at_once < self.batch else 0

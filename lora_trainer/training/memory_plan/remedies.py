@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from lora_trainer.training.memory_plan.counting import StepCost
 from lora_trainer.training.memory_plan.figures import state_bytes
 from lora_trainer.training.memory_plan.storage import Storage
 
+GB = 2**30
 SMALLEST_RANK, SMALLEST_SIDE, STEP = 4, 256, 64
 
 
@@ -28,6 +30,7 @@ class Need:
     text_encoders: int  # bytes
     bucket: tuple[int, int]
     storage: Storage = OWN  # the way that takes least
+    chosen: bool = False  # whether the limit is the person's own, and more is free
 
     @property
     def step(self) -> int:
@@ -51,6 +54,9 @@ def remedy(need: Need, limit: int) -> str:
     for change, saved in _changes(need):
         if need.least - saved <= limit:
             return f"{said}: {change}."
+    if need.chosen:
+        enough = math.ceil(1000 * (need.least + 1) / GB) / 1000
+        return f"{said}: set memory_limit_gb to {enough:g}, or choose a smaller model."
     return f"{said}: free {size_text(need.least - limit)} more, or choose a smaller model."
 
 

@@ -103,9 +103,15 @@ def test_where_nothing_fits_the_smallest_change_is_named(tmp_path: Path) -> None
     assert planned(tmp_path / "then", **{**options, "network_dim": int(found[1])})[0], "and it is enough"
 
 
-def test_a_limit_that_nothing_meets(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"free \d+ MB more, or choose a smaller model"):
+def test_a_limit_that_nothing_meets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the person's own, so that nothing is gained by freeing memory."""
+    with pytest.raises(ConfigError, match=r"set memory_limit_gb to [\d.]+, or choose a smaller model") as error:
         planned(tmp_path, memory_limit_gb=0.001)
+    found = re.search(r"memory_limit_gb to ([\d.]+),", str(error.value))
+    assert found and planned(tmp_path / "then", memory_limit_gb=float(found[1]))[0], "and it is enough"
+    monkeypatch.setattr("lora_trainer.training.memory_plan.planning.free_bytes", lambda device: 2**28)
+    with pytest.raises(ConfigError, match=r"free \d+ MB more, or choose a smaller model"):
+        planned(tmp_path / "full", memory_limit_gb=1)
 
 
 def test_a_limit_above_what_there_is(tmp_path: Path) -> None:
