@@ -103,12 +103,14 @@ def tables_of(folders: Sequence[Folder]) -> dict[str, Any]:
     """Folders as a dataset file says them, in full; plain values, for TOML and JSON."""
     datasets: dict[tuple[object, ...], dict[str, Any]] = {}
     for folder in folders:
-        values = {name: plain(getattr(folder.config, option)) for name, option in DATASET_OPTIONS.items()}
+        options = {**_values(folder.config), **_values(folder.caption)}
+        values = {  # what a subset may have of its own stands there, else subsets of a dataset would come apart
+            name: plain(options[option]) for name, option in DATASET_OPTIONS.items() if name not in SUBSET_OPTIONS
+        }
         subset: dict[str, Any] = {"image_dir": str(folder.path), "num_repeats": folder.repeats}
         subset |= {"class_tokens": folder.trigger} if folder.trigger else {}
         subset |= {"is_reg": True} if folder.is_reg else {}
         subset |= {MASKS: str(folder.masks)} if folder.masks else {}
-        options = {**_values(folder.config), **_values(folder.caption)}
         subset |= {name: options[name] for name in SUBSET_OPTIONS if options[name] != OPTIONS[name].default}
         subset["caption_extension"] = folder.caption.caption_extension  # sd-scripts looks for .caption by itself
         key = (folder.number, *map(str, values.items()))

@@ -134,6 +134,17 @@ def test_what_is_read_can_be_written_and_read_again(file: Path, ending: str) -> 
     assert read(again).folders == found.folders
 
 
+def test_subsets_that_are_resized_in_different_ways_stay_one_dataset(file: Path) -> None:
+    written = tables_of(read(file).folders)["datasets"]
+    assert not any("resize_interpolation" in table for table in written), "sd-scripts refuses an empty one"
+    file.write_text(TOML.replace("  flip_aug = true\n", '  resize_interpolation = "box"\n'), encoding="utf-8")
+    found = read(file)
+    again = file.with_name("again.toml")
+    write_dataset_file(again, found.folders)
+    assert read(again).folders == found.folders and read(again).items == found.items
+    assert any(item.is_reg for item in found.items), "apart from the photos, they would match none"
+
+
 def test_folders_become_a_dataset_file(root: Path, save: Save, read: Scan, capsys: pytest.CaptureFixture[str]) -> None:
     save("4_zork man/a.png", caption='zork "quoted" \\ ü')
     target = root.parent / "out.toml"
