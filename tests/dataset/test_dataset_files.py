@@ -145,6 +145,26 @@ def test_subsets_that_are_resized_in_different_ways_stay_one_dataset(file: Path)
     assert any(item.is_reg for item in found.items), "apart from the photos, they would match none"
 
 
+def test_class_tokens_may_stand_above_as_in_sd_scripts(file: Path) -> None:
+    text = TOML.replace("[general]", '[general]\nclass_tokens = "thing"').replace(
+        "[128, 96]", '64\nclass_tokens = "cube"'
+    )
+    file.write_text(text, encoding="utf-8")
+    assert [folder.trigger for folder in read(file).folders] == ["zork man", "man", "cube"]
+    file.write_text(text.replace('class_tokens = "cube"\n', ""), encoding="utf-8")
+    assert [folder.trigger for folder in read(file).folders] == ["zork man", "man", "thing"]
+
+
+def test_a_file_with_regularisation_images_only_is_told_so(file: Path) -> None:
+    file.write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "reg"\nis_reg = true\n', encoding="utf-8")
+    with pytest.raises(LoraTrainerError, match=r"data\.toml names no images to train on; .* without is_reg"):
+        read(file)
+    file.write_text(TOML, encoding="utf-8")
+    (file.parent / "reg/a.png").unlink()
+    with pytest.raises(LoraTrainerError, match=r"data\.toml has no regularisation images; .* folder with is_reg"):
+        read(file)
+
+
 def test_folders_become_a_dataset_file(root: Path, save: Save, read: Scan, capsys: pytest.CaptureFixture[str]) -> None:
     save("4_zork man/a.png", caption='zork "quoted" \\ ü')
     target = root.parent / "out.toml"
