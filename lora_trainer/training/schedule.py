@@ -82,6 +82,7 @@ def _factor(config: ScheduleConfig, warmup: int, decay: int, total: int, lr: flo
     name, floor = config.lr_scheduler, config.lr_scheduler_min_lr_ratio
     if name == "constant":
         _refuse_warmup(config, "lr_scheduler constant", "or choose constant_with_warmup")
+        _arguments(config)  # it takes none
         return lambda step: 1.0
     if name == "piecewise_constant":
         _refuse_warmup(config, "lr_scheduler piecewise_constant", "and write the warm-up into step_rules")

@@ -153,6 +153,7 @@ def test_scheduler_classes_by_name_and_path() -> None:
             "cosine has no gamma; it takes only num_cycles",
         ),
         ({"lr_scheduler": "linear", "lr_scheduler_args": {"gamma": 1}}, "linear has no gamma; it takes none"),
+        ({"lr_scheduler": "constant", "lr_scheduler_args": {"gamma": 1}}, "constant has no gamma; it takes none"),
         ({"lr_scheduler": "cosine", "lr_scheduler_args": {"num_cycles": "x"}}, "num_cycles can't be 'x'"),
         (
             {
