@@ -201,7 +201,9 @@ def _hold_out(train: list[ImageItem], findings: list[Finding]) -> tuple[list[Ima
         paths = sorted(str(item.path) for item in train if item.folder == folder)
         random.Random(folder.config.validation_seed).shuffle(paths)
         held.update(map(Path, paths[ceil(len(paths) * (1 - folder.config.validation_split)) :]))
-    told = f"{counted(len(held), 'image')} of {len(train)} held out: not trained on, only measured"
+    told = (
+        f"{counted(len(held), 'image')} of {len({item.path for item in train})} held out: not trained on, only measured"
+    )
     findings.append(Finding("held_out", "info", told))
     return [item for item in train if item.path not in held], [item for item in train if item.path in held]
 

@@ -190,6 +190,7 @@ def test_images_of_two_datasets_are_held_out_of_both(root: Path, save: Save) -> 
     found = read(path)
     held = {item.path for item in found.held_out}
     assert len(held) == 3 and len(found.held_out) == 6 and not held & {item.path for item in found.items}
+    assert any("3 images of 12 held out" in notice for notice in found.notices)
 
 
 @pytest.mark.parametrize(
