@@ -136,7 +136,7 @@ class ScheduleConfig(Group):
         default_factory=dict,
         metadata={
             "help": "Arguments for lr_scheduler_type, as key=value; of the named schedules, cosine takes num_cycles, "
-            "polynomial lr_end and piecewise_constant step_rules."
+            "polynomial lr_end, cosine_with_min_lr min_lr and piecewise_constant step_rules."
         },
     )
     lr_warmup_steps: float = option(0.0, "Warm-up in steps; below 1, a fraction of all steps.", minimum=0.0)

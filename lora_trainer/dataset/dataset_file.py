@@ -35,7 +35,8 @@ SUBSET_OPTIONS = (
     "enable_wildcard", "flip_aug", "color_aug", "random_crop", "alpha_mask",
     "resize_interpolation",
 )  # fmt: skip
-OWN = ("image_dir", "class_tokens", "is_reg", "conditioning_data_dir")  # of a subset alone
+WORDS = "class_tokens"
+OWN = ("image_dir", "is_reg", "conditioning_data_dir")  # of a subset alone
 NO_EFFECT = ("cache_info",)  # speed only
 REFUSED = {
     "face_crop_aug_range": "crop the faces beforehand",
@@ -83,12 +84,13 @@ def read_dataset_file(path: Path, config: DatasetConfig, caption: CaptionConfig)
             f"{shortened(path.name)} is no dataset file: it has no [[datasets]] with [[datasets.subsets]]."
         )
     file.refuse_others(content, (), ("general", "datasets"))
-    general = file.options(content.get("general", {}), ("general",), (*DATASET_OPTIONS, *SUBSET_OPTIONS, "num_repeats"))
+    above = (*DATASET_OPTIONS, *SUBSET_OPTIONS, "num_repeats", WORDS)
+    general = file.options(content.get("general", {}), ("general",), above)
     base = {**_values(config), **_values(caption), "num_repeats": 1, **general}
     found: list[Folder] = []
     for number, dataset in enumerate(content["datasets"]):
         at: Key = ("datasets", number)
-        own = file.options(dataset, at, (*DATASET_OPTIONS, *SUBSET_OPTIONS, "num_repeats", "subsets"))
+        own = file.options(dataset, at, (*above, "subsets"))
         if not _tables(dataset.get("subsets")):
             raise DatasetError(
                 f"{file.where(at)}: this dataset has no [[datasets.subsets]]; give it one with image_dir."
@@ -103,12 +105,14 @@ def tables_of(folders: Sequence[Folder]) -> dict[str, Any]:
     """Folders as a dataset file says them, in full; plain values, for TOML and JSON."""
     datasets: dict[tuple[object, ...], dict[str, Any]] = {}
     for folder in folders:
-        values = {name: plain(getattr(folder.config, option)) for name, option in DATASET_OPTIONS.items()}
+        options = {**_values(folder.config), **_values(folder.caption)}
+        values = {  # what a subset may have of its own stands there, else subsets of a dataset would come apart
+            name: plain(options[option]) for name, option in DATASET_OPTIONS.items() if name not in SUBSET_OPTIONS
+        }
         subset: dict[str, Any] = {"image_dir": str(folder.path), "num_repeats": folder.repeats}
         subset |= {"class_tokens": folder.trigger} if folder.trigger else {}
         subset |= {"is_reg": True} if folder.is_reg else {}
         subset |= {MASKS: str(folder.masks)} if folder.masks else {}
-        options = {**_values(folder.config), **_values(folder.caption)}
         subset |= {name: options[name] for name in SUBSET_OPTIONS if options[name] != OPTIONS[name].default}
         subset["caption_extension"] = folder.caption.caption_extension  # sd-scripts looks for .caption by itself
         key = (folder.number, *map(str, values.items()))
@@ -162,6 +166,8 @@ class _File:
         found: dict[str, Any] = {}
         for name, value in table.items():
             option = DATASET_OPTIONS.get(name, name)
+            if name == WORDS:
+                found[name] = self.words(value, (*at, name))
             if name in OWN or name == "subsets" or option not in (*OPTIONS, "num_repeats"):
                 continue
             row = OPTIONS.get(option)
@@ -176,13 +182,10 @@ class _File:
 
     def folder(self, table: Any, at: Key, above: Mapping[str, Any], number: int) -> Folder:
         """One subset."""
-        options = {**above, **self.options(table, at, (*OWN, *SUBSET_OPTIONS, "num_repeats"))}
-        image_dir, words, masks = (table.get(name) or "" for name in ("image_dir", "class_tokens", MASKS))
+        options = {**above, **self.options(table, at, (*OWN, *SUBSET_OPTIONS, "num_repeats", WORDS))}
+        image_dir, masks = table.get("image_dir") or "", self.words(table.get(MASKS) or "", (*at, MASKS))
         if not isinstance(image_dir, str) or not image_dir.strip():
             raise DatasetError(f"{self.where(at)}: a subset needs image_dir, the folder with its images.")
-        for name, text in (("class_tokens", words), (MASKS, masks)):
-            if not isinstance(text, str):
-                raise DatasetError(f"{self.where((*at, name))}: {name} can't be {quoted(text)}; give text.")
         try:
             is_reg = bool(convert("is_reg", table.get("is_reg", False), "bool"))
             config, caption = _made(DatasetConfig, options), _made(CaptionConfig, options)
@@ -191,9 +194,15 @@ class _File:
         except LoraTrainerError as error:
             raise DatasetError(f"{self.where(at)}: {error}") from None
         return Folder(
-            self.found(image_dir), options["num_repeats"], words.strip(), is_reg, config, caption,
-            self.found(masks) if masks.strip() else None, number,
+            self.found(image_dir), options["num_repeats"], options.get(WORDS, ""), is_reg, config, caption,
+            self.found(masks) if masks else None, number,
         )  # fmt: skip
+
+    def words(self, value: Any, key: Key) -> str:
+        """A value that must be text."""
+        if not isinstance(value, str):
+            raise DatasetError(f"{self.where(key)}: {key[-1]} can't be {quoted(value)}; give text.")
+        return value.strip()
 
     def found(self, folder: str) -> Path:
         """A folder that the file names: from the current folder, as sd-scripts does it, else from the file's."""

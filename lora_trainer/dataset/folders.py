@@ -74,7 +74,8 @@ def scan(
         raise DatasetError(_nothing(directory, skipped[False]))
     folders = tuple(folder for folder, _ in found)
     if any(folder.is_reg for folder in folders) and not reg:
-        raise DatasetError(_nothing(Path(config.reg_data_dir or directory).expanduser(), skipped[True]))
+        place = directory if is_dataset_file(directory) else Path(config.reg_data_dir or directory).expanduser()
+        raise DatasetError(_nothing(place, skipped[True], is_reg=True))
     train, held_out = _hold_out(train, findings)
     reg = [item for number in dict.fromkeys(folder.number for folder in folders)
            for item in _match_regularisation(number, reg, train, findings)]  # fmt: skip
@@ -200,7 +201,9 @@ def _hold_out(train: list[ImageItem], findings: list[Finding]) -> tuple[list[Ima
         paths = sorted(str(item.path) for item in train if item.folder == folder)
         random.Random(folder.config.validation_seed).shuffle(paths)
         held.update(map(Path, paths[ceil(len(paths) * (1 - folder.config.validation_split)) :]))
-    told = f"{counted(len(held), 'image')} of {len(train)} held out: not trained on, only measured"
+    told = (
+        f"{counted(len(held), 'image')} of {len({item.path for item in train})} held out: not trained on, only measured"
+    )
     findings.append(Finding("held_out", "info", told))
     return [item for item in train if item.path not in held], [item for item in train if item.path in held]
 
@@ -240,8 +243,12 @@ def _match_regularisation(
     return taken
 
 
-def _nothing(directory: Path, skipped: list[Skipped]) -> str:
-    """The sentence for a folder in which no image can be used."""
+def _nothing(directory: Path, skipped: list[Skipped], is_reg: bool = False) -> str:
+    """The sentence for a folder or a dataset file of which no image can be used."""
+    if not skipped and is_dataset_file(directory) and is_reg:
+        return f"{directory} has no regularisation images; put some into the folder with is_reg, or take it out."
+    if not skipped and is_dataset_file(directory):
+        return f"{directory} names no images to train on; give a subset the folder of yours, without is_reg."
     if not skipped:
         return f"{directory} holds no images; put them into its <repeats>_<trigger> folder."
     first = skipped[0]

@@ -53,7 +53,7 @@ def load_config(path: str | Path | dict[str, Any]) -> LoadedConfig:
         ConfigError: if it holds what is unknown, wrong or not offered; names the key.
     """
     source, data, lines = _read(path)
-    kind = _kind(data)
+    kind = "sd-scripts" if lines and not _is_form(data) else _kind(data)  # TOML is sd-scripts', sections or not
     if kind == "own":
         inner = data.get("config")
         try:

@@ -105,7 +105,7 @@ def bake(path: Path, strength: float, output: Path, precision: str = "fp16", ove
 
     Raises:
         ConfigError: if the strength is no number or 0, or the result exists.
-        FileError: if the file can't be read, or is a DoRA.
+        FileError: if the file can't be read, or is of a type whose strength isn't a factor: DoRA, OFT.
     """
     check_free(output, overwrite)
     if not math.isfinite(strength) or strength == 0:
@@ -115,7 +115,10 @@ def bake(path: Path, strength: float, output: Path, precision: str = "fp16", ove
     for key, weights in file.modules.items():
         scaled = weights.times(strength)
         if scaled is None:
-            raise FileError(f"{path} is a DoRA ({key}): its strength can't be put into the file; use it in the prompt.")
+            raise FileError(
+                f"{path} is of type {weights.label} ({key}): its strength can't be put into the file; use it in the "
+                "prompt."
+            )
         modules[key] = scaled
     comment = f"{path.stem} at strength {strength:g}"
     write(output, tensors_of(modules), {**file.metadata, "ss_training_comment": comment}, precision)

@@ -104,6 +104,11 @@ class LoraNetwork:
             continued = words_of_file(known, text_encoders, control, Path(options.network_weights))
             own = [module for module in continued if module.key == f"{PREFIX}{word}"]
             network.modules[:0] = own or learned_word(word, text_encoders, control)
+            if lost := sorted({module.key.removeprefix(PREFIX) for module in continued} - {word}):
+                network.notices.append(
+                    f"The word that {Path(options.network_weights).name} has learned, {', '.join(lost)}, isn't taken "
+                    f"over: the trigger word is {word}."
+                )
         elif known:
             network.notices.append(
                 f"The word that {Path(options.network_weights).name} has learned isn't taken over; switch "

@@ -54,7 +54,10 @@ def create_scheduler(
     warmup, decay = steps_of(config.lr_warmup_steps, total_steps), steps_of(config.lr_decay_steps, total_steps)
     if warmup >= total_steps and warmup > 0:
         logger.warning("The warm-up takes all of the run: %d of %d steps.", warmup, total_steps)
-    factors = [_factor(config, warmup, decay, total_steps, float(group["lr"])) for group in optimizer.param_groups]
+    full = float(optimizer.defaults.get("lr") or 0)
+    factors = [
+        _factor(config, warmup, decay, total_steps, float(group["lr"]), full) for group in optimizer.param_groups
+    ]
     return LambdaLR(optimizer, factors)
 
 
@@ -74,16 +77,19 @@ class OwnRates(LambdaLR):
         return [rate_of(self.optimizer, group) for group in self.optimizer.param_groups]
 
 
-def _factor(config: ScheduleConfig, warmup: int, decay: int, total: int, lr: float) -> Factor:
-    """The closed form of ``lr_scheduler`` for one group of full rate ``lr``."""
+def _factor(config: ScheduleConfig, warmup: int, decay: int, total: int, lr: float, full: float) -> Factor:
+    """The closed form of ``lr_scheduler`` for one group of full rate ``lr``; ``full``: that of the optimiser."""
     name, floor = config.lr_scheduler, config.lr_scheduler_min_lr_ratio
     if name == "constant":
         _refuse_warmup(config, "lr_scheduler constant", "or choose constant_with_warmup")
+        _arguments(config)  # it takes none
         return lambda step: 1.0
     if name == "piecewise_constant":
         _refuse_warmup(config, "lr_scheduler piecewise_constant", "and write the warm-up into step_rules")
         return _piecewise(config.lr_scheduler_args)
     own = _arguments(config)
+    if own.get("min_lr") and full:  # as transformers has it: of every group the same share
+        floor = own["min_lr"] / full
     if name == "warmup_stable_decay":
         return _with_warmup(_stable_decay(warmup, decay, total, config.lr_scheduler_num_cycles, floor), warmup, floor)
     shapes: dict[str, Callable[[float], float]] = {
@@ -107,13 +113,17 @@ def _arguments(config: ScheduleConfig) -> dict[str, float]:
     Raises:
         ConfigError: for an argument that it doesn't have, or that is no number.
     """
-    known = {"cosine": {"num_cycles": 0.5}, "polynomial": {"lr_end": POLYNOMIAL_END}}.get(config.lr_scheduler, {})
+    known = {
+        "cosine": {"num_cycles": 0.5}, "polynomial": {"lr_end": POLYNOMIAL_END}, "cosine_with_min_lr": {"min_lr": 0.0},
+    }.get(config.lr_scheduler, {})  # fmt: skip
     for name, value in config.lr_scheduler_args.items():
         if name not in known:
             takes = f"it takes only {', '.join(known)}" if known else "it takes none"
             raise ConfigError(f"lr_scheduler_args: {config.lr_scheduler} has no {shortened(name)}; {takes}.")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise ConfigError(f"lr_scheduler_args: {name} can't be {quoted(value)}; give a number of at least 0.")
+    if config.lr_scheduler_args.get("min_lr") and config.lr_scheduler_min_lr_ratio:
+        raise ConfigError("lr_scheduler_args has min_lr, and lr_scheduler_min_lr_ratio is set; leave one of them out.")
     return {**known, **config.lr_scheduler_args}
 
 

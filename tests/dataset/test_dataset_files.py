@@ -134,6 +134,37 @@ def test_what_is_read_can_be_written_and_read_again(file: Path, ending: str) -> 
     assert read(again).folders == found.folders
 
 
+def test_subsets_that_are_resized_in_different_ways_stay_one_dataset(file: Path) -> None:
+    written = tables_of(read(file).folders)["datasets"]
+    assert not any("resize_interpolation" in table for table in written), "sd-scripts refuses an empty one"
+    file.write_text(TOML.replace("  flip_aug = true\n", '  resize_interpolation = "box"\n'), encoding="utf-8")
+    found = read(file)
+    again = file.with_name("again.toml")
+    write_dataset_file(again, found.folders)
+    assert read(again).folders == found.folders and read(again).items == found.items
+    assert any(item.is_reg for item in found.items), "apart from the photos, they would match none"
+
+
+def test_class_tokens_may_stand_above_as_in_sd_scripts(file: Path) -> None:
+    text = TOML.replace("[general]", '[general]\nclass_tokens = "thing"').replace(
+        "[128, 96]", '64\nclass_tokens = "cube"'
+    )
+    file.write_text(text, encoding="utf-8")
+    assert [folder.trigger for folder in read(file).folders] == ["zork man", "man", "cube"]
+    file.write_text(text.replace('class_tokens = "cube"\n', ""), encoding="utf-8")
+    assert [folder.trigger for folder in read(file).folders] == ["zork man", "man", "thing"]
+
+
+def test_a_file_with_regularisation_images_only_is_told_so(file: Path) -> None:
+    file.write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "reg"\nis_reg = true\n', encoding="utf-8")
+    with pytest.raises(LoraTrainerError, match=r"data\.toml names no images to train on; .* without is_reg"):
+        read(file)
+    file.write_text(TOML, encoding="utf-8")
+    (file.parent / "reg/a.png").unlink()
+    with pytest.raises(LoraTrainerError, match=r"data\.toml has no regularisation images; .* folder with is_reg"):
+        read(file)
+
+
 def test_folders_become_a_dataset_file(root: Path, save: Save, read: Scan, capsys: pytest.CaptureFixture[str]) -> None:
     save("4_zork man/a.png", caption='zork "quoted" \\ ü')
     target = root.parent / "out.toml"
@@ -159,6 +190,7 @@ def test_images_of_two_datasets_are_held_out_of_both(root: Path, save: Save) -> 
     found = read(path)
     held = {item.path for item in found.held_out}
     assert len(held) == 3 and len(found.held_out) == 6 and not held & {item.path for item in found.items}
+    assert any("3 images of 12 held out" in notice for notice in found.notices)
 
 
 @pytest.mark.parametrize(

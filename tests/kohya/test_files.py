@@ -94,6 +94,12 @@ def test_a_config_file_of_sd_scripts_is_read(tmp_path: Path) -> None:
     assert (rates.learning_rate, rates.text_encoder_lr, rates.max_train_epochs) == (1e-4, 5e-5, 4)
 
 
+def test_a_config_file_without_sections_is_sd_scripts_too(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('learning_rate = 1e-4\nresolution = "64,64"\n', encoding="utf-8")
+    loaded = load_config(tmp_path / "run.toml")
+    assert loaded.kind == "sd-scripts" and loaded.config.schedule.lr_scheduler == "constant"
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -102,6 +108,7 @@ def test_a_config_file_of_sd_scripts_is_read(tmp_path: Path) -> None:
             b'network_dimm = 4\nresolution = "64,64"',
             r"run\.toml, line 1: Unknown option 'network_dimm'; did you mean network_dim",
         ),
+        (b"network_alpha = 4\nnetwork_dim = 'x'\n", r"run\.toml, line 2: network_dim can't be 'x'"),
         (b"[network]\n\nnetwork_dim = 'x'\n", r"run\.toml, line 3: network_dim can't be 'x'"),
         (b"[[datasets]]\nresolution = 64", r"run\.toml is a dataset file .*--dataset"),
         (b"\xff\xfe", r"Can't read run\.toml: it is no UTF-8 text"),

@@ -236,6 +236,10 @@ def test_what_doesnt_go_is_told_in_one_sentence(two: tuple[Path, Path], tmp_path
     for call in (lambda p: bake(p, 0.5, free), lambda p: resize(p, Wanted(2, 2), free)):
         with pytest.raises(FileError, match="DoRA"):
             call(tmp_path / "dora.safetensors")
+    turned = {f"{TEXT}.oft_blocks": torch.zeros(4, 4, 4), f"{TEXT}.alpha": torch.zeros(())}
+    write_lora(tmp_path / "oft.safetensors", turned, META)
+    with pytest.raises(FileError, match=r"oft\.safetensors is of type OFT .*strength"):
+        bake(tmp_path / "oft.safetensors", 0.5, free)
     wide = {f"{TEXT}.lora_down.weight": torch.ones(2, 11), f"{TEXT}.lora_up.weight": torch.ones(16, 2)}
     write_lora(tmp_path / "wide.safetensors", wide, META)
     with pytest.raises(FileError, match=f"{TEXT} is of different widths"):

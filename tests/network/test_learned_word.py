@@ -27,7 +27,7 @@ OPTIONS = {"network_dim": 2, "pivotal_tuning": True, "network_train_unet_only": 
 
 @pytest.fixture(autouse=True)
 def small_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "tokenise", lambda word: WORD if word == "zorbo" else [])
+    monkeypatch.setattr(embedding, "tokenise", lambda word: {"zorbo": WORD, "man": [3]}.get(word, []))
 
 
 def network(model: Any, **options: Any) -> LoraNetwork:
@@ -97,6 +97,10 @@ def test_a_word_is_trained_and_comes_back_from_the_file(
                 assert torch.equal(model.encode(i), expected), "whole at whatever strength, as AUTOMATIC1111 has it"
     without = network(model, network_weights=str(path), pivotal_tuning=False)
     assert words(without) == [] and "isn't taken over" in without.notices[0]
+    other = RunConfig().replace(**OPTIONS, network_weights=str(path))
+    renamed = LoraNetwork.create(model.unet, model.encoders, model.info, other, 1, "man")
+    assert words(renamed)[0].tokens == (3,)
+    assert "zorbo, isn't taken over: the trigger word is man" in renamed.notices[0]
 
 
 def test_a_norm_limit_moves_it_towards_the_table(tiny: Make) -> None:

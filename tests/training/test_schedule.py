@@ -70,6 +70,11 @@ PEERS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         {"num_training_steps": TOTAL, "min_lr_rate": 0.1, "num_cycles": 1.5},
     ),
     (
+        {"lr_scheduler": "cosine_with_min_lr", "lr_scheduler_args": {"min_lr": 0.003}},
+        "get_cosine_with_min_lr_schedule_with_warmup",
+        {"num_training_steps": TOTAL, "min_lr": 0.003},
+    ),
+    (
         {"lr_scheduler": "warmup_stable_decay", "lr_decay_steps": 20, "lr_scheduler_min_lr_ratio": 0.05},
         "get_wsd_schedule",
         {"num_training_steps": TOTAL, "num_decay_steps": 20, "min_lr_ratio": 0.05},
@@ -148,7 +153,16 @@ def test_scheduler_classes_by_name_and_path() -> None:
             "cosine has no gamma; it takes only num_cycles",
         ),
         ({"lr_scheduler": "linear", "lr_scheduler_args": {"gamma": 1}}, "linear has no gamma; it takes none"),
+        ({"lr_scheduler": "constant", "lr_scheduler_args": {"gamma": 1}}, "constant has no gamma; it takes none"),
         ({"lr_scheduler": "cosine", "lr_scheduler_args": {"num_cycles": "x"}}, "num_cycles can't be 'x'"),
+        (
+            {
+                "lr_scheduler": "cosine_with_min_lr",
+                "lr_scheduler_args": {"min_lr": 0.1},
+                "lr_scheduler_min_lr_ratio": 0.1,
+            },
+            "has min_lr, and lr_scheduler_min_lr_ratio is set",
+        ),
         ({"lr_scheduler": "warmup_stable_decay"}, "needs lr_decay_steps"),
         ({"lr_scheduler": "adafactor"}, "needs optimizer_type Adafactor"),
         ({"lr_scheduler_type": "NoSuchLR"}, "NoSuchLR can't be loaded"),
