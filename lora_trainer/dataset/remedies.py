@@ -26,7 +26,8 @@ from lora_trainer.errors import ConfigError, counted, quoted, shown
 ASIDE = ("duplicate", "near_duplicate", "unreadable", "mask", "orphan_captions", "blur", "underexposed", "overexposed")
 FIRST = ("trigger_missing", "trigger_not_first")
 RENAMED = ("repeats", "ignored_folder")
-JUDGED = ("blur", "underexposed", "overexposed")  # by taste: only where somebody asks for that very one
+# By taste, or perhaps meant so (kohya's 0_… folders are switched off): only where somebody asks for that very one.
+JUDGED = ("blur", "underexposed", "overexposed", "ignored_folder")
 LABELS = {
     **dict.fromkeys(ASIDE, "Set aside"), **dict.fromkeys(FIRST, "Put it first"), **dict.fromkeys(RENAMED, "Rename"),
     "borders": "Crop off", "caption_encoding": "Save as UTF-8", "nested_images": "Move up",
