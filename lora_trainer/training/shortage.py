@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lora_trainer.dataset.batches import Batch
-from lora_trainer.errors import LoraTrainerError, memory_problem
+from lora_trainer.errors import LoraTrainerError, counted, memory_problem
 from lora_trainer.memory import has_own_memory, release
 from lora_trainer.training.events import Notice
 from lora_trainer.training.seen import Less
@@ -105,7 +105,7 @@ def _recompute(run: Session) -> str:
 def _apart(run: Session, images: int) -> str:
     run.at_once = images
     run.less = replace(run.less, recomputes=True, at_once=images)
-    return f"From here on {images} of a batch's images are computed at once: slower, the same result."
+    return f"From here on a batch is computed {counted(images, 'image')} at a time: slower, the same result."
 
 
 def _in_8_bits(run: Session) -> str:

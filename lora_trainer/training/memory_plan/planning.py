@@ -274,7 +274,7 @@ def _sentence(setup: Setup, cost: StepCost, fixed: int, limit: int, blocks: int)
         some = "All" if len(setup.recomputed) == blocks else f"{len(setup.recomputed)} of"
         how += f" {some} {counted(blocks, 'block')} are recomputed in the backward pass."
     if setup.at_once < cost.images:
-        how += f" {setup.at_once} of a batch's images are computed at once."
+        how += f" A batch is computed {counted(setup.at_once, 'image')} at a time."
     if setup.storage.in_8_bits:
         how += " The blocks' weights are held in 8 bits."
     if away := len(setup.storage.in_cpu):
