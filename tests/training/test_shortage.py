@@ -92,7 +92,7 @@ def test_room_for_one_image_only(tmp_path: Path, whole: dict[str, Tensor]) -> No
     model = Small()
     model.room = 1
     _, events = run(tmp_path, host=TinyHost(tmp_path / "loras", model), **OPTIONS)
-    assert [told.text.count("at once") for told in of(events, Watched)] == [0, 1]
+    assert [told.text.count("1 image at a time") for told in of(events, Watched)] == [0, 1]
     assert set(model.batches) == {1} and model.calls == len(model.batches) + 2, "nothing is tried again in vain"
     found = tensors(tmp_path / LORA)
     for key, value in whole.items():  # sums in another order: single entries, which Adam scales, differ by more
