@@ -4,6 +4,7 @@
     "use strict";
 
     let folder = ""; // that is being filled
+    let job = null; // by which; the status may still be that of the one before
     let drawn = "";
 
     const place = () => tab.part("regularisation");
@@ -22,14 +23,14 @@
     tab.regularise = async function (button) {
         if (button.dataset.regularise === "stop") return void (await tab.ask("/lora-trainer/stop", "POST", {}));
         button.disabled = true;
-        say("");
+        say((drawn = ""));
         try {
             const kind = tab.typed("subject");
             const found = await tab.ask("/lora-trainer/regularise", "POST", {
                 dataset: tab.typed("dataset"), class: input("class").value, images: input("images").value,
                 subject: kind === "anything" ? "" : kind,
             });
-            folder = found.folder;
+            [folder, job] = [found.folder, found.job];
             await tab.refresh();
             tab.refresh();
         } catch (error) {
@@ -54,7 +55,7 @@
         for (const [what, visible] of [["make", !running], ["stop", running]]) {
             place().querySelector(`[data-regularise=${what}]`).classList.toggle("lt-hidden", !visible);
         }
-        if (!running && !folder) return;
+        if (!running && (!folder || tab.status.job !== job)) return;
         const {done, total} = tab.status.progress;
         const share = total ? (100 * done / total).toFixed(0) : 0;
         const html = running
