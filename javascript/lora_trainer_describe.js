@@ -61,7 +61,7 @@
             existing: input("existing").value, threshold: input("threshold").value.replace(",", "."),
             deny: input("deny").value, subject: belongs ? kind : "", overwrite,
         };
-        say("");
+        say((drawn = ""));
         await tab.ask("/lora-trainer/caption", "POST", values);
         was = true;
         await tab.refresh();
