@@ -30,7 +30,7 @@ def test_no_option_is_forgotten() -> None:
 def test_an_option_changes_what_it_says_and_nothing_else(world: World, name: str) -> None:
     case = CASES[name]
     plain, changed = world.run(**case.given), world.run(**{**case.given, name: case.value})
-    assert plain.changes(changed) == case.changes
+    assert plain.changes(changed) - case.maybe == case.changes
     if case.check:
         case.check(plain, changed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.options.run import GRADIENT, LOSS, Case, Check, Outcome
+from support.options.run import GRADIENT, LOSS, UPDATE, Case, Check, Outcome
 
 from lora_trainer.measures.denoising import DRIFT_CAP
 from lora_trainer.training.events import Finished, Learned, Planned
@@ -136,13 +136,13 @@ def damage_stops_it(base: Outcome, changed: Outcome) -> None:
 SAVED = {"files", "states"}
 CASES: dict[str, Case] = {
     "full_bf16": Case(True, GRADIENT, check=weights_are(torch.bfloat16)),
-    "full_fp16": Case(True, GRADIENT, check=weights_are(torch.float16)),
+    "full_fp16": Case(True, UPDATE, check=weights_are(torch.float16), maybe=frozenset({"gradient"})),
     "mixed_precision": Case("bf16", {"context", "memory"} | LOSS),
     "gradient_checkpointing": Case(True, {"memory"}, check=much_less_is_kept),
     "memory_limit_gb": Case(
         0.01, {"batches", "context", "encoding", "noisy", "texts", "timesteps"}, check=planned_for(0.01),
     ),  # a count comes first
-    "base_8bit": Case("always", LOSS, check=held_as(12, 0)),
+    "base_8bit": Case("always", GRADIENT, check=held_as(12, 0), maybe=frozenset({"loss"})),
     "blocks_in_cpu_memory": Case(3, set(), check=held_as(0, 3)),
     "cache_latents": Case(False, {"encoding"}, check=encoded_at_every_use),
     "cache_latents_to_disk": Case(True, set(), check=kept_in("latents")),

@@ -204,6 +204,7 @@ class Case:
     given: Mapping[str, Any] = field(default_factory=dict)
     check: Check | None = None  # of the run without and the run with the value
     idle: Sequence[Mapping[str, Any]] = ()
+    maybe: frozenset[str] = frozenset()  # what changes by so little that it may pass for rounding
 
 
 class World:
