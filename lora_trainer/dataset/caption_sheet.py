@@ -5,7 +5,6 @@ Before a change the files are kept as they were, byte by byte, in the output fol
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import threading
@@ -19,13 +18,13 @@ from lora_trainer.config import CaptionConfig
 from lora_trainer.dataset.caption_edits import edited, said, tags_of
 from lora_trainer.dataset.folders import training_folders
 from lora_trainer.dataset.texts import caption_endings, find_caption, read_lines
+from lora_trainer.dataset.undo import Entries, coded, coded_path, decoded, decoded_path, put_back
 from lora_trainer.errors import ConfigError, DatasetError, FileError, quoted, shown
-from lora_trainer.files import read_object, replaced, write_json, write_text
+from lora_trainer.files import read_object, write_json, write_text
 from lora_trainer.tokens import beyond, tokenise
 
 FOLDER = "caption-backups"  # in the output folder
 AUTOMATIC = "automatic.json"  # beside the backups: which captions a captioner wrote
-MOST_BACKUPS = 200  # of a dataset
 
 _changing = threading.Lock()
 
@@ -66,8 +65,7 @@ class CaptionSheet:
         """
         self.dataset = dataset.expanduser().resolve()
         self._root = self.dataset if self.dataset.is_dir() else self.dataset.parent
-        key = hashlib.sha256(os.fsencode(self.dataset)).hexdigest()[:16]
-        self._backups = output / FOLDER / key
+        self._backups = Entries(output, FOLDER, self.dataset)
         self._endings = caption_endings(config.caption_extension)
 
     def rows(self) -> list[Row]:
@@ -135,8 +133,7 @@ class CaptionSheet:
     @property
     def undoable(self) -> str:
         """What :meth:`undo` would take back; "" if there is nothing."""
-        newest = self._newest()
-        return str(read_object(newest).get("what", "")) if newest else ""
+        return self._backups.undoable
 
     def undo(self) -> list[Row]:
         """Put the files back as they were before the last change that wasn't taken back yet.
@@ -146,14 +143,14 @@ class CaptionSheet:
                 nothing is touched.
         """
         with _changing:
-            newest = self._newest()
+            newest = self._backups.newest
             if newest is None:
                 raise FileError("There is no change of these captions to take back.")
             try:
                 files, written = dict[Path, bytes | None](), dict[Path, str]()
                 for name, content, *digest in read_object(newest)["files"]:
-                    path = self._root / os.fsdecode(base64.b64decode(name))
-                    files[path] = None if content is None else base64.b64decode(content)
+                    path = decoded_path(name, self._root)
+                    files[path] = None if content is None else decoded(content)
                     if digest:
                         written[path] = str(digest[0])
             except (KeyError, TypeError, ValueError) as error:
@@ -166,7 +163,7 @@ class CaptionSheet:
                 )
             before = {row.id: row.text for row in self.rows()}
             for path, content in files.items():
-                _put_back(path, content)
+                put_back(path, content)
             newest.unlink()
             return [row for row in self.rows() if row.text != before.get(row.id)]
 
@@ -177,7 +174,7 @@ class CaptionSheet:
     def automatic(self) -> dict[str, str]:
         """By the id of its image the hash of each automatic caption, as it was written."""
         try:
-            found = read_object(self._backups / AUTOMATIC)
+            found = read_object(self._backups.folder / AUTOMATIC)
         except FileError:  # there is none yet, or it is damaged: then all captions count as somebody's own
             return {}
         return {id: digest for id, digest in found.items() if isinstance(digest, str)}
@@ -185,33 +182,21 @@ class CaptionSheet:
     def remember(self, written: Sequence[Row]) -> None:
         """These captions are automatic."""
         marks = {shown(row.id): fingerprint(row.text) for row in written}
-        write_json(self._backups / AUTOMATIC, {**self.automatic(), **marks})
+        write_json(self._backups.folder / AUTOMATIC, {**self.automatic(), **marks})
 
     def _write(self, changes: Sequence[tuple[Row, str]], what: str) -> list[Row]:
         return LongChange(self, what).write(changes)
 
     def keep(self, file: Path | None, files: dict[Path, bytes | None], written: dict[Path, str], what: str) -> Path:
-        """Keep what files held before a change; as base64, since neither names nor captions need be text.
+        """Keep what files held before a change.
 
         Args:
             written: the hash of what each file holds after it, by which a later change by others is noticed.
             file: the backup that is written anew, with more files than before; None for a new one.
         """
-        kept = self._kept()
-        file = file or self._backups / f"{int(kept[-1].stem) + 1 if kept else 1:06}.json"
-        coded = [(_coded(os.fsencode(os.path.relpath(path, self._root))), None if content is None else _coded(content),
-                  written[path]) for path, content in files.items()]  # fmt: skip
-        write_json(file, {"dataset": shown(self.dataset), "what": what, "files": coded})
-        for old in kept[: max(0, len(kept) + 1 - MOST_BACKUPS)]:
-            old.unlink(missing_ok=True)
-        return file
-
-    def _kept(self) -> list[Path]:
-        return sorted(path for path in self._backups.glob("*.json") if path.stem.isdigit())
-
-    def _newest(self) -> Path | None:
-        kept = self._kept()
-        return kept[-1] if kept else None
+        rows = [(coded_path(path, self._root), None if content is None else coded(content), written[path])
+                for path, content in files.items()]  # fmt: skip
+        return self._backups.write(what, {"files": rows}, file)
 
 
 class LongChange:
@@ -277,19 +262,6 @@ def _text(file: Path) -> str:
         return ""
     except OSError as error:
         raise DatasetError(f"The caption {file} can't be read ({error.strerror}); check its permissions.") from error
-
-
-def _coded(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def _put_back(path: Path, content: bytes | None) -> None:
-    """``content`` None: there was no file; empty: there was an empty one."""
-    if content is None:
-        path.unlink(missing_ok=True)
-        return
-    with replaced(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def _tidy(text: str) -> str:

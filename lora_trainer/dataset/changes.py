@@ -3,9 +3,6 @@ deleted. A journal in the output folder says what was done; it is written before
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +12,11 @@ from lora_trainer.config import DatasetConfig
 from lora_trainer.dataset.crops import crop, crop_of, uncrop
 from lora_trainer.dataset.layout import SET_ASIDE
 from lora_trainer.dataset.subject import Box
+from lora_trainer.dataset.undo import Entries, coded, coded_path, decoded, decoded_path, put_back
 from lora_trainer.errors import DatasetError, FileError, shown
-from lora_trainer.files import read_object, replaced, write_json
+from lora_trainer.files import read_object
 
 FOLDER = "remedies"  # in the output folder
-MOST = 200  # entries of a dataset that are remembered
 
 
 @dataclass(frozen=True)
@@ -60,13 +57,10 @@ class Write:
         return f"{self.file.name}: {self.new.decode().strip()}"
 
     def do(self) -> None:
-        _put(self.file, self.new)
+        put_back(self.file, self.new)
 
     def undo(self) -> None:
-        if self.old is None:
-            self.file.unlink(missing_ok=True)
-        else:
-            _put(self.file, self.old)
+        put_back(self.file, self.old)
 
     def problem(self) -> str:
         """As of a move."""
@@ -112,7 +106,7 @@ class Journal:
         """
         whole = dataset.expanduser().resolve()
         self.dataset = whole if whole.is_dir() else whole.parent
-        self._folder = output / FOLDER / hashlib.sha256(os.fsencode(self.dataset)).hexdigest()[:16]
+        self._entries = Entries(output, FOLDER, self.dataset)
 
     def apply(self, changes: Sequence[Change], what: str) -> None:
         """Do them, as one entry.
@@ -122,20 +116,14 @@ class Journal:
         """
         if not changes:
             return
-        kept = self._kept()
-        number = int(kept[-1].stem) + 1 if kept else 1
-        steps = [_coded(change, self.dataset) for change in changes]
-        write_json(self._folder / f"{number:06}.json", {"dataset": shown(self.dataset), "what": what, "steps": steps})
-        for old in self._kept()[:-MOST]:
-            old.unlink(missing_ok=True)
+        self._entries.write(what, {"steps": [_coded(change, self.dataset) for change in changes]})
         for change in changes:
             _tried(change, change.do, "can't be done")
 
     @property
     def undoable(self) -> str:
         """What :meth:`undo` would take back; "" if there is nothing."""
-        kept = self._kept()
-        return str(read_object(kept[-1]).get("what", "")) if kept else ""
+        return self._entries.undoable
 
     def undo(self) -> str:
         """Take the last entry back that wasn't taken back yet.
@@ -146,27 +134,24 @@ class Journal:
         Raises:
             FileError: if there is none, or it can't be; then nothing is touched.
         """
-        kept = self._kept()
-        if not kept:
+        newest = self._entries.newest
+        if newest is None:
             raise FileError("There is no remedy of this dataset to take back.")
-        content = read_object(kept[-1])
+        content = read_object(newest)
         try:
             changes = [_decoded(step, self.dataset) for step in content["steps"]]
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise FileError(f"{kept[-1]} is damaged; what it says can't be taken back.") from error
+            raise FileError(f"{newest} is damaged; what it says can't be taken back.") from error
         problem = next((found for change in changes if (found := change.problem())), "")
         if problem:
             raise FileError(f"This can't be taken back, as {shown(problem)}; put the files back by hand.")
         for change in reversed(changes):
             _tried(change, change.undo, "can't be taken back")
-        kept[-1].unlink()
+        newest.unlink()
         aside = self.dataset / SET_ASIDE
         if aside.is_dir() and not any(aside.iterdir()):
             aside.rmdir()
         return str(content.get("what", ""))
-
-    def _kept(self) -> list[Path]:
-        return sorted(path for path in self._folder.glob("*.json") if path.stem.isdigit())
 
 
 def _tried(change: Change, act: Callable[[], None], failed: str) -> None:
@@ -176,38 +161,23 @@ def _tried(change: Change, act: Callable[[], None], failed: str) -> None:
         raise FileError(f"{shown(change)}: this {failed} ({error.strerror}); undo what was done before it.") from error
 
 
-def _put(path: Path, content: bytes) -> None:
-    with replaced(path) as temporary:
-        temporary.write_bytes(content)
-
-
 def _coded(change: Change, root: Path) -> list[Any]:
-    """As JSON: names and captions as base64, since neither need be text; paths as seen from the dataset."""
-
-    def path(value: Path) -> str:
-        return _base64(os.fsencode(os.path.relpath(value.absolute(), root)))
-
+    """As JSON; paths as seen from the dataset."""
     if isinstance(change, Move):
-        return ["move", path(change.old), path(change.new)]
+        return ["move", coded_path(change.old, root), coded_path(change.new, root)]
     if isinstance(change, Write):
-        return ["write", path(change.file), None if change.old is None else _base64(change.old), _base64(change.new)]
-    return ["cut", path(change.image), list(change.box)]
+        old = None if change.old is None else coded(change.old)
+        return ["write", coded_path(change.file, root), old, coded(change.new)]
+    return ["cut", coded_path(change.image, root), list(change.box)]
 
 
 def _decoded(step: list[Any], root: Path) -> Change:
-    def path(value: str) -> Path:
-        return Path(os.path.normpath(root / os.fsdecode(base64.b64decode(value))))
-
-    kind = step[0]
+    kind, path = step[0], decoded_path(step[1], root)
     if kind == "move":
-        return Move(path(step[1]), path(step[2]))
+        return Move(path, decoded_path(step[2], root))
     if kind == "write":
-        return Write(path(step[1]), None if step[2] is None else base64.b64decode(step[2]), base64.b64decode(step[3]))
+        return Write(path, None if step[2] is None else decoded(step[2]), decoded(step[3]))
     if kind != "cut":
         raise DatasetError("unknown")
     left, top, right, bottom = step[2]
-    return Cut(path(step[1]), (left, top, right, bottom))
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+    return Cut(path, (left, top, right, bottom))

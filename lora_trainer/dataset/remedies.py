@@ -177,7 +177,7 @@ def _beside(file: Path) -> list[Path]:
     same = [path for path in file.parent.iterdir() if path.stem == file.stem and path != file]
     if any(path.suffix.lower() not in USUAL_ENDINGS for path in same):
         return []
-    masks = [path for path in file.parent.glob("*-masklabel.*") if path.stem == f"{file.stem}-masklabel"]
+    masks = [path for path in file.parent.glob(f"*{MASK}.*") if path.stem == file.stem + MASK]
     return sorted(same) + masks
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from lora_trainer.config import CaptionConfig
 from lora_trainer.dataset.caption_edits import edited
-from lora_trainer.dataset.caption_sheet import MOST_BACKUPS, CaptionSheet, counted_tokens
+from lora_trainer.dataset.caption_sheet import CaptionSheet, counted_tokens
+from lora_trainer.dataset.undo import MOST
 from lora_trainer.errors import ConfigError, FileError, LoraTrainerError
 from lora_trainer.tokens import tokenise
 
@@ -131,12 +132,12 @@ def test_taking_back_overwrites_nothing_that_was_written_or_moved_since(sheet: C
 
 
 def test_backups_are_many_but_not_without_end(sheet: CaptionSheet, folder: Path, tmp_path: Path) -> None:
-    for number in range(MOST_BACKUPS + 3):
+    for number in range(MOST + 3):
         sheet.set("4_zwx/d.png", str(number), str(number - 1) if number else "")
     kept = list((tmp_path / "output" / "caption-backups").rglob("*.json"))
-    assert len(kept) == MOST_BACKUPS
+    assert len(kept) == MOST
     sheet.undo()
-    assert (folder / "d.txt").read_text() == str(MOST_BACKUPS + 1)
+    assert (folder / "d.txt").read_text() == str(MOST + 1)
     max(kept[0].parent.glob("*.json")).write_text('{"what": "x", "files": [["!", 3]]}')
     with pytest.raises(LoraTrainerError, match="damaged"):
         sheet.undo()
