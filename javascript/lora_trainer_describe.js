@@ -106,13 +106,7 @@
             dress();
         }
         if (!running && !was) return;
-        const {done, total} = tab.status.progress;
-        const share = total ? (100 * done / total).toFixed(0) : 0;
-        const html = running
-            ? `<div class="lt-bar" role="progressbar" aria-label="Writing captions" aria-valuenow="${share}" aria-valuemin="0"
-               aria-valuemax="100"><div style="width:${share}%"></div></div><p>${tab.escaped(tab.status.message)}</p>`
-            : tab.status.state === "failed" ? tab.problem(tab.status.error)
-            : `<div class="lt-note lt-good">${tab.escaped(tab.status.message)} They can be taken back under “Edit captions”.</div>`;
+        const html = tab.errandHtml("They can be taken back under “Edit captions”.");
         if (html !== drawn) say((drawn = html));
         if (!running && !tab.running()) {
             was = false;

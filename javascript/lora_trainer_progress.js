@@ -81,21 +81,32 @@
         const tiles = cells.map(([name, value]) => `<div><span>${name}</span><b>${tab.escaped(value)}</b></div>`).join("");
         const lost = error ? tab.problem("No answer at the moment (" + error.message + "); trying again.") : "";
         const message = s.state === "failed" ? tab.problem(s.error) : `<p class="lt-message">${tab.escaped(s.message)}</p>`;
+        const bar = tab.bar(TITLES[s.state], share, `lt-${s.state}`);
         const figure = running && share ? `${Math.floor(share)} %` : "";
         return `<div class="lt-head" data-state="${s.state}"><span class="lt-dot"></span>
             <h3>${TITLES[s.state]}</h3><b class="lt-name">${tab.escaped(s.name)}</b><span class="lt-percent">${figure}</span></div>
-            <div class="lt-bar lt-${s.state}" role="progressbar" aria-label="${TITLES[s.state]}"
-            aria-valuenow="${Math.round(share)}" aria-valuemin="0" aria-valuemax="100"><div style="width:${share.toFixed(1)}%"></div></div>${message}${lost}
+            ${bar}${message}${lost}
             <div class="lt-tiles">${tiles}</div>${running ? planHtml(s.plan) + meterHtml(s.memory) : ""}${tab.hasResult() ? tab.goButton("result", "See the result") : ""}`;
     }
+
+    /** A bar that is filled to a share from 0 to 100. */
+    tab.bar = (label, share, classes = "") =>
+        `<div class="lt-bar ${classes}" role="progressbar" aria-label="${tab.escaped(label)}" aria-valuenow="${Math.round(share)}"
+            aria-valuemin="0" aria-valuemax="100"><div style="width:${share.toFixed(1)}%"></div></div>`;
+
+    /** How what takes the model's turn and isn't a training stands, or how it ended; `then` says what comes after it. */
+    tab.errandHtml = function (then) {
+        const s = tab.status;
+        if (tab.onErrand()) return `${tab.bar(TITLES[s.state], percent())}<p>${tab.escaped(s.message)}</p>`;
+        if (s.state === "failed") return tab.problem(s.error);
+        return `<div class="lt-note lt-good">${tab.escaped(s.message)} ${then}</div>`;
+    };
 
     /** A check or a copy of photos that is at work. */
     function lookingHtml() {
         const now = tab.status.looking;
         if (!now || !now.total) return "";
-        const share = Math.round(100 * now.done / now.total);
-        return `<div class="lt-bar" role="progressbar" aria-label="${tab.escaped(now.what)}" aria-valuenow="${share}"
-            aria-valuemin="0" aria-valuemax="100"><div style="width:${share}%"></div></div><div class="lt-choices">
+        return `${tab.bar(now.what, 100 * now.done / now.total)}<div class="lt-choices">
             <span>${tab.escaped(now.what)}: ${now.done} of ${now.total}</span>
             <button type="button" class="lt-go" data-looking="stop">Stop</button></div>`;
     }

@@ -56,16 +56,10 @@
             place().querySelector(`[data-regularise=${what}]`).classList.toggle("lt-hidden", !visible);
         }
         if (!running && (!folder || tab.status.job !== job)) return;
-        const {done, total} = tab.status.progress;
-        const share = total ? (100 * done / total).toFixed(0) : 0;
-        const html = running
-            ? `<div class="lt-bar" role="progressbar" aria-label="Making regularisation images" aria-valuenow="${share}" aria-valuemin="0"
-               aria-valuemax="100"><div style="width:${share}%"></div></div><p>${tab.escaped(tab.status.message)}</p>`
-            : tab.status.state === "failed" ? tab.problem(tab.status.error)
-            : `<div class="lt-note lt-good">${tab.escaped(tab.status.message)} The next training uses them (Advanced → reg_data_dir).</div>`;
+        const html = tab.errandHtml("The next training uses them (Advanced → reg_data_dir).");
         if (html !== drawn) say((drawn = html));
         if (running || tab.running()) return;
-        if (folder && done) use(folder);
+        if (folder && tab.status.progress.done) use(folder);
         folder = "";
     };
 })(window.loraTrainer = window.loraTrainer || {});

@@ -70,6 +70,19 @@ def new_command(commands: Any, common: Any, name: str, function: str, help: str,
     return made
 
 
+def add_preset(command: Parser) -> None:
+    """``--preset``"""
+    command.add_argument("--preset", metavar="NAME", help="start from a preset; 'config presets' lists them")
+
+
+def add_set(command: Parser) -> None:
+    """``--set``"""
+    command.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+        help="set single options; 'config options' lists them",
+    )  # fmt: skip
+
+
 def add_train_options(command: Parser) -> None:
     """The options of ``train``, which the queue has, too."""
     command.add_argument("--checkpoint", type=Path, metavar="FILE", help="the base model, .safetensors or .ckpt")
@@ -88,15 +101,8 @@ def add_train_options(command: Parser) -> None:
         metavar="FILE",
         help="a settings file: this program's, a run.json, kohya's JSON, or sd-scripts' TOML",
     )
-    command.add_argument("--preset", metavar="NAME", help="start from a preset; 'config presets' lists them")
-    command.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="set single options; 'config options' lists them",
-    )
+    add_preset(command)
+    add_set(command)
     command.add_argument(
         "--lora-dir", type=folder, metavar="DIR", help="folder for the LoRA file; default: OUTPUT/lora"
     )

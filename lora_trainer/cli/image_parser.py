@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lora_trainer.cli.arguments import count, folder, new_command
+from lora_trainer.cli.arguments import add_preset, add_set, count, folder, new_command
 
 
 def add_preview(commands: Any, common: Any) -> None:
@@ -18,10 +18,8 @@ def add_preview(commands: Any, common: Any) -> None:
     command.add_argument("dataset", type=Path, metavar="DATASET_DIR")
     command.add_argument("image", metavar="IMAGE", help="its name, or <folder>/<name>")
     command.add_argument("--config", type=Path, metavar="FILE.json", help="a settings file")
-    command.add_argument("--preset", metavar="NAME", help="start from a preset; 'config presets' lists them")
-    command.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="set single options"
-    )
+    add_preset(command)
+    add_set(command)
     command.add_argument("--uses", type=count, default=4, metavar="N", help="how many, where they differ; default: 4")
     command.add_argument(
         "--output", type=folder, default=Path("output"), metavar="DIR",
@@ -44,6 +42,4 @@ def add_crop(commands: Any, common: Any) -> None:
     command.add_argument("--suggest", action="store_true", help="crop to what is probably the subject")
     command.add_argument("--undo", action="store_true", help="put the copies back as they were before their crop")
     command.add_argument("--config", type=Path, metavar="FILE.json", help="a settings file, for its bucket options")
-    command.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="set single options"
-    )
+    add_set(command)

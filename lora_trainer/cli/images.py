@@ -9,9 +9,11 @@ from pathlib import Path
 from lora_trainer.cli.settings import read_settings
 from lora_trainer.cli.terminal import say
 from lora_trainer.dataset.checks.looks import FILE, Looks
-from lora_trainer.dataset.crops import box_of, crop, crop_of, crop_to_subject, obstacle, read_record, uncrop
+from lora_trainer.dataset.copies import read_record
+from lora_trainer.dataset.crops import crop, crop_of, crop_to_subject, obstacle, uncrop
 from lora_trainer.dataset.folders import scan, training_folders
 from lora_trainer.dataset.preview import Preview, preview, sheet
+from lora_trainer.dataset.subject import box_of
 from lora_trainer.errors import ConfigError, FileError, counted, quoted, shown
 from lora_trainer.files import replaced
 

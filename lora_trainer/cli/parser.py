@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer import __version__
-from lora_trainer.cli.arguments import Parser, add_train_options, count, file, folder, given, new_command, side
+from lora_trainer.cli.arguments import (
+    Parser,
+    add_set,
+    add_train_options,
+    count,
+    file,
+    folder,
+    given,
+    new_command,
+    side,
+)  # fmt: skip
 from lora_trainer.cli.image_parser import add_crop, add_preview
 from lora_trainer.cli.lora_parser import add_lora
 from lora_trainer.cli.run_parser import add_queue, add_runs
@@ -92,9 +102,7 @@ def _check(commands: Any, common: Any) -> None:
     command.add_argument(
         "--config", type=Path, metavar="FILE.json", help="a settings file, for its bucket and caption options"
     )
-    command.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="set single options"
-    )
+    add_set(command)
     command.add_argument("--subject", default="", metavar="KIND", help=SUBJECT)
     command.add_argument(
         "--trigger", default="", metavar="WORD", help="the trigger word; default: the words of each folder's name"

@@ -9,86 +9,26 @@ from __future__ import annotations
 import glob
 import math
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from lora_trainer.config import DatasetConfig
 from lora_trainer.dataset.buckets import Size, bucket_resolutions, place
+from lora_trainer.dataset.copies import Copied, read_record, write_record
 from lora_trainer.dataset.decode import image_endings, is_plain, read_image
 from lora_trainer.dataset.images import resize
 from lora_trainer.dataset.layout import SET_ASIDE
 from lora_trainer.dataset.masks import MASK
 from lora_trainer.dataset.subject import Box, find_subject
-from lora_trainer.errors import ConfigError, DatasetError, FileError, quoted, shown
-from lora_trainer.files import file_sha256, read_object, replaced, write_json
+from lora_trainer.errors import DatasetError, FileError, shown
+from lora_trainer.files import file_sha256, replaced
 
-RECORD = ".prepared.json"  # in the folder of the copies
 UNCROPPED = ".uncropped"  # a folder in it: the copies as they were before their crop
 LARGEST = 1024  # px: no copy has more pixels than a square of this side, the largest that SDXL is trained at
 WHOLE = 0.85  # of the picture's area: a suggestion that keeps more isn't worth a crop
-
-
-@dataclass(frozen=True)
-class Copied:
-    """What is remembered of one copy."""
-
-    source: str  # the photo; "" where its path can't be written down
-    bytes: int  # of the photo
-    changed: int  # ns
-    crop: Box | None = None
-    cut: str = ""  # SHA-256 of the copy as it was left here, by which a later change by others is noticed
-
-    @classmethod
-    def of(cls, source: Path, copy: Path) -> Copied:
-        """A copy of that photo."""
-        status = source.stat()
-        path = str(source.absolute())
-        known = path if shown(path) == path else ""
-        return cls(known, status.st_size, status.st_mtime_ns, cut=file_sha256(copy))
-
-    def photo(self) -> Path | None:
-        """The photo, if it is there as it was."""
-        if not self.source:
-            return None
-        path = Path(self.source)
-        with suppress(OSError):
-            status = path.stat()
-            if (status.st_size, status.st_mtime_ns) == (self.bytes, self.changed):
-                return path
-        return None
-
-
-def write_record(folder: Path, copies: Mapping[str, Copied]) -> None:
-    """Remember the copies in a folder, by the stems of their names."""
-    rows = {shown(stem): vars(copied) for stem, copied in copies.items()}
-    write_json(folder / RECORD, {"version": 1, "copies": rows})
-
-
-def read_record(folder: Path) -> dict[str, Copied]:
-    """The copies in a folder by their stems; none where :func:`write_record` wasn't at work.
-
-    Raises:
-        FileError: if the record is damaged.
-    """
-    file = folder / RECORD
-    if not file.is_file():
-        return {}
-    try:
-        rows = read_object(file)["copies"]
-        return {
-            stem: Copied(
-                str(row["source"]), int(row["bytes"]), int(row["changed"]),
-                box_of(row["crop"]) if row["crop"] else None, str(row.get("cut", "")),
-            )
-            for stem, row in rows.items()
-        }  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
-        raise FileError(f"{file} is damaged; prepare the photos again to crop them.") from error
 
 
 def crop_of(image: Path) -> Box | None:
@@ -240,24 +180,6 @@ def fitted_box(box: Box, size: Size, config: DatasetConfig) -> tuple[int, int, i
         wide, high = width, max(1, int(width * bucket[1] / bucket[0] + 0.5))
     left, top = left + (width - wide) // 2, top + (height - high) // 2
     return (left, top, left + wide, top + high)
-
-
-def box_of(given: Any) -> Box:
-    """A box as somebody gave it.
-
-    Raises:
-        ConfigError: one sentence.
-    """
-    wrong = ConfigError(
-        f"box can't be {quoted(given)}; give left, top, right and bottom as shares of the image, such as 0.1,0,0.9,1."
-    )
-    try:
-        left, top, right, bottom = map(float, given.split(",") if isinstance(given, str) else given)
-    except (TypeError, ValueError):
-        raise wrong from None
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise wrong
-    return (left, top, right, bottom)
 
 
 def _copied(image: Path) -> tuple[dict[str, Copied], Copied]:

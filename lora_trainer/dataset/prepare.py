@@ -15,7 +15,8 @@ from PIL import Image
 
 from lora_trainer.dataset.checks.limits import TWINS
 from lora_trainer.dataset.checks.looks import FILE, Look, Looks
-from lora_trainer.dataset.crops import LARGEST, Copied, crop_to_subject, write_record
+from lora_trainer.dataset.copies import Copied, write_record
+from lora_trainer.dataset.crops import LARGEST, crop_to_subject
 from lora_trainer.dataset.decode import image_endings, is_plain, read_image
 from lora_trainer.dataset.findings import names
 from lora_trainer.dataset.folders import side_by_side

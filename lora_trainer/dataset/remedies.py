@@ -14,7 +14,8 @@ from lora_trainer.config import DatasetConfig
 from lora_trainer.dataset.caption_edits import with_first, with_prefix
 from lora_trainer.dataset.changes import Change, Cut, Journal, Move, Write
 from lora_trainer.dataset.checks.looks import take_look
-from lora_trainer.dataset.crops import crop_of, obstacle, read_record
+from lora_trainer.dataset.copies import read_record
+from lora_trainer.dataset.crops import crop_of, obstacle
 from lora_trainer.dataset.findings import Finding, names
 from lora_trainer.dataset.layout import SET_ASIDE, list_folder, parse_name, suggested_name
 from lora_trainer.dataset.masks import MASK

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lora_trainer.errors import ConfigError, quoted
+
 log = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
@@ -121,3 +123,21 @@ def _scaled(values: Array) -> Array:
     """From 0 to 1; 0 everywhere where all are equal."""
     low, high = float(values.min()), float(values.max())
     return (values - low) / (high - low) if high - low > 1e-3 else np.zeros_like(values)
+
+
+def box_of(given: Any) -> Box:
+    """A box as somebody gave it.
+
+    Raises:
+        ConfigError: one sentence.
+    """
+    wrong = ConfigError(
+        f"box can't be {quoted(given)}; give left, top, right and bottom as shares of the image, such as 0.1,0,0.9,1."
+    )
+    try:
+        left, top, right, bottom = map(float, given.split(",") if isinstance(given, str) else given)
+    except (TypeError, ValueError):
+        raise wrong from None
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise wrong
+    return (left, top, right, bottom)

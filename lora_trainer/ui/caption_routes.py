@@ -13,7 +13,7 @@ from lora_trainer.config.groups import TOKEN_LENGTHS
 from lora_trainer.dataset.belongs import RULES
 from lora_trainer.dataset.caption_sheet import CaptionSheet, Row, counted_tokens
 from lora_trainer.errors import ConfigError, quoted
-from lora_trainer.ui.answers import Handler, Json, aside, read_body
+from lora_trainer.ui.answers import Handler, Json, aside, jpeg, read_body
 from lora_trainer.ui.engine import load
 from lora_trainer.ui.errands import regularise
 from lora_trainer.ui.errands.describe import asked_for, offered
@@ -80,10 +80,7 @@ class _CaptionRoutes:
         """A small picture of an image of the dataset."""
         asked = dict(request.query_params)
         content = await aside(self._thumbnail, asked.get("dataset", ""), asked.get("id", ""))
-        if not content:
-            return Response(status_code=404)
-        headers = {"Cache-Control": "private, max-age=300", "X-Content-Type-Options": "nosniff"}
-        return Response(content, media_type="image/jpeg", headers=headers)
+        return jpeg(content, "private, max-age=300")
 
     def _thumbnail(self, dataset: str, id: str) -> bytes:
         return small_jpeg(self._sheet(dataset).image(id), SIDE, whole=True)

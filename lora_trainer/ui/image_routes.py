@@ -12,9 +12,10 @@ from fastapi.responses import Response
 from lora_trainer.config import CaptionConfig, RunConfig
 from lora_trainer.dataset.caption_sheet import CaptionSheet
 from lora_trainer.dataset.checks.looks import FILE, Looks
-from lora_trainer.dataset.crops import box_of, crop, crop_of, shapes, suggestion, uncrop, whole_of
+from lora_trainer.dataset.crops import crop, crop_of, shapes, suggestion, uncrop, whole_of
+from lora_trainer.dataset.subject import box_of
 from lora_trainer.errors import ConfigError, quoted, shown
-from lora_trainer.ui.answers import Handler, Json, aside, read_body
+from lora_trainer.ui.answers import Handler, Json, aside, jpeg, read_body
 from lora_trainer.ui.job import Job
 from lora_trainer.ui.request import config_of, dataset_of, refuse_unknown, text_of
 from lora_trainer.ui.views import small_jpeg
@@ -53,10 +54,7 @@ class _ImageRoutes:
         """The whole picture of a copy, as it is without its crop; no larger than a screen."""
         asked = dict(request.query_params)
         content = await aside(self._picture, asked.get("dataset", ""), asked.get("id", ""))
-        if not content:
-            return Response(status_code=404)
-        headers = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
-        return Response(content, media_type="image/jpeg", headers=headers)
+        return jpeg(content, "no-cache")
 
     def _picture(self, dataset: str, id: str) -> bytes:
         return small_jpeg(whole_of(_image(dataset, id, self.job.output)), SIDE, whole=True)

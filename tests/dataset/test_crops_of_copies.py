@@ -14,22 +14,11 @@ from PIL import Image
 from lora_trainer.config import DatasetConfig
 from lora_trainer.dataset.buckets import place
 from lora_trainer.dataset.checks.images import lost
-from lora_trainer.dataset.crops import (
-    RECORD,
-    UNCROPPED,
-    box_of,
-    crop,
-    crop_of,
-    fitted_box,
-    read_record,
-    shapes,
-    suggestion,
-    uncrop,
-    whole_of,
-)
+from lora_trainer.dataset.copies import RECORD, read_record
+from lora_trainer.dataset.crops import UNCROPPED, crop, crop_of, fitted_box, shapes, suggestion, uncrop, whole_of
 from lora_trainer.dataset.layout import list_folder
 from lora_trainer.dataset.prepare import prepare
-from lora_trainer.dataset.subject import best_box, find_subject
+from lora_trainer.dataset.subject import best_box, box_of, find_subject
 from lora_trainer.errors import ConfigError, DatasetError, FileError
 
 CONFIG = DatasetConfig()

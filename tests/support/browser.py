@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Page = Any  # playwright's; it needn't be installed to read this module
 ARGUMENTS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -25,6 +27,11 @@ def chromium() -> str | None:
         return None
     names = ("chromium", "chromium-browser", "google-chrome")
     return os.environ.get("CHROMIUM") or next((path for name in names if (path := shutil.which(name))), None)
+
+
+needs_browser = pytest.mark.skipif(
+    chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
+)
 
 
 class Browser:
@@ -88,6 +95,12 @@ def fill(page: Page, name: str, text: str) -> None:
     """Type into an input of the tab."""
     reveal(page, f"#lora_trainer_{name}")
     page.locator(field(name)).first.fill(text)
+
+
+def pressed(page: Page, where: str) -> None:
+    """Press a button, or open a fold, by keyboard."""
+    page.focus(where)
+    page.keyboard.press("Enter")
 
 
 def value_of(page: Page, name: str) -> str:

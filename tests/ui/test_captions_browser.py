@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -12,16 +11,14 @@ import pytest
 from PIL import Image, ImageDraw
 
 from lora_trainer.dataset.prepare import prepare
-from tests.support.browser import Page, chromium, go, serious_findings
+from tests.support.browser import Page, go, needs_browser, serious_findings
 from tests.support.tab_page import check, set_options
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
-    ),
+    needs_browser,
 ]
 CARDS = "#lora_trainer_captions .lt-card"
 SAID = "#lora_trainer_captions .lt-said"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.support.browser import Page, chromium, serious_findings
+from tests.support.browser import Page, needs_browser, pressed, serious_findings
 from tests.support.captioners import make_wd14
 from tests.support.tab_page import check
 
@@ -16,16 +15,9 @@ pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and mak
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
-    ),
+    needs_browser,
 ]
 PART = "#lora_trainer_captions .lt-describe"
-
-
-def pressed(page: Page, where: str) -> None:
-    page.focus(where)
-    page.keyboard.press("Enter")
 
 
 def test_captions_are_written_asked_for_and_taken_back(page: Page, dataset: Path, tmp_path: Path) -> None:

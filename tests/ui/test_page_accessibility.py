@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.browser import Browser, Page, chromium, fill, go, serious_findings
+from tests.support.browser import Browser, Page, fill, go, needs_browser, serious_findings
 from tests.support.tab_page import Served, check, press, set_options, state
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
-    ),
+    needs_browser,
 ]
 WIDTHS, THEMES = (1280, 400), ("light", "dark")
 

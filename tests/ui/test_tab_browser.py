@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from lora_trainer.config import RunConfig
 from lora_trainer.fitting import PRACTICE, presets_for
 from lora_trainer.hosts.base import Glance
 from lora_trainer.training.folder import RunFolder
-from tests.support.browser import Browser, Page, chromium, fill, filled, go, value_of
+from tests.support.browser import Browser, Page, fill, filled, go, needs_browser, value_of
 from tests.support.tab_page import (
     Served,
     check,
@@ -33,9 +32,7 @@ pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and mak
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
-    ),
+    needs_browser,
 ]
 
 

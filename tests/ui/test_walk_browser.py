@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.labelled.pictures import photographs
-from tests.support.browser import Page, chromium, fill, filled, go
+from tests.support.browser import Page, fill, filled, go, needs_browser, pressed
 from tests.support.tab_page import Served, check, set_options
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
-    ),
+    needs_browser,
 ]
 ANSWER = "#lora_trainer_check_answer"
 CARDS = "#lora_trainer_captions .lt-card"
@@ -41,11 +38,6 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty.jpg").write_bytes(b" ")
     (folder / "cut.jpg").write_bytes((folder / "IMG_3.jpg").read_bytes()[:900])
     return folder
-
-
-def pressed(page: Page, where: str) -> None:
-    page.focus(where)
-    page.keyboard.press("Enter")
 
 
 @pytest.mark.parametrize("width", [1280, 400])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.support.browser import chromium, opened
+from tests.support.browser import needs_browser, opened
 from tests.support.runs import tensors
 from tests.support.tab_page import state
 from tests.webui.server import WebUI, kind_of
@@ -16,9 +15,7 @@ from tests.webui.test_webui_page import of_ours, open_tab
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
-    ),
+    needs_browser,
 ]
 OPTIONS = {"max_train_steps": 60, "save_every_n_steps": 10, "sample_every_n_epochs": 0, "sample_every_n_steps": 10,
            "sample_prompts": "zorb --w 64 --h 64 --s 2"}  # fmt: skip

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.browser import Browser, Page, chromium, fill, filled, go, opened
+from tests.support.browser import Browser, Page, fill, filled, go, needs_browser, opened
 from tests.support.tab_page import press, state
 from tests.webui.server import WebUI
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
-    ),
+    needs_browser,
 ]
 
 

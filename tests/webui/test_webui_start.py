@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import chromium, opened
+from tests.support.browser import needs_browser, opened
 from tests.webui.server import ROOT, WebUI, kind_of
 
 pytestmark = pytest.mark.slow
@@ -70,9 +70,7 @@ def test_routes_want_the_api_password(guarded: WebUI) -> None:
             guarded.auth = before
 
 
-@pytest.mark.skipif(
-    chromium() is None and not os.environ.get("REQUIRE_BROWSER"), reason="needs Chromium and playwright"
-)
+@needs_browser
 def test_a_browser_is_never_asked_for_the_api_password(guarded: WebUI) -> None:
     """A refused request with WWW-Authenticate opens the browser's login dialog, and everything waits behind it."""
     routes = f"{guarded.url}/lora-trainer/"
