@@ -234,22 +234,8 @@ def _open(
         notices=[*dataset.notices, *map(str, dataset.skipped)],
     )
     session.begin_at(session.start.copy())
-    session.news, older = [line for one in (network, *beneath) for line in one.notices], False
-    if request.resume:
-        loaded = load_state(folder.state, network, session.parts(), session.identity)
-        if (done := loaded.position.step) > steps:
-            name = "max_train_steps" if config.optimizer.max_train_steps else "max_train_epochs"
-            raise ConfigError(
-                f"Can't resume: {counted(done, 'step')} are done already, and with {name} "
-                f"{config.to_dict()[name]} the run has {steps}. Raise it, or use one of the run's earlier files."
-            )
-        session.begin_at(loaded.position, loaded.seen)
-        session.news += [*loaded.notices, *session.saver.missing(loaded.position)]
-        older = loaded.path != folder.state
-        if older:
-            session.news.append(
-                f"{folder.state} is damaged or missing: continuing from {loaded.path}, step {session.first_step}."
-            )
+    session.news = [line for one in (network, *beneath) for line in one.notices]
+    older = request.resume and _resume(session)
     session.notices += session.news
     processes.wait()
     if processes.is_main:
@@ -260,6 +246,30 @@ def _open(
         if not session.replacing:
             session.begin_folder()
     return session
+
+
+def _resume(session: Session) -> bool:
+    """Begin where the saved state ends; whether that is the state before the latest, which can't be used.
+
+    Raises:
+        LoraTrainerError: if there is no state of this run, or more steps are done than it has now.
+    """
+    config, latest = session.config, session.folder.state
+    loaded = load_state(latest, session.network, session.parts(), session.identity)
+    if (done := loaded.position.step) > session.steps:
+        name = "max_train_steps" if config.optimizer.max_train_steps else "max_train_epochs"
+        raise ConfigError(
+            f"Can't resume: {counted(done, 'step')} are done already, and with {name} {config.to_dict()[name]} the run "
+            f"has {session.steps}. Raise it, or use one of the run's earlier files."
+        )
+    session.begin_at(loaded.position, loaded.seen)
+    session.news += [*loaded.notices, *session.saver.missing(loaded.position)]
+    older = loaded.path != latest
+    if older:
+        session.news.append(
+            f"{latest} is damaged or missing: continuing from {loaded.path}, step {session.first_step}."
+        )
+    return older
 
 
 def _start(config: OptimizerConfig, each: int, steps: int) -> Position:
