@@ -196,7 +196,7 @@ def _entry(args: argparse.Namespace, before: Queued, places: Places, config: Run
     """The entry as it is asked for, everything looked at that can be wrong with it."""
     from lora_trainer.dataset.dataset_file import is_dataset_file
     from lora_trainer.training.classes import check_paths
-    from lora_trainer.training.run import RunRequest, check_name
+    from lora_trainer.training.request import RunRequest, check_name
 
     typed = typed_paths(args) | frozenset(before.typed)
     resume, overwrite = begun(places.output, before)

@@ -260,7 +260,8 @@ def train_and_tell(
 ) -> Reader:
     """Train with progress on the terminal and a summary at the end."""
     from lora_trainer.cli import RunFailedError
-    from lora_trainer.training.run import RunRequest, train
+    from lora_trainer.training.request import RunRequest
+    from lora_trainer.training.run import train
 
     reader = Reader()
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""The training loop. It reads top to bottom; everything it uses was made in :mod:`lora_trainer.training.run`."""
+"""The training loop. It reads top to bottom; everything it uses was made in :mod:`lora_trainer.training.opening`."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ MOST_NOTICES = 100
 
 @dataclass
 class Session:
-    """Made by :func:`lora_trainer.training.run.train`; lives as long as the model is taken."""
+    """Made by :func:`lora_trainer.training.opening.open_session`; lives as long as the model is taken."""
 
     config: RunConfig
     seed: int

@@ -37,7 +37,7 @@ from lora_trainer.ui.status import Record
 if TYPE_CHECKING:
     from lora_trainer.evaluation.plan import TestPlan
     from lora_trainer.hosts.base import Host
-    from lora_trainer.training.run import RunRequest
+    from lora_trainer.training.request import RunRequest
 
 log = logging.getLogger(__name__)
 

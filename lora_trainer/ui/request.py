@@ -12,7 +12,7 @@ from lora_trainer.files import given_path
 if TYPE_CHECKING:
     from lora_trainer.dataset.folders import OnImage
     from lora_trainer.hosts.base import Host
-    from lora_trainer.training.run import RunRequest
+    from lora_trainer.training.request import RunRequest
     from lora_trainer.ui.looking import Looking
 
 TRAIN_KEYS = ("name", "dataset", "config", "resume", "overwrite", "test", "test_plan", "trigger")
@@ -50,7 +50,7 @@ def train_request(values: Mapping[str, Any], host: Host, output: Path) -> RunReq
     """
     from lora_trainer.config import RunConfig
     from lora_trainer.training.classes import check_paths
-    from lora_trainer.training.run import RunRequest, check_name
+    from lora_trainer.training.request import RunRequest, check_name
 
     refuse_unknown(values, TRAIN_KEYS, "train")
     config = config_of(values.get("config"))

@@ -12,7 +12,8 @@ from lora_trainer.config import RunConfig
 from lora_trainer.demo import CHECKPOINT, world
 from lora_trainer.hosts.standalone.host import DiffusersHost
 from lora_trainer.seeds import derive
-from lora_trainer.training.run import RunRequest, train
+from lora_trainer.training.request import RunRequest
+from lora_trainer.training.run import train
 from tests.calibration.concepts import CONCEPTS, TRIGGER, Concept
 
 SAVES = (20, 40, 80, 140, 220, 340, 500, 700)  # steps

@@ -11,7 +11,8 @@ from lora_trainer.demo.dataset import INTEGRATION_PROMPTS, KNOWN_PROMPTS, STRENG
 from lora_trainer.hosts.base import GenerateRequest
 from lora_trainer.hosts.standalone.host import DiffusersHost
 from lora_trainer.kohya import load_config
-from lora_trainer.training.run import RunRequest, train
+from lora_trainer.training.request import RunRequest
+from lora_trainer.training.run import train
 from tests.demo.world_reader import Reading, read
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.training.events import Saved
-from lora_trainer.training.run import RunRequest, train
+from lora_trainer.training.request import RunRequest
+from lora_trainer.training.run import train
 from tests.calibration.runs import Place, Run, config, write_dataset
 
 STEPS = (150, 400)  # saves: about enough, and too many

@@ -8,7 +8,8 @@ from pathlib import Path
 from support.tiny_host import TinyHost
 
 from lora_trainer.config import RunConfig
-from lora_trainer.training.run import RunRequest, train
+from lora_trainer.training.request import RunRequest
+from lora_trainer.training.run import train
 
 
 def main(folder: Path, batch_size: int) -> None:

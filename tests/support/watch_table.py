@@ -22,7 +22,8 @@ from lora_trainer.config import RunConfig
 from lora_trainer.demo.dataset import write_dataset
 from lora_trainer.errors import TrainingDivergedError
 from lora_trainer.hosts.standalone.host import DiffusersHost
-from lora_trainer.training.run import RunRequest, train
+from lora_trainer.training.request import RunRequest
+from lora_trainer.training.run import train
 from lora_trainer.training.watch.baseline import Baseline
 from lora_trainer.training.watch.facts import UNKNOWN, Facts, Finding
 from lora_trainer.training.watch.health import Watch

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from lora_trainer.config import RunConfig
 from lora_trainer.errors import ConfigError
 from lora_trainer.training.events import StepDone
-from lora_trainer.training.run import RunRequest, train
+from lora_trainer.training.request import RunRequest
+from lora_trainer.training.run import train
 from tests.support.tiny_host import TinyHost, make_dataset
 
 OPTIONS: dict[str, Any] = {

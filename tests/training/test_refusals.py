@@ -12,7 +12,8 @@ from support.tiny_host import TinyHost, TinyModel
 from lora_trainer.config import RunConfig
 from lora_trainer.errors import ConfigError, FileError, TrainingDivergedError, UnsupportedModelError
 from lora_trainer.training.events import CancelToken, Finished, Started
-from lora_trainer.training.run import RunRequest, train
+from lora_trainer.training.request import RunRequest
+from lora_trainer.training.run import train
 from tests.support.runs import SMALL, of, run, tensors
 
 

@@ -19,7 +19,8 @@ from lora_trainer.config import RunConfig
 from lora_trainer.errors import UnsupportedModelError
 from lora_trainer.hosts.base import GeneratedImage, GenerateRequest
 from lora_trainer.training.events import Finished, Preparing, Sampled, Saved, Started, StepDone
-from lora_trainer.training.run import RunRequest, train
+from lora_trainer.training.request import RunRequest
+from lora_trainer.training.run import train
 from tests.support.runs import SMALL, of, request, run, tensors
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from lora_trainer.config import RunConfig
 from lora_trainer.hosts.base import Conditioning
 from lora_trainer.training.events import Event, Learned, Sampled, StepDone
-from lora_trainer.training.run import RunRequest, train
+from lora_trainer.training.request import RunRequest
+from lora_trainer.training.run import train
 
 BASE: dict[str, Any] = {
     "resolution": 64, "bucket_reso_steps": 16, "train_batch_size": 2, "max_train_epochs": 2, "network_dim": 4,
