@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageChops
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = Path(__file__).parent / "probe"
@@ -50,6 +50,17 @@ class Kind:
 def remarks(status: dict[str, Any]) -> list[str]:
     """What a run had to say, beside what the check thinks of so few images."""
     return [text for text in status["notices"] if not text.startswith("Check of the images: ")]
+
+
+def same(first: Image.Image, second: Image.Image) -> bool:
+    """Whether two pictures are equal in every pixel."""
+    return first.size == second.size and ImageChops.difference(first, second).getbbox() is None
+
+
+def tensors(path: Path) -> bytes:
+    """The numbers of a safetensors file, without the header that holds names and times."""
+    content = path.read_bytes()
+    return content[8 + int.from_bytes(content[:8], "little") :]
 
 
 def kind_of(root: Path) -> Kind:

@@ -9,19 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageChops
 from safetensors.torch import load_file, save_file
 
 from lora_trainer.demo import SETTINGS
-from tests.webui.server import WebUI, remarks
+from tests.webui.server import WebUI, remarks, same, tensors
 
 pytestmark = pytest.mark.slow
 PROMPT = "a red circle"
-
-
-def same(first: Image.Image, second: Image.Image) -> bool:
-    """Whether two pictures are equal in every pixel."""
-    return first.size == second.size and ImageChops.difference(first, second).getbbox() is None
 
 
 def without(condition: dict[str, Any], *keys: str) -> dict[str, Any]:
@@ -88,12 +82,6 @@ def test_ten_pictures_during_a_run(webui: WebUI, dataset: Path) -> None:
     folder = webui.data / "models" / "Lora"
     one, other = (tensors(folder / f"{name}.safetensors") for name in ("undisturbed", "disturbed"))
     assert one == other
-
-
-def tensors(path: Path) -> bytes:
-    """The numbers of a safetensors file, without the header that holds names and times."""
-    content = path.read_bytes()
-    return content[8 + int.from_bytes(content[:8], "little") :]
 
 
 def test_pictures_wait_where_the_setting_is_off(webui: WebUI, dataset: Path) -> None:

@@ -41,7 +41,7 @@ class A1111Model:
         self._away: set[Part] = set()
         self.device = torch.device(devices.device)
         self.apart = bool(model.lowvram)
-        self.can_hold = not self.apart  # there the WebUI itself moves the weights about
+        self.can_hold = True
         self.unet: nn.Module = model.model.diffusion_model
         self.weights = FrozenWeights(self.unet, self.device)
         self.text_encoders: Sequence[TextEncoder] = checkpoint.encoders(model)
@@ -101,12 +101,11 @@ class A1111Model:
     def encode_images(self, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         self._back("vae")
-        return vae.latent_moments(self._model, pixels, self.bring, tile)
+        return vae.latent_moments(self._model, pixels, tile)
 
     def encode_captions(self, captions: Sequence[str], max_token_length: int, clip_skip: int) -> Conditioning:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         self._back("text_encoders")
-        self.bring(self._model.cond_stage_model)  # SDXL's hook sits on the whole, which isn't called here
         return text.encode_captions(self._model, captions, max_token_length, clip_skip)
 
     def predict(
@@ -140,14 +139,20 @@ class A1111Model:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         self.weights.put_back()
         self.weights.choose(in_8_bits, in_cpu)
-        if "unet" not in self._away:
+        if self.apart:
+            self._swap_in("unet")
+        elif "unet" not in self._away:
             self.weights.take()
-            devices.torch_gc()
+        devices.torch_gc()
 
     def keep(self, parts: Collection[Part]) -> None:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
-        if self.apart or self.device.type == "cpu":
-            return  # the WebUI moves the parts itself, or there is nowhere to go
+        if self.apart:
+            self._swap_in(next(part for part in PARTS if part in parts))
+            devices.torch_gc()
+            return
+        if self.device.type == "cpu":
+            return  # there is nowhere to go
         for part in PARTS:
             if part not in parts and part not in self._away:
                 self._away.add(part)
@@ -162,7 +167,7 @@ class A1111Model:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
         kept = [part for part in PARTS if part not in self._away]
         try:
-            for part in PARTS:
+            for part in self._away.copy():
                 self._back(part)
             self.weights.put_back()  # the WebUI's own code, and its extensions', is at work
             return self._picture(request)
@@ -170,10 +175,19 @@ class A1111Model:
             self.keep(kept)
             if "unet" in kept:
                 self.weights.take()
-            self.bring(self._model.model)
+
+    def _swap_in(self, part: Part) -> None:
+        """Under --medvram: this part on the accelerator, in the place of another."""
+        self.bring(self.modules(part)[0])
+        if part == "unet":
+            self.weights.take()
+        else:
+            self.weights.put_back()
 
     def _back(self, part: Part) -> None:
-        if part in self._away:
+        if self.apart:
+            self._swap_in(part)
+        elif part in self._away:
             self._away.discard(part)
             self._move(part, self.device)
             if part == "unet":

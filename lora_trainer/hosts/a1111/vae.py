@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -14,15 +14,12 @@ from torch import Tensor, nn
 from lora_trainer.hosts.tiles import in_tiles
 
 
-def latent_moments(
-    model: Any, pixels: Tensor, bring: Callable[[nn.Module], None], tile: int = 0
-) -> tuple[Tensor, Tensor]:
+def latent_moments(model: Any, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the scaled latents, float32 [B, 4, H/8, W/8]; pixels [B, 3, H, W] in -1…1.
 
     A VAE in fp16 may overflow (SDXL's first one does); its latents are then computed again in fp32.
     """
     vae = model.first_stage_model
-    bring(vae)
     with torch.no_grad():
         mean, std = in_tiles(partial(_moments, vae), pixels, tile)
         weight = next(vae.parameters())

@@ -93,7 +93,7 @@ def latents() -> float:
     model = shared.sd_model
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with queue_lock, torch.no_grad():
-        mean, std = vae.latent_moments(model, image, lambda module: None)
+        mean, std = vae.latent_moments(model, image)
         torch.manual_seed(0)
         sample = model.get_first_stage_encoding(model.encode_first_stage(image.to(devices.device, devices.dtype_vae)))
         torch.manual_seed(0)
