@@ -66,6 +66,11 @@ def _fewest(
     return None
 
 
+def leanest(storages: Iterable[Storage], cost: StepCost) -> Storage:
+    """The way to hold the weights that takes least memory where every block is recomputed."""
+    return min(storages, key=lambda one: one.passing(range(len(cost.work))) - one.saved)
+
+
 def work(cost: StepCost, recomputed: tuple[int, ...]) -> float:
     """Work of a step, by that of one without recomputation; a backward pass takes about twice its forward pass."""
     again = sum(cost.work[block] for block in recomputed)

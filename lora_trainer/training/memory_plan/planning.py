@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lora_trainer.config import OPTIONS
+from lora_trainer.config import OPTIONS, MemoryConfig
 from lora_trainer.dataset.batches import Batch, Sample
 from lora_trainer.dataset.items import ImageItem
 from lora_trainer.errors import ConfigError, LoraTrainerError, counted, first_line, memory_problem
@@ -27,7 +27,7 @@ from lora_trainer.memory import free_bytes, has_own_memory, in_use, release, siz
 from lora_trainer.training.cache import TILES
 from lora_trainer.training.events import Event, Notice, Phase, Planned
 from lora_trainer.training.inputs import StepInputs
-from lora_trainer.training.memory_plan.choosing import Setup, choose
+from lora_trainer.training.memory_plan.choosing import Setup, choose, leanest
 from lora_trainer.training.memory_plan.counting import Live, StepCost, count_step
 from lora_trainer.training.memory_plan.figures import state_bytes
 from lora_trainer.training.memory_plan.remedies import Need, remedy
@@ -124,10 +124,9 @@ class _Planning:
         setup = choose(cost, self.batch, limit - fixed, everything, ways)
         if setup is None:
             cuda, texts = run.device.type == "cuda", self._weights(["text_encoders"])
-            all_blocks = range(len(cost.work))
-            least = min(ways, key=lambda way: way.passing(all_blocks) - way.saved)
             chosen = limit == round(self.config.memory.memory_limit_gb * GB)
-            need = Need(self.config, cost, cuda, fixed, lora, texts, self.bucket, least, chosen)
+            least, unused = leanest(ways, cost), tuple(self._unused(cost))
+            need = Need(self.config, cost, cuda, fixed, lora, texts, self.bucket, least, chosen, unused)
             raise ConfigError(remedy(need, limit))
         blocks = self.model.blocks()
         run.recomputed = [blocks[cost.blocks[place]] for place in setup.recomputed]
@@ -158,11 +157,24 @@ class _Planning:
         fits = (side for side in sides if bytes_per_pixel * (min(pixels, side * side) if side else pixels) <= room)
         return next(fits, 0)
 
-    def _storages(self, cost: StepCost) -> list[Storage]:
+    def _storages(self, cost: StepCost, memory: MemoryConfig | None = None) -> list[Storage]:
         """How the weights can be held. Without memory of its own a device gains nothing by it: only as asked for."""
         weights = block_weights(self.model.blocks(), arithmetic(self.config.memory.mixed_precision))
         unasked = self.model.can_hold and has_own_memory(self.run.device)
-        return list(storages([weights[number] for number in cost.blocks], cost.work, self.config.memory, unasked))
+        chosen = memory or self.config.memory
+        return list(storages([weights[number] for number in cost.blocks], cost.work, chosen, unasked))
+
+    def _unused(self, cost: StepCost) -> Iterator[tuple[str, Storage]]:
+        """Ways to hold the weights that the settings switch off, each together with those before it."""
+        memory = self.config.memory
+        if not (self.model.can_hold and has_own_memory(self.run.device)):
+            return
+        if memory.base_8bit == "never":
+            memory = replace(memory, base_8bit="auto")
+            yield "set base_8bit to auto", leanest(self._storages(cost, memory), cost)
+        if memory.blocks_in_cpu_memory >= 0:
+            memory = replace(memory, blocks_in_cpu_memory=-1)
+            yield "set blocks_in_cpu_memory to -1", leanest(self._storages(cost, memory), cost)
 
     def _hold(self, storage: Storage, cost: StepCost, blocks: list[nn.Module]) -> None:
         if storage.in_8_bits or storage.in_cpu:

@@ -31,6 +31,7 @@ class Need:
     bucket: tuple[int, int]
     storage: Storage = OWN  # the way that takes least
     chosen: bool = False  # whether the limit is the person's own, and more is free
+    unused: tuple[tuple[str, Storage], ...] = ()  # ways that settings switch off: each with what switches it on
 
     @property
     def step(self) -> int:
@@ -40,8 +41,11 @@ class Need:
     @property
     def least(self) -> int:
         """Bytes in all."""
-        weights = self.storage.passing(range(len(self.cost.work))) - self.storage.saved
-        return self.fixed + weights + self.step
+        return self.fixed + self.of_weights(self.storage) + self.step
+
+    def of_weights(self, storage: Storage) -> int:
+        """Bytes that weights take beside those that the model has: fewer than none where they are elsewhere."""
+        return storage.passing(range(len(self.cost.work))) - storage.saved
 
 
 def remedy(need: Need, limit: int) -> str:
@@ -63,6 +67,11 @@ def remedy(need: Need, limit: int) -> str:
 def _changes(need: Need) -> Iterator[tuple[str, int]]:
     """What can be changed, the least first, and the bytes that it saves together with all before it."""
     config, saved, settings = need.config, 0, list[str]()
+    least = need.of_weights(need.storage)
+    for change, storage in need.unused:
+        saved = max(saved, least - need.of_weights(storage))
+        settings.append(change)
+        yield _listed(settings), saved
     if config.tunes_text and config.memory.cache_text_encoder_outputs:
         saved += need.text_encoders
         settings.append("switch network_train_unet_only on")

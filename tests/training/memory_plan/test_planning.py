@@ -73,6 +73,10 @@ def test_where_recomputing_all_does_not_fit_weights_are_held_in_another_way(
     assert "in 8 bits. " in (said := text("both", 0.0021)) and "in CPU memory" in said
     with pytest.raises(ConfigError, match=r"one image at a time, weights in 8 bits in CPU memory, but"):
         text("neither", 0.001)
+    off = {"base_8bit": "never", "blocks_in_cpu_memory": 0}
+    for limit, change in ((0.0027, ""), (0.0021, " and set blocks_in_cpu_memory to -1")):
+        with pytest.raises(ConfigError, match=rf": set base_8bit to auto{change}\.$"):
+            text("off", limit, gradient_checkpointing=True, **off)
     with pytest.raises(ConfigError, match=r"one image at a time, but"):
         text("forbidden", 0.003, base_8bit="never", blocks_in_cpu_memory=0)
     usual, exact, near = (tensors(tmp_path / name / LORA) for name in ("plain", "cpu", "8"))
