@@ -138,7 +138,7 @@ def glance(model: Any) -> Glance:
     """What is told without reading weights."""
     return Glance(
         checkpoint_name(model), family(model), _resolution(model), _reason(model), _prediction_type(model),
-        marks(model), can_hold=False,
+        marks(model),
     )  # fmt: skip
 
 

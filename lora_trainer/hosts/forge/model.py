@@ -26,6 +26,7 @@ from lora_trainer.hosts.forge.backend import alphas_cumprod, computation_dtype
 from lora_trainer.hosts.forge.neutral import neutral
 from lora_trainer.hosts.forge.tensors import ordinary_tensors
 from lora_trainer.hosts.frozen import frozen
+from lora_trainer.memory import has_own_memory, release
 
 TRANSFORMER, RESIDUAL = "BasicTransformerBlock", "ResBlock"
 
@@ -39,7 +40,7 @@ class ForgeModel:
     """
 
     apart = False
-    can_hold = False  # the WebUI's own tensors would stay where they are
+    can_hold = True
 
     def __init__(self, model: Any, picture: Callable[[GenerateRequest], GeneratedImage]) -> None:
         self._model, self._picture = model, picture
@@ -139,8 +140,10 @@ class ForgeModel:
             self._load()
 
     def hold(self, in_8_bits: Collection[nn.Module], in_cpu: Collection[nn.Module]) -> None:
-        """Not possible; see :attr:`can_hold`."""
-        raise NotImplementedError
+        """See :class:`lora_trainer.hosts.base.TakenModel`."""
+        with self._given_back():
+            self.weights.choose(in_8_bits, in_cpu)
+        release(self.device)
 
     def generate(self, request: GenerateRequest) -> GeneratedImage:
         """See :class:`lora_trainer.hosts.base.TakenModel`."""
@@ -185,9 +188,15 @@ class ForgeModel:
     def _hold(self) -> None:
         """Tensors that autograd can use, frozen; the embeddings of words as the WebUI uses them."""
         texts = text.transformers(self._model)
+        held = self.weights.chosen() if "unet" in self._here else []
+        let_go = held if has_own_memory(self.device) else []
         with ExitStack() as stack:
-            stack.enter_context(ordinary_tensors([self.unet, *texts], in_fp32=text.in_fp32(self._model)))
+            stack.enter_context(ordinary_tensors([self.unet, *texts], text.in_fp32(self._model), let_go))
             stack.enter_context(frozen([self.unet, *texts]))
+            del held, let_go  # else they are
+            stack.callback(self.weights.put_back)
+            if "unet" in self._here:
+                self.weights.take()
             self._ours = stack.pop_all()
 
     def _let_go(self) -> None:

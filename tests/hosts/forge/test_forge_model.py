@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -186,6 +187,51 @@ def test_a_moved_tensor_stays_where_it_went() -> None:
         layer.bias.data = layer.bias.data + 1  # as module.to does
     assert layer.weight is theirs
     assert layer.bias is not bias and torch.equal(layer.bias, bias + 1)
+
+
+def test_a_tensor_that_is_let_go_leaves_its_memory() -> None:
+    from lora_trainer.hosts.forge.tensors import ordinary_tensors
+
+    layer = nn.Linear(2, 2)
+    as_inference(layer)
+    content, theirs = layer.weight.clone(), weakref.ref(layer.weight)
+    with ordinary_tensors([layer], let_go=[layer.weight]):
+        assert theirs() is None, "nothing else holds the memory that the weight has on a card"
+        layer.weight.data = content.clone()
+    assert torch.equal(layer.weight, content) and not layer.weight.requires_grad
+
+
+@pytest.mark.parametrize("card", [False, True])
+def test_weights_are_held_in_another_way_while_the_webui_is_not_at_work(
+    forge: Forge, host: Any, card: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lora_trainer.hosts.forge.model.has_own_memory", lambda device: card)
+    forge.sd_models.forge_model_reload()
+    inputs = torch.ones(1, 4, 8, 8), torch.tensor([500])
+    before = [weight.clone() for weight in forge.model.parameters()]
+    with host.working("task(x)", CancelToken()), host.take("no") as taken:
+        condition = taken.encode_captions(["x"], 75, 1)
+
+        def predicted() -> torch.Tensor:
+            with torch.no_grad():
+                return taken.predict(*inputs, condition, [])
+
+        exact = predicted()
+        taken.hold(taken.blocks(), taken.blocks()[:2])
+        coarse = predicted()
+        assert not torch.equal(coarse, exact) and torch.allclose(coarse, exact, atol=0.1)
+        own: list[torch.Tensor] = []
+
+        def picture(request: GenerateRequest) -> None:
+            with torch.inference_mode():
+                own.append(taken.unet(*inputs, context=condition.context).clone())
+
+        monkeypatch.setattr(taken, "_picture", picture)
+        taken.generate(GenerateRequest("x"))
+        near, far = ((own[0] - other).abs().max() for other in (exact, coarse))
+        assert near < 0.01 * far, "a picture is made with the model's own weights"
+        assert torch.equal(predicted(), coarse)
+    assert all(torch.equal(one, other) for one, other in zip(forge.model.parameters(), before, strict=True))
 
 
 def test_the_checkpoint_stays_while_a_run_has_it(forge: Forge, host: Any) -> None:
