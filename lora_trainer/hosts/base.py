@@ -51,8 +51,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Glance:
-    """What can be told of the model without waiting, loading or reading weights; ``refusal``: why it can't be used;
-    ``can_hold``: see :class:`TakenModel`."""
+    """What can be told of the model without waiting, loading or reading weights; ``refusal``: why it can't be used."""
 
     checkpoint: str
     family: Family = SD1
@@ -60,7 +59,6 @@ class Glance:
     refusal: str = ""
     prediction_type: PredictionType = "epsilon"
     marks: Marks = NO_MARKS
-    can_hold: bool = True
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,6 @@ class TakenModel(Protocol):
     device: torch.device
     apart: bool  # whether UNet and text encoders are never on the accelerator together (--medvram)
     weights: FrozenWeights  # the UNet's
-    can_hold: bool  # whether :meth:`hold` is possible
     alphas_cumprod: Tensor  # [1000] float32 on the CPU, as the checkpoint defines it (before any zero-SNR rescale)
 
     def encode_images(self, pixels: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:

@@ -27,11 +27,11 @@ def begin_with_less(run: Session) -> Iterator[Notice]:
     """Apply what the run had gone to before it was interrupted, on top of what is planned now."""
     if run.less == Less():
         return
-    memory, can_hold = run.config.memory, run.model.can_hold  # the settings, and the place, may be others by now
+    memory = run.config.memory  # the settings may be others by now
     run.less = less = replace(
         run.less,
-        in_8_bits=run.less.in_8_bits and can_hold and memory.base_8bit != "never",
-        in_cpu=run.less.in_cpu and can_hold and memory.blocks_in_cpu_memory < 0,
+        in_8_bits=run.less.in_8_bits and memory.base_8bit != "never",
+        in_cpu=run.less.in_cpu and memory.blocks_in_cpu_memory < 0,
     )
     if less.recomputes:
         run.recomputed = run.model.blocks()
@@ -86,7 +86,7 @@ def _less(run: Session, largest: int) -> Callable[[], str] | None:
     together = min(run.at_once or largest, largest)
     if together > 1:
         return partial(_apart, run, together // 2)
-    if not (run.model.can_hold and has_own_memory(run.device)):
+    if not has_own_memory(run.device):
         return None
     memory, weights = run.config.memory, run.model.weights
     if memory.base_8bit == "auto" and not weights.in_8_bits:

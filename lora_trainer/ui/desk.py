@@ -166,7 +166,7 @@ def _needed(config: RunConfig, glance: Glance | None) -> Expected | None:
     """The memory that a run needs; nobody has counted it for models to practise on."""
     if glance is None or glance.refusal or is_practice(glance):
         return None
-    return expected(glance.family, config, glance.can_hold and gpu_memory() is not None)
+    return expected(glance.family, config, gpu_memory() is not None)
 
 
 def _doubts(page: Page, config: RunConfig, glance: Glance | None) -> list[str]:

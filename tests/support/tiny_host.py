@@ -58,7 +58,6 @@ class TinyModel:
     captions_encoded: list[str] = field(default_factory=list)
     kept: list[list[str]] = field(default_factory=list)
     apart: bool = False
-    can_hold: bool = True
     with_it: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)  # what was kept while a part was at work
     generated: list[GenerateRequest] = field(default_factory=list)
     held: list[tuple[int, int]] = field(default_factory=list)  # blocks in 8 bits and in CPU memory, at every call

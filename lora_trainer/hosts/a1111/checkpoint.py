@@ -127,7 +127,7 @@ def glance(model: Any) -> Glance:
     v_prediction = getattr(model, "parameterization", "eps") == "v"
     predicts: PredictionType = "v_prediction" if v_prediction else "epsilon"
     resolution, reason = _resolution(model, kind, v_prediction), _reason(model)
-    return Glance(checkpoint_name(model), kind, resolution, reason, predicts, marks(model), not model.lowvram)
+    return Glance(checkpoint_name(model), kind, resolution, reason, predicts, marks(model))
 
 
 def _vae_sha256(file: str | None) -> str:

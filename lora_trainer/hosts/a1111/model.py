@@ -41,7 +41,6 @@ class A1111Model:
         self._away: set[Part] = set()
         self.device = torch.device(devices.device)
         self.apart = bool(model.lowvram)
-        self.can_hold = True
         self.unet: nn.Module = model.model.diffusion_model
         self.weights = FrozenWeights(self.unet, self.device)
         self.text_encoders: Sequence[TextEncoder] = checkpoint.encoders(model)

@@ -40,7 +40,6 @@ class ForgeModel:
     """
 
     apart = False
-    can_hold = True
 
     def __init__(self, model: Any, picture: Callable[[GenerateRequest], GeneratedImage]) -> None:
         self._model, self._picture = model, picture

@@ -48,7 +48,6 @@ class DiffusersModel:
     """
 
     apart = False
-    can_hold = True
 
     def __init__(
         self,

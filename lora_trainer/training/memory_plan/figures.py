@@ -50,11 +50,11 @@ class Expected:
         return max(self.images, self.training)
 
 
-def expected(family: Family, config: RunConfig, can_hold: bool = True) -> Expected:
+def expected(family: Family, config: RunConfig, own_memory: bool = True) -> Expected:
     """What a run needs, if the card has room for it; a smaller one makes do with as little as ``least``.
 
     Args:
-        can_hold: whether weights can be held in 8 bits there.
+        own_memory: whether the device has memory beside the machine's, so that weights are held in 8 bits if it helps.
     """
     figures, data = COUNTED[family], config.dataset
     pixels = data.resolution[0] * data.resolution[1] / PIXELS
@@ -65,7 +65,7 @@ def expected(family: Family, config: RunConfig, can_hold: bool = True) -> Expect
     each = config.trains_unet * figures.unet_lora + config.trains_text_encoder * figures.text_lora
     fixed = parts + config.network.network_dim * each * (8 + state_bytes(config.optimizer)) / GB
     kept = figures.recomputed if config.memory.gradient_checkpointing else figures.kept
-    in_8_bits = can_hold and config.memory.base_8bit != "never"
+    in_8_bits = own_memory and config.memory.base_8bit != "never"
     saved = figures.unet * precise - figures.unet_8bit if in_8_bits else 0.0
     return Expected(
         images=figures.vae + figures.encoding * pixels * config.memory.vae_batch_size,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from lora_trainer.config import OPTIONS, MemoryConfig
+from lora_trainer.config import MemoryConfig
 from lora_trainer.dataset.batches import Batch, Sample
 from lora_trainer.dataset.items import ImageItem
 from lora_trainer.errors import ConfigError, LoraTrainerError, counted, first_line, memory_problem
@@ -51,7 +51,6 @@ def plan_memory(run: Session) -> Iterator[Event]:
     Raises:
         ConfigError: if nothing fits; names the smallest change that would. Or if the limit can't be meant.
     """
-    _refuse_impossible(run)
     if run.device.type == "cpu" and not run.config.memory.memory_limit_gb:
         _hold_as_asked(run)
         return
@@ -68,17 +67,6 @@ def plan_memory(run: Session) -> Iterator[Event]:
         return
     if run.processes.is_main:
         yield run.plan
-
-
-def _refuse_impossible(run: Session) -> None:
-    memory = run.config.memory
-    if run.model.can_hold or not (memory.base_8bit == "always" or memory.blocks_in_cpu_memory > 0):
-        return
-    name = "base_8bit" if memory.base_8bit == "always" else "blocks_in_cpu_memory"
-    raise ConfigError(
-        f"{name} isn't possible here, because the WebUI itself moves the model's weights about; set it to "
-        f"{OPTIONS[name].default}."
-    )
 
 
 def _hold_as_asked(run: Session) -> None:
@@ -160,14 +148,14 @@ class _Planning:
     def _storages(self, cost: StepCost, memory: MemoryConfig | None = None) -> list[Storage]:
         """How the weights can be held. Without memory of its own a device gains nothing by it: only as asked for."""
         weights = block_weights(self.model.blocks(), arithmetic(self.config.memory.mixed_precision))
-        unasked = self.model.can_hold and has_own_memory(self.run.device)
+        unasked = has_own_memory(self.run.device)
         chosen = memory or self.config.memory
         return list(storages([weights[number] for number in cost.blocks], cost.work, chosen, unasked))
 
     def _unused(self, cost: StepCost) -> Iterator[tuple[str, Storage]]:
         """Ways to hold the weights that the settings switch off, each together with those before it."""
         memory = self.config.memory
-        if not (self.model.can_hold and has_own_memory(self.run.device)):
+        if not has_own_memory(self.run.device):
             return
         if memory.base_8bit == "never":
             memory = replace(memory, base_8bit="auto")

@@ -85,13 +85,6 @@ def test_where_recomputing_all_does_not_fit_weights_are_held_in_another_way(
     assert 0 < change < 0.1 * torch.cat([usual[key].flatten() for key in usual if "alpha" not in key]).norm()
 
 
-def test_what_cannot_be_held_in_another_way_is_not(tmp_path: Path) -> None:
-    host = TinyHost(tmp_path / "loras")
-    host.model.can_hold = False
-    with pytest.raises(ConfigError, match="base_8bit isn't possible here"):
-        run(tmp_path, host=host, **OPTIONS, base_8bit="always")
-
-
 def test_what_is_asked_for_is_recomputed_however_much_room_there_is(tmp_path: Path) -> None:
     (first, _), _ = planned(tmp_path, memory_limit_gb=1, gradient_checkpointing=True)
     assert "All 12 blocks are recomputed" in first.text
