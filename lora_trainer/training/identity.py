@@ -39,6 +39,7 @@ FREE_ON_RESUME = RATES | {
     "log_with", "gradient_checkpointing", "memory_limit_gb", "blocks_in_cpu_memory",  # change no bit
     "base_8bit",  # as much as the free memory may, on its own
 }  # fmt: skip
+TOLD_ON_RESUME = ("mixed_precision", "base_8bit")  # of these, those that change the last digits unasked
 MOST_NAMED = 3  # images in a sentence
 OLDER = (
     "The state is an older version's, which didn't note every image: make sure that images, captions and base model "
@@ -104,6 +105,7 @@ def check_identity(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             f"Start as many, {AGAIN}."
         )
     here = [(name, before["made on"].get(name, found), found) for name, found in now["made on"].items()]
+    here += [(name, before["config"].get(name, now["config"][name]), now["config"][name]) for name in TOLD_ON_RESUME]
     other = [f"{name} {shortened(str(was), 60)}, now {found}" for name, was, found in here if was != found]
     if other:
         return [f"The run was started with {'; '.join(other)}: it goes on, but not to the very same last digits."]

@@ -106,11 +106,11 @@ def test_a_checksum_that_the_host_does_not_know_is_no_change(root: Path) -> None
 
 def test_another_version_and_another_machine_go_on_with_a_word(root: Path) -> None:
     rewrite(root, lambda identity: identity["made on"].update(torch="2.0.0", device="cuda"))
-    _, events = run(root, resume=True)
+    _, events = run(root, resume=True, base_8bit="always")
     told = [notice.text for notice in of(events, Notice)]
     assert told == [
-        f"The run was started with torch 2.0.0, now {torch.__version__}; device cuda, now cpu: it goes on, but not to "
-        "the very same last digits."
+        f"The run was started with torch 2.0.0, now {torch.__version__}; device cuda, now cpu; base_8bit auto, now "
+        "always: it goes on, but not to the very same last digits."
     ]
 
 
