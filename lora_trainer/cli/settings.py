@@ -74,17 +74,21 @@ def _of_run(args: argparse.Namespace) -> tuple[RunConfig, dict[str, Any]]:
 
 def _glance(checkpoint: Path | None) -> Glance | None:
     """What the checkpoint's header says; None where that can't be told, which is said when it is opened."""
+    if checkpoint is None:
+        return None
     from lora_trainer.hosts.standalone.host import DiffusersHost
 
-    found = DiffusersHost(checkpoint, Path()).glance() if checkpoint else None
+    found = DiffusersHost(checkpoint, Path()).glance()
     return None if found is None or found.refusal else found
 
 
 def _defaults(checkpoint: Path | None) -> dict[str, Any]:
     """Options that follow from the checkpoint's header."""
+    if checkpoint is None:
+        return {}  # without the seconds that the host's libraries take to be imported
     from lora_trainer.hosts.standalone.host import DiffusersHost
 
-    return DiffusersHost(checkpoint, Path()).defaults() if checkpoint else {}
+    return DiffusersHost(checkpoint, Path()).defaults()
 
 
 def typed_paths(args: argparse.Namespace) -> frozenset[str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,8 @@ from PIL import Image, ImageDraw
 
 from lora_trainer.cli import DONE, WRONG_INPUT, main
 from tests.support.tiny_host import make_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_copies_are_cropped_listed_and_previewed(
@@ -75,3 +80,17 @@ def test_check_puts_right_what_can_be_and_takes_it_back(
     assert not (folder / "copy.png").exists() and "1 image set aside, in the folder set-aside" in said()
     assert said("--undo") == "Taken back: 1 file set aside (copy.png).\n" and (folder / "copy.png").exists()
     assert "There is no remedy of this dataset to take back" in said("--undo", status=WRONG_INPUT)
+
+
+def test_a_check_starts_without_the_seconds_that_a_host_takes_to_be_imported(tmp_path: Path) -> None:
+    make_dataset(tmp_path / "data")
+    code = (
+        "import sys; from lora_trainer.cli import main; main(['check', 'data']); "
+        "print([name for name in ('torch', 'transformers', 'diffusers') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "resolution" in done.stdout and done.stdout.splitlines()[-1] == "[]"

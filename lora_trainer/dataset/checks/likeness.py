@@ -8,6 +8,7 @@ correlation of the grey values, which neither brightness nor contrast changes; a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import product
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from lora_trainer.dataset.checks.limits import OTHER_COLOUR
+from lora_trainer.dataset.folders import side_by_side
 
 Array = np.ndarray[Any, Any]
 Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the sides
@@ -99,21 +101,27 @@ def _candidates(grey: Sequence[Array], boxes: Sequence[Box]) -> Iterator[tuple[i
     if len(grey) < 2:
         return
     every = np.stack(grey)
-    whole, mirrored = (_windows(one, boxes[:1], COARSE) for one in (every, every[:, :, ::-1]))
-    found: list[tuple[Array, ...]] = []
-    for start in range(0, len(grey), AT_ONCE):
+    both = [_windows(one, boxes[:1], COARSE) for one in (every, every[:, :, ::-1])]
+
+    def near(start: int) -> tuple[Array, ...]:
         part = every[start : start + AT_ONCE]
-        windows = _windows(part, boxes, COARSE)
-        both = np.stack([windows @ others.T for others in (whole, mirrored)])
-        both = both.reshape(2, len(part), len(boxes), len(grey)).transpose(1, 3, 0, 2).reshape(len(part), len(grey), -1)
-        best = both.max(axis=2)
+        windows = _windows(part, boxes, COARSE).reshape(len(part), len(boxes), -1)
+        best = np.full((len(part), len(grey)), -1, np.float32)
+        which = np.zeros(best.shape, np.int16)
+        for number, (others, box) in enumerate(product(both, range(len(boxes)))):  # one product fits into the cache
+            likeness = windows[:, box] @ others.T
+            np.copyto(which, number, where=likeness > best)
+            np.maximum(best, likeness, out=best)
         best[np.arange(len(part)), np.arange(start, start + len(part))] = -1
         rows, columns = np.nonzero(best >= NEAR)
-        found.append((best[rows, columns], start + rows, columns, both[rows, columns].argmax(axis=1)))
-    likeness, outer, inner, which = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    for at in np.argsort(-likeness, kind="stable"):
-        flipped, box = divmod(int(which[at]), len(boxes))
-        yield int(outer[at]), int(inner[at]), box, bool(flipped)
+        return best[rows, columns], start + rows, columns, which[rows, columns]
+
+    found = side_by_side(near, range(0, len(grey), AT_ONCE))
+    nearest, *pairs = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    order = np.argsort(-nearest, kind="stable")
+    for outer, inner, number in zip(*(part[order].tolist() for part in pairs), strict=True):
+        flipped, box = divmod(number, len(boxes))
+        yield outer, inner, box, bool(flipped)
 
 
 def _boxes() -> Iterator[Box]:
@@ -140,26 +148,20 @@ def _windows(pictures: Array, boxes: Sequence[Box], side: int) -> Array:
 
     Resampling is linear and done along one axis after the other, so a window is a product with two small matrices.
     """
-    found = np.empty((len(pictures), len(boxes), side * side), np.float32)
-    for number, (left, top, right, bottom) in enumerate(boxes):
-        window = _weights(top, bottom, side) @ pictures @ _weights(left, right, side).T
-        found[:, number] = window.reshape(len(pictures), -1)
+    rows = np.stack([_weights(top, bottom, side) for _, top, _, bottom in boxes])
+    columns = np.stack([_weights(left, right, side).T for left, _, right, _ in boxes])
+    found = (rows @ pictures[:, None] @ columns).reshape(len(pictures), len(boxes), -1)
     found -= found.mean(axis=2, keepdims=True)
     found /= np.maximum(np.linalg.norm(found, axis=2, keepdims=True), 1e-6)
     return found.reshape(-1, side * side)
 
 
+@lru_cache(maxsize=1 << 11)
 def _weights(first: float, last: float, side: int) -> Array:
     """What each of ``side`` pixels takes of those of a thumbnail's row between two edges: [side, 64], Pillow's own."""
     lines = _picture(np.eye(THUMBNAIL, dtype=np.float32))
     box = (0, first * THUMBNAIL, THUMBNAIL, last * THUMBNAIL)
     return np.asarray(lines.resize((THUMBNAIL, side), Image.Resampling.BILINEAR, box=box))
-
-
-def _vector(window: Array) -> Array:
-    """With mean 0 and length 1, so that a product of two is their correlation."""
-    values = (window - window.mean()).ravel()
-    return values / max(float(np.linalg.norm(values)), 1e-6)
 
 
 def _colour_apart(outer: _Thumbnail, inner: _Thumbnail, box: Box) -> float:
@@ -172,22 +174,18 @@ def _colour_apart(outer: _Thumbnail, inner: _Thumbnail, box: Box) -> float:
 
 
 def _fitted(outer: Array, inner: Array, box: Box) -> tuple[float, Box]:
-    """The likeness of a picture and the best window of another one near ``box``, and that window: each edge in turn, in
-    ever smaller steps."""
-    target, picture = _vector(_window(_picture(inner), (0, 0, 1, 1), FINE)), _picture(outer)
-
-    def likeness(edges: Box) -> float:
-        return float(_vector(_window(picture, edges, FINE)) @ target)
-
-    best, edges = likeness(box), box
+    """The likeness of a picture and the best window of another one near ``box``, and that window: an edge or two are
+    moved as long as that helps, in ever smaller steps."""
+    target = _windows(inner[None], [(0.0, 0.0, 1.0, 1.0)], FINE)[0]
+    best, edges = float(_windows(outer[None], [box], FINE)[0] @ target), box
     for step, hopeful in zip((0.06, 0.03, 0.015), (*HOPEFUL, 0), strict=True):
         for _ in range(3):
-            before = best
-            for tried in _moved(edges, step):
-                if (value := likeness(tried)) > best:
-                    best, edges = value, tried
-            if best == before:
+            tried = list(_moved(edges, step))
+            likeness = _windows(outer[None], tried, FINE) @ target
+            most = int(likeness.argmax())
+            if likeness[most] <= best:
                 break
+            best, edges = float(likeness[most]), tried[most]
         if best < hopeful:
             break
     return best, edges

@@ -34,6 +34,7 @@ CREATE TABLE looks (content TEXT, area INTEGER, facts TEXT, thumbnail BLOB, PRIM
 CREATE TABLE groups (contents TEXT PRIMARY KEY, found TEXT);
 CREATE TABLE subjects (content TEXT PRIMARY KEY, box TEXT);
 """
+KEPT = {"files": 20_000, "looks": 20_000, "groups": 100, "subjects": 20_000}  # rows: the oldest others are forgotten
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,11 @@ class Looks:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Keep what was seen."""
+        """Keep what was seen, and not more and more of it."""
         with self._lock, suppress(sqlite3.Error):
+            for table, rows in KEPT.items():
+                oldest = f"(SELECT max(rowid) FROM {table}) - ?"
+                self._memory.execute(f"DELETE FROM {table} WHERE rowid <= {oldest}", (rows + len(self._seen),))
             self._memory.commit()
             self._memory.close()
 
@@ -208,7 +212,7 @@ def _connected(file: Path | str) -> sqlite3.Connection:
 def _tables(memory: sqlite3.Connection) -> sqlite3.Connection:
     memory.execute("PRAGMA synchronous = OFF")  # what a crash loses is seen again
     if memory.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-        for table in ("files", "looks", "groups", "subjects"):
+        for table in KEPT:
             memory.execute(f"DROP TABLE IF EXISTS {table}")
         memory.executescript(f"{TABLES} PRAGMA user_version = {VERSION};")
     return memory

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,38 +77,52 @@ def blur(grey: Array) -> float:
     2007, "The blur effect: perception and estimation with a new no-reference perceptual blur metric").
     """
     found = []
-    for lines in (grey, np.ascontiguousarray(grey.T)):
-        step = np.abs(np.diff(lines.astype(np.float32), axis=0))
-        again = np.abs(np.diff(_box(lines), axis=0))
-        steps, lost = _tiles(step), _tiles(np.maximum(0, step - again))
-        blurred = np.where(steps > TEXTURE, 1 - lost / np.maximum(steps, 1e-6), -1)
-        found.append(blurred if lines is grey else blurred.T)
+    for axis in (0, 1):
+        step, again = _steps(grey, axis)
+        steps, lost = _tiles(step), _tiles(np.maximum(step - again, 0))
+        found.append(np.where(steps > WINDOW * TEXTURE, 1 - lost / np.maximum(steps, 1e-6), -1))
     worse = np.maximum(*found)
     tiles = worse[worse >= 0]
     return float(np.quantile(tiles, SHARPEST)) if tiles.size else 0.0
 
 
-def _box(lines: Array) -> Array:
-    """Mean over ``WINDOW`` pixels along the first axis, float32."""
+def _steps(grey: Array, axis: int) -> tuple[Array, Array]:
+    """The steps from pixel to pixel along an axis, before and after a mean over ``WINDOW`` pixels; ``WINDOW`` times as
+    large, so that they are whole numbers, int16.
+
+    The means of two neighbours differ by the pixel that comes into the window and the one that leaves it.
+    """
     half = WINDOW // 2
-    sums = np.pad(lines, ((half + 1, half), (0, 0)), mode="symmetric").astype(np.int32)
-    np.cumsum(sums, axis=0, out=sums)
-    return np.multiply(sums[WINDOW:] - sums[:-WINDOW], np.float32(1 / WINDOW), dtype=np.float32)
+    values = np.moveaxis(grey.astype(np.int16), axis, 0)
+    wide = np.pad(values, ((half, half), (0, 0)), mode="symmetric")
+    pairs = ((values[1:], values[:-1]), (wide[WINDOW:], wide[:-WINDOW]))
+    step, again = (np.moveaxis(np.abs(after - before), 0, axis) for after, before in pairs)
+    return step * np.int16(WINDOW), again
 
 
 def _tiles(values: Array) -> Array:
-    """Means over ``TILES`` x ``TILES`` tiles; fewer where the picture has fewer pixels."""
-    edges = [np.unique(np.linspace(0, side, TILES + 1).astype(int)) for side in values.shape]
-    sums = np.add.reduceat(np.add.reduceat(values, edges[0][:-1], axis=0), edges[1][:-1], axis=1)
-    return np.asarray(sums / np.outer(np.diff(edges[0]), np.diff(edges[1])))
+    """Means over ``TILES`` x ``TILES`` tiles of whole numbers; fewer tiles where the picture has fewer pixels."""
+    rows, columns = (np.unique(np.linspace(0, side, TILES + 1).astype(int)) for side in values.shape)
+    sums = np.stack([values[top:bottom].sum(0, dtype=np.int32) for top, bottom in pairwise(rows)])
+    sums = np.add.reduceat(sums, columns[:-1], axis=1)
+    return np.asarray(sums / np.outer(np.diff(rows), np.diff(columns)))
 
 
 def exposure(colour: Array, grey: Array) -> Exposure:
     """Shadows, lights, what is clipped, and whether the picture lies on white."""
-    shadows, lights = np.quantile(grey, (0.05, 0.99)) / 255
+    shadows, lights = _quantiles(grey, (0.05, 0.99)) / 255
     outline = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    clipped = (np.maximum(np.maximum(colour[..., 0], colour[..., 1]), colour[..., 2]) >= WHITE).mean()
+    ends = colour >= WHITE
+    clipped = np.count_nonzero(ends[..., 0] | ends[..., 1] | ends[..., 2]) / grey.size
     return Exposure(float(shadows), float(lights), float(clipped), float((outline >= WHITE).mean()))
+
+
+def _quantiles(grey: Array, shares: Sequence[float]) -> Array:
+    """As :func:`numpy.quantile`, from how often each value occurs: nothing is sorted."""
+    below = np.cumsum(np.bincount(grey.ravel(), minlength=256))
+    at = np.array(shares) * (grey.size - 1)
+    low, high = (np.searchsorted(below, place, side="right") for place in (np.floor(at), np.ceil(at)))
+    return np.asarray(low + (high - low) * (at % 1))
 
 
 def borders(colour: Array) -> Borders:
@@ -156,4 +171,4 @@ def jpeg_quality(tables: Mapping[int, Sequence[int]]) -> int | None:
 
 def two_toned(grey: Array) -> float:
     """Share of the pixels that are black or white; a mask has hardly any others."""
-    return float(((grey <= 8) | (grey >= 247)).mean())
+    return float(np.count_nonzero((grey <= 8) | (grey >= 247)) / grey.size)

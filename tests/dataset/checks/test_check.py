@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -173,6 +175,23 @@ def test_what_was_seen_is_remembered_by_content(
     assert len(taken) == 6
     run(output=tmp_path / "elsewhere")
     assert len(taken) == 11
+
+
+def test_what_is_remembered_does_not_grow_without_end(
+    run: Check, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "KEPT", {"files": 1, "looks": 1, "groups": 1, "subjects": 0})
+    for number in range(9):
+        Image.new("RGB", (300, 300), (20 * number, 90, 90)).save(folder / "0.png")
+        run(output=tmp_path)
+    with closing(sqlite3.connect(tmp_path / looking.FILE)) as memory:
+        rows = {table: memory.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in looking.KEPT}
+        contents = {content for (content,) in memory.execute("SELECT content FROM looks")}
+    assert rows["looks"] == rows["groups"] == 6 and rows["files"] <= 6, rows
+    with looking.Looks(None, (256, 256)) as looks:
+        status = (folder / "0.png").stat()
+        looks.size(folder / "0.png", status.st_size, status.st_mtime_ns)
+        assert looks.of(folder / "0.png").content in contents, "what was seen last stays"
 
 
 def test_a_memory_that_is_damaged_or_cannot_be_written_only_costs_time(run: Check, tmp_path: Path) -> None:

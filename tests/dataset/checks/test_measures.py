@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from skimage.measure import blur_effect
 
-from lora_trainer.dataset.checks import likeness
+from lora_trainer.dataset.checks import likeness, measures
 from lora_trainer.dataset.checks.measures import K1, Borders, blur, borders, exposure, jpeg_quality, two_toned
 from tests.labelled.changes import framed, softened
 from tests.labelled.pictures import photographs
@@ -88,5 +88,23 @@ def test_a_thing_of_another_colour_is_no_twin(coffee: Image.Image) -> None:
 def test_all_windows_at_once_are_those_of_pillow() -> None:
     pictures = np.random.default_rng(0).uniform(0, 255, (3, 64, 64)).astype(np.float32)
     boxes = list(likeness._boxes())
-    single = [likeness._vector(likeness._window(likeness._picture(one), box, 12)) for one in pictures for box in boxes]
+    edges = [tuple(64 * edge for edge in box) for box in boxes]
+    resampled = [
+        np.asarray(Image.fromarray(one).resize((12, 12), Image.Resampling.BILINEAR, box=box)).ravel()
+        for one in pictures for box in edges
+    ]  # fmt: skip
+    apart = [one - one.mean() for one in resampled]
+    single = [one / np.linalg.norm(one) for one in apart]
     assert np.abs(likeness._windows(pictures, boxes, 12) - np.stack(single)).max() < 1e-5
+
+
+def test_quantiles_and_the_blur_of_whole_numbers_are_those_of_numpy() -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((8, 9), (31, 200)):
+        pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+        found = exposure(np.stack([pixels] * 3, -1), pixels)
+        assert (found.shadows, found.lights) == pytest.approx(np.quantile(pixels, (0.05, 0.99)) / 255, abs=1e-12)
+        wide = np.pad(pixels.astype(float), ((6, 5), (0, 0)), mode="symmetric").cumsum(0)
+        means = (wide[11:] - wide[:-11]) / 11
+        again = measures._steps(pixels, 0)[1] / 11
+        assert np.abs(again - np.abs(np.diff(means, axis=0))).max() < 1e-9
