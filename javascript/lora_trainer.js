@@ -11,6 +11,7 @@
 //   lora_trainer_look.js       one run, looked at; the log
 //   lora_trainer_queue.js      the queue
 //   lora_trainer_compare.js    two tested LoRAs side by side
+//   lora_trainer_photos.js     from loose photos to a training folder
 //   lora_trainer_captions.js   the caption editor
 //   lora_trainer_remedies.js   remedies of what the check found
 //   lora_trainer_image.js      one image of the dataset, as training sees it

@@ -84,7 +84,7 @@
         if (answer.querySelector(".lt-unready")) return way("They can be trained as they are, but the result will be poor.", go("train", "Next: Train"));
         if (answer.querySelector(".lt-check")) return way("The images can be trained.", go("train", "Next: Train"));
         if (answer.querySelector(".lt-problem")) return "";
-        if (!tab.typed("dataset")) return way("First enter the folder with your images and press <b>Check</b>.");
+        if (!tab.typed("dataset")) return way("First drop your photos and press <b>Make the training folder</b>, or give one that you have and press <b>Check</b>.");
         return way("Press <b>Check</b> to see what is in the folder.");
     }
 

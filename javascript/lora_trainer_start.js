@@ -33,6 +33,7 @@
         else if (button.dataset.caption) tab.caption(button);
         else if (button.dataset.image) tab.openImage(button);
         else if (button.dataset.describe) tab.describe(button);
+        else if (button.dataset.photos) tab.openPhotos(button);
         else if (button.dataset.fix) tab.remedy(button);
         else if (button.dataset.regularise) tab.regularise(button);
         else if (button.dataset.looking) tab.ask("/lora-trainer/check/stop", "POST", {}).then(tab.refresh);
@@ -97,6 +98,7 @@
         dressFolds();
         tab.showPages();
         tab.takeSuggestions();
+        tab.showPhotos();
         tab.showCaptions();
         tab.showDescribing();
         tab.showRegularisation();

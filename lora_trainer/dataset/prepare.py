@@ -57,8 +57,8 @@ class Prepared:
     def lines(self) -> list[str]:
         """What was done, for a person."""
         told = f"{counted(self.images, 'image')} copied to {self.target}; {self.described or 'none'} had a caption"
-        rest = ", the others got the trigger word as theirs" if self.described < self.images else ""
-        lines = [f"{told}{rest}. Your originals are untouched."]
+        others = ", the others got the trigger word as theirs" if self.described else ", so each got the trigger word"
+        lines = [f"{told}{others if self.described < self.images else ''}. Your originals are untouched."]
         if self.changed:
             how = "turned upright, brought to sRGB, made smaller, or saved as PNG"
             lines.append(f"{self.changed} of them {'was' if self.changed == 1 else 'were'} {how}, as needed.")

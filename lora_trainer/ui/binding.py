@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 PLAN = ("plan", "preset")  # what follows from every change: the plan, and the figures on the presets' cards
 ALL_VALUES = (  # inputs that aren't options
-    "dataset", "trigger", "preset", "name", "test", "subject", "test_prompts", "photos_word", "repeats", "crops",
+    "dataset", "trigger", "preset", "name", "test", "subject", "test_prompts", "photos_folder", "photos_word",
+    "repeats", "crops",
 )  # fmt: skip
 ALL_OPTIONS = tuple(OPTIONS)
 EVERYTHING = (*ALL_VALUES, *ALL_OPTIONS, "message", "check_answer", "plan", "json_answer", "reset_question")

@@ -64,7 +64,7 @@ class Desk:
         values = {
             "dataset": "", "trigger": "", "name": "", "preset": preset.name, "test": True,
             "subject": ANYTHING, "test_prompts": "",
-            "photos_word": "", "repeats": "", "crops": False,
+            "photos_folder": "", "photos_word": "", "repeats": "", "crops": False,
         }  # fmt: skip
         return Page(values, plain(config)), notes
 

@@ -39,6 +39,11 @@ def problem(sentence: str) -> str:
     return f'<div class="lt-note lt-problem" role="alert">{escape(sentence)}</div>'
 
 
+def photos_button(folder: str, label: str) -> str:
+    """A way from loose photos in a folder to copies of them: the page's script fills in where they are."""
+    return f'<button type="button" class="lt-go" data-photos="{escape(folder)}">{escape(label)}</button>'
+
+
 def question(sentence: str, *choices: str, kind: str = "lt-warn") -> str:
     """Something the user decides here and now; the page's script presses the button of the choice."""
     buttons = "".join(

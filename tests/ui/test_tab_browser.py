@@ -102,11 +102,11 @@ def test_check_shows_what_is_there_and_what_is_wrong(page: Page, dataset: Path, 
 
 def test_photos_become_a_dataset(page: Page, served: Served, pictures: Path) -> None:
     go(page, "images")
-    page.click("#lora_trainer_photos > :is(.label-wrap, button)")
     page.set_input_files("#lora_trainer_files_in input[type=file]", [str(path) for path in sorted(pictures.iterdir())])
     page.wait_for_selector("#lora_trainer_files_in >> text=0.png")
     page.wait_for_timeout(2000)
     fill(page, "photos_word", "qqball")
+    page.click("#lora_trainer_photos_more > :is(.label-wrap, button)")
     fill(page, "repeats", "3")
     press(page, "copy")
     page.wait_for_selector("#lora_trainer_check_answer >> text=6 images copied")
@@ -114,6 +114,19 @@ def test_photos_become_a_dataset(page: Page, served: Served, pictures: Path) -> 
     assert len(list(folder.glob("*.png"))) == 6 and (folder / "5.txt").read_text() == "qqball"
     assert (folder / "1.txt").read_text() == "zwx, a ball, number 1", served.log.read_text("utf-8", "replace")[-2000:]
     assert value_of(page, "dataset") == str(folder.parent)
+
+
+def test_the_check_of_loose_photos_leads_to_copies(page: Page, served: Served, dataset: Path, pictures: Path) -> None:
+    check(page, dataset)
+    page.wait_for_selector("#lora_trainer_files_in", state="hidden")
+    check(page, pictures)
+    page.click("#lora_trainer_check_answer [data-photos]")
+    page.wait_for_function("document.activeElement === loraTrainer.field('photos_word')")
+    assert value_of(page, "photos_folder") == str(pictures)
+    page.keyboard.type("qqloose")
+    press(page, "copy")
+    page.wait_for_selector("#lora_trainer_check_answer >> text=6 images copied")
+    assert (served.output / "datasets" / "qqloose").is_dir() and (pictures / "0.png").is_file()
 
 
 def test_bad_values_give_sentences(page: Page, dataset: Path) -> None:

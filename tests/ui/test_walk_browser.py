@@ -1,4 +1,4 @@
-"""From a folder of mixed photos to a started training in a real Chromium, by keyboard (but for the file dialog)."""
+"""From a folder of mixed photos to a started training in a real Chromium, by keyboard."""
 
 from __future__ import annotations
 
@@ -48,13 +48,16 @@ def test_from_mixed_photos_to_a_started_training(page: Page, served: Served, mix
     page.locator("#lora_trainer_subject input").fill("object")
     page.keyboard.press("Enter")
     page.wait_for_selector("#lora_trainer_subject_plan >> text=Images for an object: 10 to 30.")
-    pressed(page, "#lora_trainer_photos > :is(.label-wrap, button)")
-    page.set_input_files("#lora_trainer_files_in input[type=file]", [str(path) for path in sorted(mixed.iterdir())])
+    page.on("filechooser", lambda chooser: chooser.set_files([str(path) for path in sorted(mixed.iterdir())]))
+    page.wait_for_function("!loraTrainer.filling()")
+    pressed(page, "#lora_trainer_files_in .center:is([role=button], button)")
     page.wait_for_selector("#lora_trainer_files_in >> text=smaller")
     page.wait_for_timeout(2000)
     fill(page, "photos_word", word)
     pressed(page, "#lora_trainer_copy")
     page.wait_for_selector(f"{ANSWER} >> text=10 images copied")
+    page.wait_for_selector("#lora_trainer_files_in", state="hidden")
+    page.wait_for_function("document.activeElement.textContent.includes('10 images copied')")
     said = page.inner_text(ANSWER)
     assert "Left out, as another one is nearly the same: 3 images" in said, said
     assert "Not copied: empty.jpg" in said and "Not copied: cut.jpg" in said, said
@@ -70,6 +73,10 @@ def test_from_mixed_photos_to_a_started_training(page: Page, served: Served, mix
     page.wait_for_selector("#lora_trainer_captions .lt-said >> text=Saved.")
     assert sum(path.read_text() == f"{word}, on a table" for path in folder.glob("*.txt")) == 1
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    pressed(page, "#lora_trainer_photos > :is(.label-wrap, button)")
+    page.wait_for_selector("#lora_trainer_copy")
+    box = page.locator("#lora_trainer_copy").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width, "the button is within the window"
     pressed(page, "#lora_trainer_next_images [data-page=train]")
     filled(page, name=word, trigger=word)
     set_options(page, max_train_steps="2", resolution="64")

@@ -13,7 +13,7 @@ from lora_trainer.ui.check_view import check_view, undo_view
 from lora_trainer.ui.desk import Desk, existing
 from lora_trainer.ui.forms import Answer, Page
 
-PHOTOS_BOX = " Or open “I just have photos” below the folder: it copies them into such a folder and leaves yours alone."
+COPIES = "Copy them into a training folder"
 
 
 def check(desk: Desk, page: Page) -> Answer:
@@ -22,8 +22,8 @@ def check(desk: Desk, page: Page) -> Answer:
     try:
         checked = desk.check(page)
     except LoraTrainerError as error:
-        way_out = PHOTOS_BOX if isinstance(error, LooseImagesError) else ""
-        told = views.problem(f"{error}{way_out}") + undo_view(_undoable(desk, page))
+        way_out = views.photos_button(page.dataset, COPIES) if isinstance(error, LooseImagesError) else ""
+        told = views.problem(str(error)) + way_out + undo_view(_undoable(desk, page))
         return desk.planned(Answer({"check_answer": told}), page)
     desk.checked = page.dataset
     from lora_trainer.dataset.remedies import Remedies
@@ -58,10 +58,10 @@ def plan(desk: Desk, page: Page) -> Answer:
 
 
 def copy(desk: Desk, page: Page, files: Sequence[str]) -> Answer:
-    """Make a dataset folder of photos: of those that were dropped, else of those in the folder."""
+    """Make a training folder of photos: of those that were dropped, else of those in their folder."""
     word = str(page.values.get("photos_word") or "").strip() or page.trigger
     try:
-        sources = _arrived(files) or [existing(page.dataset)]
+        sources = _arrived(files) or [_folder(page)]
         output, subject = desk.job.output, page.subject
         folder = free_folder(output / DATASETS, check_trigger(word))
         repeats, looking = page.values.get("repeats") or "", desk.job.looking
@@ -81,6 +81,13 @@ def copy(desk: Desk, page: Page, files: Sequence[str]) -> Answer:
         + answer.html["check_answer"]
     )
     return answer
+
+
+def _folder(page: Page) -> Path:
+    given = str(page.values.get("photos_folder") or "").strip().strip('"')
+    if not given:
+        raise DatasetError("Which photos? Drop them above, or give the folder that they are in.")
+    return existing(given)
 
 
 def _arrived(files: Sequence[str]) -> list[Path]:

@@ -45,12 +45,12 @@ def test_check_of_what_is_no_dataset(desk: Desk, photos: Path, folder: str, sent
     answer = images.check(desk, page(desk, dataset=str(photos) if folder == "photos" else folder))
     assert "lt-problem" in answer.html["check_answer"] and sentence in answer.html["check_answer"]
     assert "<folder>" not in answer.html["check_answer"]
-    assert ("open “I just have photos”" in answer.html["check_answer"]) is (folder == "photos")
+    assert (f'data-photos="{photos}"' in answer.html["check_answer"]) is (folder == "photos"), "the way to copies"
 
 
 def test_loose_photos_are_copied_and_stay_as_they_were(desk: Desk, job: FakeJob, photos: Path) -> None:
     before = {path.name: path.read_bytes() for path in photos.iterdir()}
-    answer = images.copy(desk, page(desk, dataset=str(photos), trigger="zwx", repeats="7"), [])
+    answer = images.copy(desk, page(desk, photos_folder=str(photos), trigger="zwx", repeats="7"), [])
     folder = job.output / "datasets" / "zwx"
     assert answer.values["dataset"] == str(folder)
     made = {path.name: path for path in (folder / "7_zwx").iterdir()}
@@ -59,8 +59,15 @@ def test_loose_photos_are_copied_and_stay_as_they_were(desk: Desk, job: FakeJob,
     assert made["b.png"].read_bytes() == before["b.png"]
     assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
     assert "3 images copied" in answer.html["check_answer"] and "untouched" in answer.html["check_answer"]
-    second = images.copy(desk, page(desk, dataset=str(photos), trigger="zwx"), [])
+    second = images.copy(desk, page(desk, photos_folder=str(photos), trigger="zwx"), [])
     assert second.values["dataset"] == f"{folder}-2", "a folder that exists is never added to"
+
+
+@pytest.mark.parametrize(("folder", "sentence"), [("", "Which photos? Drop them"), ("/no/such", "doesn&#x27;t exist")])
+def test_copies_of_no_photos(desk: Desk, job: FakeJob, dataset: Path, folder: str, sentence: str) -> None:
+    answer = images.copy(desk, page(desk, dataset=str(dataset), photos_folder=folder, trigger="zwx"), [])
+    assert sentence in answer.html["check_answer"], "the training folder that is given isn't taken for photos"
+    assert not (job.output / "datasets").exists()
 
 
 def test_photos_that_cannot_be_opened_are_named(desk: Desk, photos: Path, monkeypatch: Any) -> None:
@@ -69,7 +76,7 @@ def test_photos_that_cannot_be_opened_are_named(desk: Desk, photos: Path, monkey
     for name in ("IMG_1.HEIC", "IMG_2.avif"):
         (photos / name).write_bytes(b"a photo")
     (photos / "b-masklabel.png").write_bytes((photos / "b.png").read_bytes())
-    answer = images.copy(desk, page(desk, dataset=str(photos), trigger="zwx"), [])
+    answer = images.copy(desk, page(desk, photos_folder=str(photos), trigger="zwx"), [])
     assert "3 images copied" in answer.html["check_answer"]
     for name, ending in (("IMG_1.HEIC", "heic"), ("IMG_2.avif", "avif")):
         assert f"Not copied: {name} is a .{ending} file" in answer.html["check_answer"]
@@ -78,7 +85,8 @@ def test_photos_that_cannot_be_opened_are_named(desk: Desk, photos: Path, monkey
 
 def test_the_trigger_alone_is_no_caption(desk: Desk, photos: Path) -> None:
     (photos / "a.txt").write_text("ZWX\n")
-    answer = images.copy(desk, page(desk, dataset=str(photos), trigger="zwx", options={"bucket_reso_steps": "8"}), [])
+    seen = page(desk, photos_folder=str(photos), trigger="zwx", options={"bucket_reso_steps": "8"})
+    answer = images.copy(desk, seen, [])
     assert "1 had a caption, the others got the trigger word" in answer.html["check_answer"]
     assert "<b>1</b><span>with a caption</span>" in answer.html["check_answer"]
     assert "2 of 3 captions are the folder&#x27;s words and nothing else" in answer.html["check_answer"]
