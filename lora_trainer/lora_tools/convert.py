@@ -9,6 +9,7 @@ from torch import Tensor
 from lora_trainer.errors import ConfigError, FileError
 from lora_trainer.lora_tools.files import Made, check_free, read, tensors_of, write
 from lora_trainer.lora_tools.names import diffusers_path
+from lora_trainer.lora_tools.words import kept, write_beside
 from lora_trainer.network.file import LoraFile
 from lora_trainer.network.lora import LoraWeights
 
@@ -24,7 +25,10 @@ _ENDINGS = {  # of the format: in the UNet, in a text encoder
 
 
 def convert(path: Path, form: str, output: Path, precision: str = "fp16", overwrite: bool = False) -> Made:
-    """The same LoRA with the keys of a format; diffusers' formats have no alpha, so it goes into the weights.
+    """The same LoRA with the keys of a format.
+
+    diffusers' formats have no alpha, so it goes into the weights. diffusers reads no LoRA with a learned word in it:
+    for its formats a word becomes an embedding's file beside the LoRA.
 
     Raises:
         ConfigError: for a format that isn't one, or if the result exists.
@@ -34,9 +38,11 @@ def convert(path: Path, form: str, output: Path, precision: str = "fp16", overwr
         raise ConfigError(f"There is no format {form}; choose one of {', '.join(FORMATS)}.")
     check_free(output, overwrite)
     file = read(path)
-    tensors = tensors_of(file.modules) if form == "kohya" else _with_paths(file, form)
-    write(output, tensors, file.metadata, precision)
-    return Made(output, len(file.modules), [f"{output.name} has {form} keys: {FORMATS[form]}."])
+    own = form == "kohya"
+    tensors = tensors_of(file.modules) if own else _with_paths(file, form)
+    lines = kept(file) if own else write_beside(file, output, overwrite)
+    write(output, tensors, file.metadata, precision, file.words if own else None)
+    return Made(output, len(file.modules), [f"{output.name} has {form} keys: {FORMATS[form]}.", *lines])
 
 
 def _with_paths(file: LoraFile, form: str) -> dict[str, Tensor]:

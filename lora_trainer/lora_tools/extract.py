@@ -15,7 +15,7 @@ from lora_trainer.families import traits
 from lora_trainer.hosts.standalone.detect import UNET, Detected, detect
 from lora_trainer.hosts.standalone.ldm_keys import clip_state, open_clip_state
 from lora_trainer.lora_tools.files import Made, Modules, check_free, of_network, tensors_of, write
-from lora_trainer.lora_tools.ranks import Wanted, truncate
+from lora_trainer.lora_tools.ranks import Wanted, in_all, truncate
 from lora_trainer.network import keys
 from lora_trainer.network.lora import LoraWeights
 
@@ -74,7 +74,7 @@ def extract(
     said |= {"ss_v2": str(not traits(first.family).clip_skip and not traits(first.family).sized)}
     comment = {"ss_training_comment": f"extracted from {tuned.name} beside {base.name}"}
     write(output, tensors_of(modules), {**said, **of_network(modules), **comment}, precision)
-    lines.append(f"Of each change {min(kept):.1%} or more is kept, {sum(kept) / len(kept):.1%} on average.")
+    lines.append(in_all(kept))
     return Made(output, len(modules), lines)
 
 

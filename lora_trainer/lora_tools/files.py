@@ -29,18 +29,13 @@ class Made:
     lines: list[str] = field(default_factory=list)
 
 
-def read(path: Path, with_words: bool = False) -> LoraFile:
+def read(path: Path) -> LoraFile:
     """A LoRA file whose modules are called as kohya's files of its family call them.
-
-    Args:
-        with_words: whether it may have learned words, which the tools that write would lose.
 
     Raises:
         FileError: if it can't be read.
     """
     file = read_lora(path)
-    if file.words and not with_words:
-        raise FileError(f"{path.name} has a learned word (pivotal tuning), which would be lost; use the file as it is.")
     modules = {canonical(key, file.family): weights for key, weights in file.modules.items()}
     return LoraFile(path, modules, file.metadata, file.family, file.words)
 
@@ -78,8 +73,17 @@ def check_free(path: Path, overwrite: bool) -> None:
         raise ConfigError(f"{path} exists already and was left as it is; give another name, or --overwrite.")
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], precision: str) -> None:
+def write(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    precision: str,
+    words: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a LoRA file in a number format; what the format can't hold is refused.
+
+    Args:
+        words: tensors of learned words, which are written as they are.
 
     Raises:
         ConfigError: for a number format that isn't one.
@@ -94,7 +98,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     said = {**metadata, "ss_output_name": path.stem}
     if "modelspec.title" in said:
         said["modelspec.title"] = path.stem
-    write_lora(path, cast, said)
+    write_lora(path, {**cast, **(words or {})}, said)
 
 
 def of_network(modules: Mapping[str, FileWeights]) -> dict[str, str]:

@@ -11,7 +11,8 @@ import torch
 from lora_trainer.errors import ConfigError, FileError
 from lora_trainer.lora_tools.files import Made, Modules, check_free, of_network, one_family, read, tensors_of, write
 from lora_trainer.lora_tools.names import weight_shape
-from lora_trainer.lora_tools.ranks import Wanted, truncate
+from lora_trainer.lora_tools.ranks import Wanted, in_all, truncate
+from lora_trainer.lora_tools.words import joined, kept
 from lora_trainer.network.adapter import FileWeights
 from lora_trainer.network.file import LoraFile
 from lora_trainer.network.lora import LoraWeights
@@ -38,18 +39,20 @@ def merge(
         raise ConfigError("Every ratio must be a number.")
     files = [read(path) for path in paths]
     one_family(files)
+    words = joined(files)
     modules: Modules = {}
-    kept = []
+    shares = []
     for key in dict.fromkeys(key for file in files for key in file.modules):
         parts = [(file, file.modules[key], r) for file, r in zip(files, ratios, strict=True) if key in file.modules]
         modules[key], share = _sum(key, parts, wanted)
-        kept.append(share)
+        shares.append(share)
     said = " + ".join(f"{ratio:g} · {path.stem}" for ratio, path in zip(ratios, paths, strict=True))
     metadata = _common(files) | of_network(modules) | {"modelspec.merged_from": said, "ss_training_comment": said}
-    write(output, tensors_of(modules), metadata, precision)
+    write(output, tensors_of(modules), metadata, precision, words)
     lines = [f"{output.name} is {said}."]
     if wanted is not None:
-        lines.append(f"Of each change {min(kept):.1%} or more is kept, {sum(kept) / len(kept):.1%} on average.")
+        lines.append(in_all(shares))
+    lines += dict.fromkeys(line for file in files for line in kept(file))
     return Made(output, len(modules), lines)
 
 
@@ -121,8 +124,8 @@ def bake(path: Path, strength: float, output: Path, precision: str = "fp16", ove
             )
         modules[key] = scaled
     comment = f"{path.stem} at strength {strength:g}"
-    write(output, tensors_of(modules), {**file.metadata, "ss_training_comment": comment}, precision)
-    return Made(output, len(modules), [f"{output.name} at strength 1 is {comment}."])
+    write(output, tensors_of(modules), {**file.metadata, "ss_training_comment": comment}, precision, file.words)
+    return Made(output, len(modules), [f"{output.name} at strength 1 is {comment}.", *kept(file)])
 
 
 def resize(path: Path, wanted: Wanted, output: Path, precision: str = "fp16", overwrite: bool = False) -> Made:
@@ -135,7 +138,7 @@ def resize(path: Path, wanted: Wanted, output: Path, precision: str = "fp16", ov
     check_free(output, overwrite)
     file = read(path)
     modules: Modules = {}
-    kept = []
+    shares = []
     for key, weights in file.modules.items():
         if isinstance(weights, LoraWeights):
             shape = (weights.up.shape[0], *weights.down.shape[1:])
@@ -148,10 +151,8 @@ def resize(path: Path, wanted: Wanted, output: Path, precision: str = "fp16", ov
                 )
             made = truncate(change.flatten(1), None, weight_shape(key, tuple(change.shape)), 1.0, wanted)
         modules[key] = made.weights
-        kept.append(made.kept)
+        shares.append(made.kept)
     ranks = [weights.rank for weights in modules.values()]
-    write(output, tensors_of(modules), {**file.metadata, **of_network(modules)}, precision)
-    return Made(output, len(modules), [
-        f"{output.name} has ranks from {min(ranks)} to {max(ranks)}.",
-        f"Of each change {min(kept):.1%} or more is kept, {sum(kept) / len(kept):.1%} on average.",
-    ])  # fmt: skip
+    write(output, tensors_of(modules), {**file.metadata, **of_network(modules)}, precision, file.words)
+    lines = [f"{output.name} has ranks from {min(ranks)} to {max(ranks)}.", in_all(shares), *kept(file)]
+    return Made(output, len(modules), lines)

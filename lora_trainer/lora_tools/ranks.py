@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -98,3 +98,8 @@ def wanted_by(rank: int | None, conv_rank: int | None, rules: Mapping[Rule, floa
             raise ConfigError(f"{rule} can't be {value:g}; give a number {span}.")
         return Wanted(rank or LARGEST, conv_rank or rank or LARGEST, rule, value)
     return Wanted(rank or LARGEST, conv_rank or rank or LARGEST)
+
+
+def in_all(kept: Sequence[float]) -> str:
+    """A sentence on the shares that are kept of all modules."""
+    return f"Of each change {min(kept):.1%} or more is kept, {sum(kept) / len(kept):.1%} on average."

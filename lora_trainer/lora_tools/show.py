@@ -11,11 +11,15 @@ from typing import Any
 from lora_trainer.errors import counted
 from lora_trainer.families import traits
 from lora_trainer.lora_tools.files import read
+from lora_trainer.lora_tools.words import words_of
 
 
 @dataclass(frozen=True)
 class Shown:
-    """``types`` and ``parts`` count modules; ``ranks`` and ``alphas`` are the lowest and the highest."""
+    """``types`` and ``parts`` count modules; ``ranks`` and ``alphas`` are the lowest and the highest.
+
+    ``words`` are the learned words (pivotal tuning), with the number of their vectors.
+    """
 
     path: Path
     size: int  # bytes
@@ -24,6 +28,7 @@ class Shown:
     parts: dict[str, int]
     ranks: tuple[float, float]
     alphas: tuple[float, float]
+    words: dict[str, int]
     metadata: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -36,6 +41,7 @@ class Shown:
         return [
             f"{self.path.name}: {' and '.join(self.types)} for {self.family}, {self.size / 2**20:.1f} MB",
             f"{counts}; rank {_span(self.ranks)}, alpha {_span(self.alphas)}",
+            *(f"learned word {word}, {counted(count, 'vector')}" for word, count in self.words.items()),
         ]
 
 
@@ -45,14 +51,15 @@ def show(path: Path) -> Shown:
     Raises:
         FileError: if it can't be read.
     """
-    file = read(path, with_words=True)
+    file = read(path)
     weights = file.modules.values()
     parts = Counter("UNet" if key.startswith("lora_unet") else "text encoder" for key in sorted(file.modules)[::-1])
     family = traits(file.family).label if file.family else "a model family that it doesn't tell"
-    types = dict(Counter([*(one.label for one in weights), *("learned word" for _ in file.words)]))
+    types = dict(Counter(one.label for one in weights))
+    words = {word: len(next(iter(tensors.values()))) for word, tensors in words_of(file.words).items()}
     return Shown(
         path, path.stat().st_size, family, types, dict(parts), _ends(one.rank for one in weights),
-        _ends(one.alpha for one in weights), dict(sorted(file.metadata.items())),
+        _ends(one.alpha for one in weights), words, dict(sorted(file.metadata.items())),
     )  # fmt: skip
 
 

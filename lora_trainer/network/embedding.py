@@ -122,7 +122,9 @@ def words_of_file(
     made = []
     for word in dict.fromkeys(name.removeprefix(PREFIX).partition(".")[0] for name in tensors):
         for module in learned_word(word, encoders, control):
-            tensor = tensors.get(f"{module.key}.{module.part}")
+            own = [name for name in tensors if name.startswith(f"{module.key}.")]
+            name = own[0] if len(encoders) == len(own) == 1 else f"{module.key}.{module.part}"  # OneTrainer: clip_l
+            tensor = tensors.get(name)
             if tensor is None:
                 raise FileError(
                     f"{path} has no {module.part} for its learned word {quoted(word)}; it is for another model."

@@ -31,7 +31,7 @@ _TYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", to
 class LoraFile:
     """A LoRA file in memory; ``modules`` by kohya's names. ``family`` is None where the file doesn't tell.
 
-    ``words``: the tensors of learned words (``bundle_emb.…``), as they are in the file.
+    ``words``: the tensors of learned words (``bundle_emb.…``), [tokens, width].
     """
 
     path: Path
@@ -78,11 +78,16 @@ def read_lora(path: Path) -> LoraFile:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as error:
         raise FileError(f"{path.name} is damaged ({shortened(str(error))}); copy or train it again.") from error
-    words = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
+    words = {name: _word(tensor) for name, tensor in tensors.items() if name.startswith(PREFIX)}
     groups = formats.group(path, {name: tensors[name] for name in tensors if name not in words}, metadata)
     modules = {key: read(path, key, parts) for key, parts in groups.items()}
     widths = {key: weights.input_width for key, weights in modules.items()}
     return LoraFile(path, modules, metadata, formats.family_of(widths, metadata), words)
+
+
+def _word(tensor: Tensor) -> Tensor:
+    """As :func:`write_lora` can write it again; one vector may come without the dimension of the tokens."""
+    return torch.atleast_2d(tensor if tensor.dtype in _TYPES else tensor.float())
 
 
 def legacy_hash(*parts: bytes) -> str:
