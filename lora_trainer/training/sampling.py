@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 from lora_trainer.config import SampleConfig
-from lora_trainer.errors import ConfigError, first_line, quoted, shortened
+from lora_trainer.errors import ConfigError, first_line, memory_problem, quoted, shortened
 from lora_trainer.files import given_path, replaced
 from lora_trainer.hosts.base import GenerateRequest, TakenModel
+from lora_trainer.memory import release
 from lora_trainer.seeds import derive
 from lora_trainer.training.events import Event, Notice, Sampled
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 
 RANGES = {"width": (1, 8192), "height": (1, 8192), "steps": (1, 1000), "cfg_scale": (0, 100), "seed": (-1, 2**63 - 1)}
+
+TOO_LARGE = "there wasn't enough memory; a smaller picture (--w and --h in sample_prompts) needs less"
 
 
 class _LineParser(argparse.ArgumentParser):
@@ -112,13 +115,16 @@ class Sampler:
     def make(self, model: TakenModel, network: LoraNetwork, step: int) -> Iterator[Event]:
         """Generate and save each picture; one that fails is a notice and never ends the training."""
         for index, request in enumerate(self.requests):
-            path = self.folder / f"step{step:06d}_{index:02d}.png"
+            path, failed = self.folder / f"step{step:06d}_{index:02d}.png", ""
             try:
                 with torch.no_grad(), network, network.inference():
                     made = model.generate(request)
                 with replaced(path) as temporary:
                     made.image.save(temporary, format="PNG")
             except Exception as error:  # a host may raise anything, and the training is worth more than a picture
-                yield Notice(f"Sample image {index + 1} at step {step} failed: {first_line(error)}")
+                failed = TOO_LARGE if memory_problem(error) else first_line(error)
+            if failed:
+                release(model.device)  # what the error's frames held is free by now
+                yield Notice(f"Sample image {index + 1} at step {step} failed: {failed}")
                 continue
             yield Sampled(made.image, path, request.prompt, step)

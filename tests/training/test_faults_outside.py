@@ -89,10 +89,16 @@ def test_an_exception_in_a_sample_ends_nothing(tmp_path: Path, whole: bytes, kin
     host = TinyHost(tmp_path / "loras")
 
     def failing(asked: Any) -> Any:
-        raise kind("no picture today")
+        raise kind(
+            "CUDA out of memory. Tried to allocate" if kind is torch.cuda.OutOfMemoryError else "no picture today"
+        )
 
     host.model.generate = failing  # type: ignore[method-assign]
     _, events = run(tmp_path, host=host, **OPTIONS)
     told = [notice.text for notice in of(events, Notice) if "Sample" in notice.text]
-    assert told[0] == "Sample image 1 at step 0 failed: no picture today" and of(events, Started)
+    memory = kind in (MemoryError, torch.cuda.OutOfMemoryError)
+    why = "there wasn't enough memory; a smaller picture (--w and --h in sample_prompts) needs less"
+    assert told[0] == f"Sample image 1 at step 0 failed: {why if memory else 'no picture today'}" and of(
+        events, Started
+    )
     assert (tmp_path / "loras/zork.safetensors").read_bytes() == whole
