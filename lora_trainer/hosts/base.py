@@ -61,6 +61,7 @@ class Glance:
     prediction_type: PredictionType = "epsilon"
     marks: Marks = NO_MARKS
     can_hold: bool = True
+    checkpoint_path: str = ""  # where the file is, if the host knows it
 
 
 @dataclass(frozen=True)
