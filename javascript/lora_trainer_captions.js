@@ -18,6 +18,7 @@
     let shown = 0; // cards that are there
     let busy = false; // a change is under way: the next one is of what it leaves
     let recheck = 0;
+    let near = null; // watches which pictures are near to what is seen
 
     const place = () => tab.part("captions").querySelector(".lt-captions");
     const limit = () => Number((tab.part("max_token_length_option") && tab.typed("max_token_length_option")) || 75) || 75;
@@ -65,8 +66,18 @@
             <ul class="lt-cards"></ul><button type="button" class="lt-go lt-more" data-caption="more">Show more</button></div>`;
         const sight = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(), {root: place().querySelector(".lt-shelf"), rootMargin: "400px"});
         sight.observe(place().querySelector(".lt-more"));
+        near = new IntersectionObserver((seen) => seen.forEach(load), {root: place().querySelector(".lt-shelf"), rootMargin: "400px"});
         draw();
     }
+
+    /** A picture is asked for when it comes near, and given up when it is scrolled past before it came: else those that are
+     *  looked at would wait for all those above them. */
+    function load({target, isIntersecting}) {
+        if (isIntersecting) target.src = tab.address(target.dataset.near);
+        else if (!target.complete) target.removeAttribute("src");
+    }
+
+    const watch = () => place().querySelectorAll("img[data-near]:not([src])").forEach((image) => near.observe(image));
 
     function take(found) {
         tags = found.tags;
@@ -75,6 +86,7 @@
 
     /** Everything but the row of inputs; the cards from the first. */
     function draw() {
+        near.disconnect();
         drawTags();
         place().querySelector(".lt-cards").innerHTML = "";
         shown = 0;
@@ -110,7 +122,7 @@
         const all = filtered();
         const cards = all.slice(shown, shown + PORTION).map(cardHtml).join("");
         place().querySelector(".lt-cards").insertAdjacentHTML("beforeend", cards);
-        tab.dress(place());
+        watch();
         shown = Math.min(shown + PORTION, all.length);
         place().querySelector(".lt-more").classList.toggle("lt-hidden", shown >= all.length);
     }
@@ -119,7 +131,7 @@
         const url = `/lora-trainer/thumbnail?dataset=${encodeURIComponent(of)}&id=${encodeURIComponent(row.id)}&v=${row.version || 0}`;
         const name = tab.escaped(row.id);
         return `<li class="lt-card" data-id="${name}"><button type="button" class="lt-picture" data-image="${name}" data-of="${tab.escaped(of)}"
-            title="As training sees it" aria-label="${name}, as training sees it"><img data-src="${tab.escaped(url)}" alt="" loading="lazy" width="96" height="96"></button>
+            title="As training sees it" aria-label="${name}, as training sees it"><img data-near="${tab.escaped(url)}" alt="" width="96" height="96"></button>
             <div><label><span>${name}</span><textarea rows="2" placeholder="${tab.escaped(row.instead)}">${tab.escaped(row.text)}</textarea></label>
             <small class="lt-count">${countHtml(row)}</small></div></li>`;
     }
@@ -134,7 +146,7 @@
         if (!row || !card) return;
         Object.assign(row, {id, version: (row.version || 0) + 1});
         card.outerHTML = cardHtml(row);
-        tab.dress(place());
+        watch();
     };
 
     /** What the server says changed is what is shown. */
@@ -166,7 +178,7 @@
     }
 
     async function change(edit) {
-        say("");
+        say("A moment …"); // thousands of captions take seconds
         const [words, instead] = ["words", "instead"].map((name) => place().querySelector(`[name=lt_${name}]`).value);
         const ids = chosen ? filtered().map((row) => row.id) : null;
         const values = edit === "leave_out" ? {words: tab.typed("subject"), ids} : {words, instead, ids};

@@ -44,5 +44,10 @@ def longer_than(text: str, tokens: int) -> bool:
 
 def beyond(text: str, tokens: int) -> str:
     """What of a literal text comes after so many tokens; "" if it is no longer than that."""
+    return counted(text, tokens)[1]
+
+
+def counted(text: str, tokens: int) -> tuple[int, str]:
+    """How many tokens a literal text has, and what of it comes after so many; "" if it is no longer than that."""
     offsets = _tokenizer().encode(text, add_special_tokens=False).offsets
-    return text[offsets[tokens][0] :] if len(offsets) > tokens else ""
+    return len(offsets), text[offsets[tokens][0] :] if len(offsets) > tokens else ""

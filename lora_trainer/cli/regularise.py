@@ -15,7 +15,7 @@ def run_regularise(args: argparse.Namespace) -> int:
     from lora_trainer.hosts.standalone.host import DiffusersHost
 
     number = args.images or suggested(args.dataset)
-    plan = wanted(args.output, args.class_word, args.checkpoint.name, number, args.subject)
+    plan = wanted(args.output, args.class_word, args.checkpoint, number, args.subject)
     token, bar, done = CancelToken(), ProgressBar(), 0
     with stop_on_signals(token) as came:
         host = DiffusersHost(args.checkpoint, Path(args.output) / "lora", vae=args.vae)

@@ -17,11 +17,12 @@ from typing import Any
 from lora_trainer.config import CaptionConfig
 from lora_trainer.dataset.caption_edits import edited, said, tags_of
 from lora_trainer.dataset.folders import training_folders
+from lora_trainer.dataset.known_images import find_image
 from lora_trainer.dataset.texts import caption_endings, find_caption, read_lines
 from lora_trainer.dataset.undo import Entries, coded, coded_path, decoded, decoded_path, put_back
 from lora_trainer.errors import ConfigError, DatasetError, FileError, quoted, shown
 from lora_trainer.files import read_object, write_json, write_text
-from lora_trainer.tokens import beyond, tokenise
+from lora_trainer.tokens import counted
 
 FOLDER = "caption-backups"  # in the output folder
 AUTOMATIC = "automatic.json"  # beside the backups: which captions a captioner wrote
@@ -47,9 +48,8 @@ class Row:
 
 def counted_tokens(text: str, limit: int) -> dict[str, Any]:
     """The tokens of the longest line, and what of it isn't seen."""
-    lines = text.splitlines() or [""]
-    longest = max(lines, key=lambda line: len(tokenise(line)))
-    return {"tokens": len(tokenise(longest)), "cut": shown(beyond(longest, limit))}
+    tokens, cut = max((counted(line, limit) for line in text.splitlines() or [""]), key=lambda found: found[0])
+    return {"tokens": tokens, "cut": shown(cut)}
 
 
 class CaptionSheet:
@@ -85,10 +85,9 @@ class CaptionSheet:
         Raises:
             FileError: if there is none.
         """
-        for name, _, listing in training_folders(self.dataset):
-            for image in listing.images:
-                if shown(f"{name}/{image.name}") == id:
-                    return image
+        image = find_image(self.dataset, id)
+        if image is not None:
+            return image
         raise FileError(f"There is no image {quoted(id)} in {self.dataset}; load the captions again.")
 
     def set(self, id: str, text: str, before: str) -> list[Row]:

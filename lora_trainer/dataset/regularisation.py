@@ -15,7 +15,7 @@ from lora_trainer.dataset.layout import find_folders
 from lora_trainer.dataset.plans import an
 from lora_trainer.dataset.prepare import check_trigger
 from lora_trainer.errors import ConfigError, counted, quoted
-from lora_trainer.files import replaced, write_text
+from lora_trainer.files import file_fingerprint, replaced, write_text
 from lora_trainer.hosts.base import GenerateRequest
 from lora_trainer.subjects import SUBJECTS, usual_subject
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FOLDER = "regularisation"  # in the output folder
 MOST = 1000  # images
+LONGEST_CALLED = 40  # characters of a checkpoint's name in that of the folder
 SEED = 1  # of the first image; each has the next one
 
 
@@ -59,11 +60,13 @@ class Made:
     path: Path
 
 
-def wanted(folder: Path, word: str, checkpoint: str, images: int, subject: str = "") -> Wanted:
+def wanted(folder: Path, word: str, checkpoint: Path, images: int, subject: str = "") -> Wanted:
     """What to make for a class word.
 
     Args:
-        folder: the output folder; images of each checkpoint are kept apart.
+        folder: the output folder; images of each checkpoint are kept apart, by what the file holds, too: another one
+            may have the same name.
+        checkpoint: its file; where that isn't known or gone, the name has to do.
 
     Raises:
         LoraTrainerError: one sentence, if the word or the number can't be used.
@@ -75,7 +78,9 @@ def wanted(folder: Path, word: str, checkpoint: str, images: int, subject: str =
     if subject and subject not in SUBJECTS:
         raise ConfigError(f"subject can't be {quoted(subject)}; give one of {', '.join(SUBJECTS)}.")
     plain = check_trigger(word, "class word")
-    return Wanted(folder / FOLDER / f"{plain} - {Path(checkpoint).stem}", plain, images, subject)
+    known = f" {file_fingerprint(checkpoint)}" if checkpoint.is_file() else ""
+    called = checkpoint.stem[:LONGEST_CALLED].strip()
+    return Wanted(folder / FOLDER / f"{plain} - {called}{known}", plain, images, subject)
 
 
 def suggested(dataset: Path) -> int:

@@ -59,6 +59,7 @@ class Glance:
     refusal: str = ""
     prediction_type: PredictionType = "epsilon"
     marks: Marks = NO_MARKS
+    checkpoint_path: str = ""  # where the file is, if the host knows it
 
 
 @dataclass(frozen=True)

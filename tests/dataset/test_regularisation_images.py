@@ -18,7 +18,7 @@ from tests.support.tiny_host import make_dataset
 
 def test_an_epoch_uses_what_is_made(tmp_path: Path) -> None:
     dataset, host = make_dataset(tmp_path / "data", repeats=2), OfficeHost(tmp_path)
-    plan = wanted(tmp_path / "out", "woman", "base.safetensors", suggested(dataset), "person")
+    plan = wanted(tmp_path / "out", "woman", Path("base.safetensors"), suggested(dataset), "person")
     assert plan.images == 10 and plan.target.name == "1_woman" and "base" in plan.folder.name
     made = list(make_images(host, plan))
     assert [one.done for one in made] == list(range(1, 11))
@@ -35,18 +35,31 @@ def test_an_epoch_uses_what_is_made(tmp_path: Path) -> None:
 
 def test_what_was_made_stays_when_it_is_stopped(tmp_path: Path) -> None:
     host = OfficeHost(tmp_path)
-    plan = wanted(tmp_path / "out", "an owl", "base.ckpt", 6)
+    plan = wanted(tmp_path / "out", "an owl", Path("base.ckpt"), 6)
     list(make_images(host, plan, lambda: len(host.model.generated) == 2))
     assert sorted(path.name for path in plan.target.iterdir()) == ["0001.png", "0001.txt", "0002.png", "0002.txt"]
     assert len(list(make_images(host, plan))) == 6 and len(host.model.generated) == 6
 
 
+def test_checkpoints_of_one_name_share_nothing(tmp_path: Path) -> None:
+    """They are told apart by what they hold, wherever they lie and however long their names are."""
+    kept = tmp_path / "one" / f"{'long ' * 40}.safetensors"
+    other, same = tmp_path / "two" / kept.name, tmp_path / "three" / kept.name
+    content = bytes(2**20)
+    for file, end in ((kept, b"a"), (other, b"b"), (same, b"a")):
+        file.parent.mkdir()
+        file.write_bytes(content + end)
+    folders = [wanted(tmp_path / "out", "owl", file, 1).folder for file in (kept, other, same)]
+    assert folders[0] != folders[1] and folders[0] == folders[2]
+    folders[0].mkdir(parents=True)
+
+
 def test_wishes_that_cannot_be_met(tmp_path: Path) -> None:
     for word, images, subject in (("", 5, ""), ("woman", 0, ""), ("woman", 10**6, ""), ("woman", 5, "cat")):
         with pytest.raises(ConfigError):
-            wanted(tmp_path, word, "x", images, subject)
+            wanted(tmp_path, word, Path("x"), images, subject)
     with pytest.raises(DatasetError, match="The class word 'a/b' can't be used"):
-        wanted(tmp_path, "a/b", "x", 5)
+        wanted(tmp_path, "a/b", Path("x"), 5)
 
 
 def test_the_job_makes_them_and_says_where(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from lora_trainer.errors import UnsupportedModelError
 from lora_trainer.families import USUAL_IMAGE_SIZE, Family, PredictionType, traits
 from lora_trainer.hosts.base import Glance, ModelInfo, TextEncoder
 from lora_trainer.hosts.webui.fingerprint import fingerprint
-from lora_trainer.hosts.webui.identity import checkpoint_name, family, marks
+from lora_trainer.hosts.webui.identity import checkpoint_name, checkpoint_path, family, marks
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def describe(model: Any) -> ModelInfo:
         naming="ldm",
         checkpoint=checkpoint_name(model),
         checkpoint_sha256=model.sd_checkpoint_info.sha256 or "",
-        checkpoint_path=str(model.sd_checkpoint_info.filename),
+        checkpoint_path=checkpoint_path(model),
         vae=Path(vae_file).name if vae_file else "",
         vae_sha256=_vae_sha256(vae_file),
         vae_fingerprint=fingerprint([model.first_stage_model], f"{model.scale_factor}"),
@@ -127,7 +127,8 @@ def glance(model: Any) -> Glance:
     v_prediction = getattr(model, "parameterization", "eps") == "v"
     predicts: PredictionType = "v_prediction" if v_prediction else "epsilon"
     resolution, reason = _resolution(model, kind, v_prediction), _reason(model)
-    return Glance(checkpoint_name(model), kind, resolution, reason, predicts, marks(model))
+    path = checkpoint_path(model)
+    return Glance(checkpoint_name(model), kind, resolution, reason, predicts, marks(model), path)
 
 
 def _vae_sha256(file: str | None) -> str:

@@ -18,7 +18,7 @@ from lora_trainer.hosts.forge import text
 from lora_trainer.hosts.forge.backend import alphas_cumprod, diffusion, prediction_type, scaled
 from lora_trainer.hosts.forge.tensors import ordinary_tensors
 from lora_trainer.hosts.webui.fingerprint import fingerprint
-from lora_trainer.hosts.webui.identity import checkpoint_name, family, marks
+from lora_trainer.hosts.webui.identity import checkpoint_name, checkpoint_path, family, marks
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def describe(model: Any) -> ModelInfo:
         naming="ldm",
         checkpoint=checkpoint_name(model),
         checkpoint_sha256=model.sd_checkpoint_info.sha256 or "",
-        checkpoint_path=str(model.sd_checkpoint_info.filename),
+        checkpoint_path=checkpoint_path(model),
         vae=Path(vae_file).name if vae_file else "",
         vae_sha256=(hashes.sha256(vae_file, "vae") or "") if vae_file else "",
         vae_fingerprint=fingerprint([first], f"{scale}"),
@@ -138,7 +138,7 @@ def glance(model: Any) -> Glance:
     """What is told without reading weights."""
     return Glance(
         checkpoint_name(model), family(model), _resolution(model), _reason(model), _prediction_type(model),
-        marks(model),
+        marks(model), checkpoint_path(model),
     )  # fmt: skip
 
 

@@ -105,8 +105,9 @@ class DiffusersHost(SoleUser):
             return Glance(self.checkpoint.name, refusal=str(error))
         predicts = self._prediction_type or found.prediction_type or "epsilon"
         return Glance(
-            self.checkpoint.name, found.family, found.resolution(predicts), prediction_type=predicts, marks=found.marks
-        )
+            self.checkpoint.name, found.family, found.resolution(predicts), prediction_type=predicts,
+            marks=found.marks, checkpoint_path=str(self.checkpoint.absolute()),
+        )  # fmt: skip
 
     def defaults(self) -> dict[str, Any]:
         """Zero SNR, for a checkpoint that says so itself."""

@@ -15,6 +15,12 @@ def checkpoint_name(model: Any) -> str:
     return Path(found.filename).name if found is not None else "The loaded model"
 
 
+def checkpoint_path(model: Any) -> str:
+    """The checkpoint's file; "" if it isn't known."""
+    found = getattr(model, "sd_checkpoint_info", None)
+    return str(found.filename) if found is not None else ""
+
+
 def marks(model: Any) -> Marks:
     """What the checkpoint's file says of itself."""
     found = getattr(model, "sd_checkpoint_info", None)

@@ -48,5 +48,5 @@ def asked_for(values: Mapping[str, Any], host: Host, output: Path) -> Regularise
     number = str(values.get("images") or "").strip() or str(suggested(folder_of(values.get("dataset") or "")))
     if not number.isdecimal() or len(number) > 6:
         raise ConfigError(f"images can't be {quoted(number)}; give a whole number.")
-    checkpoint = loaded.checkpoint if loaded is not None else "checkpoint"
-    return Regularise(wanted(output, word, checkpoint, int(number), str(values.get("subject") or "")))
+    known = (loaded.checkpoint_path or loaded.checkpoint) if loaded is not None else "checkpoint"
+    return Regularise(wanted(output, word, Path(known), int(number), str(values.get("subject") or "")))
