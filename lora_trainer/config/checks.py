@@ -89,7 +89,7 @@ def _network(config: Settings) -> Iterator[str]:
     yield from type_contradictions(given, n.algo)
     if n.wd_on_output and not n.dora_wd:
         yield "wd_on_output says how DoRA is done, and dora_wd is off; switch dora_wd on or wd_on_output off."
-    if n.algo in ("lora_fa", "tlora") and n.dim_from_weights:
+    if n.algo in ("lora_fa", "tlora", "dylora") and n.dim_from_weights:
         yield f"dim_from_weights takes the network type from the file, which says nothing of {n.algo}; switch one off."
     if len(n.base_weights_multiplier) > len(n.base_weights):
         yield (

@@ -11,12 +11,16 @@ ALGOS = {  # LyCORIS' and kohya's names, and a sentence on each
     "lora": "LoRA: the usual one; with a rank for the convolutions it is called LoCon",
     "lora_fa": "LoRA-FA: half of every LoRA stays as it was drawn; needs less memory and learns a little less",
     "tlora": "T-LoRA: fewer ranks where the noise is strong, against learning the few images themselves",
+    "dylora": "DyLoRA: a LoRA that also works when it is cut down to its first ranks; learns more slowly",
     "loha": "LoHa: more expressive than a LoRA of the same file size; slower; often used for styles",
     "lokr": "LoKr: the smallest files, or with whole matrices the strongest change; slower",
     "ia3": "(IA)³: only scales what the layers do; tiny files; needs a much higher learning rate",
     "diag-oft": "OFT: only turns what the layers do, in blocks as large as the rank; has no alpha; slower",
+    "oft": "OFT as in sd-scripts: the same, and the rank is the number of blocks",
+    "boft": "BOFT: OFT whose blocks are crossed; a little more freedom for the same size; much slower",
 }
-FROM_ZERO = ("lora_fa", "ia3", "diag-oft")  # all that these train is zero at first
+OFTS = ("diag-oft", "oft", "boft")
+FROM_ZERO = ("lora_fa", "ia3", *OFTS)  # all that these train is zero at first
 LYCORIS_PRESETS = (
     "", "full", "full-lin", "attn-mlp", "attn-only", "unet-only", "unet-transformer-only", "unet-convblock-only", "ia3",
 )  # fmt: skip
@@ -27,13 +31,16 @@ OWN_ARGUMENTS: dict[str, tuple[str, ...]] = {  # options that only some types ha
     "full_matrix": ("lokr",),
     "train_on_input": ("ia3",),
     "dora_wd": ("lora", "lora_fa", "loha", "lokr"),
-    "rs_lora": ("lora", "lora_fa", "tlora", "loha", "lokr"),
+    "rs_lora": ("lora", "lora_fa", "tlora", "dylora", "loha", "lokr"),
     "tlora_min_rank": ("tlora",),
-    "scale_weight_norms": ("lora", "lora_fa", "tlora", "loha", "lokr", "ia3"),
-    "network_dropout": ("lora", "lora_fa", "tlora"),
-    "loraplus_lr_ratio": ("lora", "tlora"),
-    "loraplus_unet_lr_ratio": ("lora", "tlora"),
-    "loraplus_text_encoder_lr_ratio": ("lora", "tlora"),
+    "unit": ("dylora",),
+    "constraint": OFTS,
+    "rescaled": OFTS,
+    "scale_weight_norms": ("lora", "lora_fa", "tlora", "dylora", "loha", "lokr", "ia3"),
+    "network_dropout": ("lora", "lora_fa", "tlora", "dylora"),
+    "loraplus_lr_ratio": ("lora", "tlora", "dylora"),
+    "loraplus_unet_lr_ratio": ("lora", "tlora", "dylora"),
+    "loraplus_text_encoder_lr_ratio": ("lora", "tlora", "dylora"),
 }
 
 
@@ -71,6 +78,12 @@ class NetworkConfig(Group):
         0.5, "T-LoRA: share of the ranks that is trained at the noisiest timestep; without noise it is all of them.",
         minimum=0.0, maximum=1.0,
     )  # fmt: skip
+    unit: int = option(1, "DyLoRA: how many ranks are trained at a step.", minimum=1)
+    constraint: float = option(
+        0.0, "OFT and BOFT: how far a layer may be turned, times its outputs, such as 0.001; 0 for no limit.",
+        minimum=0.0,
+    )  # fmt: skip
+    rescaled: bool = option(False, "OFT and BOFT: also scale each output of a layer.")
     train_norm: bool = option(False, "Also train the norm layers of the blocks that are trained.")
     lycoris_preset: str = option(
         "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lora_trainer.config import OPTIONS
-from lora_trainer.kohya.types import BLOCKS, LYCORIS, TYPE_OPTIONS, TYPES
+from lora_trainer.kohya.types import BLOCKS, LYCORIS, OTHER_NAMES, TYPE_OPTIONS, TYPES
 
 SHOWN: dict[str, Any] = {  # what the form shows where nothing is set; it keeps showing its last value otherwise
     "LyCORIS_preset": "full", "bypass_mode": False, "constrain": 0, "decompose_both": False, "dora_wd": False,
@@ -14,7 +14,7 @@ SHOWN: dict[str, Any] = {  # what the form shows where nothing is set; it keeps 
 }  # fmt: skip
 _LYCORIS = {
     "lora": "LyCORIS/LoCon", "loha": "LyCORIS/LoHa", "lokr": "LyCORIS/LoKr", "ia3": "LyCORIS/iA3",
-    "diag-oft": "LyCORIS/Diag-OFT",
+    "dylora": "LyCORIS/DyLoRA", "diag-oft": "LyCORIS/Diag-OFT", "boft": "LyCORIS/BOFT",
 }  # fmt: skip
 
 
@@ -28,8 +28,8 @@ def write_type(flat: dict[str, Any], data: dict[str, Any], extra: list[str], los
             continue
         if name in row.fields:
             data[name] = flat[name]
-        elif name == "use_tucker" and "use_cp" in row.fields:
-            data["use_cp"] = True
+        elif other := next((other for other, ours in OTHER_NAMES.items() if ours == name and other in row.fields), ""):
+            data[other] = flat[name]
         else:
             lost.append(f"kohya's form has no {name} for {kind}; it isn't written.")
     _conv(flat, kind, lost)
@@ -45,6 +45,11 @@ def _kind(flat: dict[str, Any], lost: list[str]) -> str:
     algo = plain_type(flat, lost)
     if algo == "lora_fa":
         return "LoRA-FA"
+    if algo == "dylora" and not flat["lycoris_preset"] and not flat["train_norm"]:
+        return "Kohya DyLoRA"
+    if algo == "oft":
+        lost.append("kohya's form has no algo oft; LyCORIS/Diag-OFT is written, whose network_dim is the blocks' size.")
+        return _LYCORIS["diag-oft"]
     special = [name for name in ("dora_wd", "use_tucker", "train_norm", "lycoris_preset") if flat[name]]
     if algo != "lora" or special:
         return _LYCORIS[algo]

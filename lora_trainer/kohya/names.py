@@ -110,7 +110,6 @@ NO_EFFECT: dict[str, tuple[str, ...]] = {
         "zero3_save_16bit_model", "zero_stage",
     ),
     "for kohya's form only": ("file_path", "model_list", "save_as", "save_as_bool"),
-    "for DyLoRA and OFT only": ("constrain", "rescaled", "unit"),
     "for Flux and Chroma only": (
         "ae", "apply_t5_attn_mask", "blocks_to_swap", "clip_l", "discrete_flow_shift", "double_blocks_to_swap",
         "enable_all_linear", "flux1_cache_text_encoder_outputs", "flux1_cache_text_encoder_outputs_to_disk",

@@ -11,13 +11,14 @@ from lora_trainer.kohya.draft import NETWORK_ARGS, SD_DEFAULTS, sd_default
 from lora_trainer.kohya.export_type import plain_type, preset_of
 from lora_trainer.kohya.exporter import ARGUMENT_OPTIONS, FORM_OPTIONS, KohyaExport, caches_captions, own_options
 from lora_trainer.kohya.names import OUTSIDE
-from lora_trainer.kohya.types import BLOCKS, LYCORIS, TYPE_OPTIONS
+from lora_trainer.kohya.types import BLOCKS, LYCORIS, OFT, TYPE_OPTIONS
 from lora_trainer.toml_file import write_toml
 
 PROMPT_FILES = (".txt", ".toml", ".json")
 _ELSEWHERE = (*NETWORK_ARGS, *TYPE_OPTIONS, "v_parameterization", "sample_prompts", "lr_scheduler_args",
               "optimizer_args", "max_train_steps", "base_weights", "base_weights_multiplier")  # fmt: skip
-_MODULES = {"lora": "networks.lora", "lora_fa": "networks.lora_fa"}
+_MODULES = {"lora": "networks.lora", "lora_fa": "networks.lora_fa", "dylora": "networks.dylora"}
+_SPECIAL = ("dora_wd", "rs_lora", "use_tucker", "train_norm", "lycoris_preset")  # of LyCORIS alone
 
 
 def export_toml(config: RunConfig, fields: dict[str, Any] | None = None) -> KohyaExport:
@@ -89,9 +90,11 @@ def _length(flat: dict[str, Any], values: dict[str, Any], lost: list[str]) -> No
 def _network(flat: dict[str, Any], values: dict[str, Any], lost: list[str]) -> None:
     """The module, and the arguments that it is given."""
     algo = plain_type(flat, lost)
-    special = ("dora_wd", "rs_lora", "use_tucker", "train_norm", "lycoris_preset")
-    lycoris = algo not in _MODULES or (algo == "lora" and any(flat[name] for name in special))
     changed = {name for name in (*NETWORK_ARGS, *TYPE_OPTIONS) if flat[name] != OPTIONS[name].default}
+    if algo == "oft":
+        _oft(flat, values, changed, lost)
+        return
+    lycoris = algo not in _MODULES or (algo != "lora_fa" and any(flat[name] for name in _SPECIAL))
     args: dict[str, Any] = {}
     if lycoris:
         args = {"algo": "locon" if algo == "lora" else algo, "preset": preset_of(flat, lost)}
@@ -99,14 +102,35 @@ def _network(flat: dict[str, Any], values: dict[str, Any], lost: list[str]) -> N
         left = changed & set(BLOCKS)
         lost += [f"LyCORIS has no {name}; it isn't written." for name in sorted(left)]
     else:
-        left = changed & set(TYPE_OPTIONS)
+        left = changed & set(TYPE_OPTIONS) - ({"unit"} if algo == "dylora" else set())
         lost += [f"{_MODULES[algo]} has no {name}; it isn't written." for name in sorted(left)]
         if flat["lycoris_preset"]:
             lost.append(f"lycoris_preset isn't written, because {_MODULES[algo]} has none.")
     args |= {name: flat[name] for name in sorted(changed - left)}
+    if lycoris and algo == "dylora":
+        args |= {"block_size": flat["unit"]}
+        args.pop("unit", None)
     values["network_module"] = LYCORIS if lycoris else _MODULES[algo]
     if args:
         values["network_args"] = [f"{name}={_plain(value)}" for name, value in args.items()]
+
+
+def _oft(flat: dict[str, Any], values: dict[str, Any], changed: set[str], lost: list[str]) -> None:
+    """sd-scripts' OFT, which trains the UNet's attention, or more of it."""
+    values |= {"network_module": OFT, "network_alpha": flat["constraint"]}
+    if not flat["network_train_unet_only"]:
+        lost.append(f"network_train_unet_only false isn't written: {OFT} trains the UNet only.")
+    if flat["lycoris_preset"] == "":
+        args = ["enable_all_linear=True", *(["enable_conv=True"] if flat["conv_dim"] else [])]
+        values["network_args"] = args
+    elif flat["lycoris_preset"] != "attn-only":
+        lost.append(f"lycoris_preset isn't written, because {OFT} has none: it will train the attention.")
+    if flat["conv_dim"] not in (0, flat["network_dim"]):
+        lost.append(f"conv_dim isn't written: with {OFT} it is network_dim.")
+    left = changed - {"constraint", "conv_dim"}
+    if flat["network_alpha"] != OPTIONS["network_alpha"].default:
+        left.add("network_alpha")  # it stands for the constraint
+    lost += [f"{OFT} has no {name}; it isn't written." for name in sorted(left)]
 
 
 def _words(flat: dict[str, Any], values: dict[str, Any], lost: list[str]) -> None:

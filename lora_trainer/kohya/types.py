@@ -8,18 +8,27 @@ from typing import Any
 from lora_trainer.config import OPTIONS
 from lora_trainer.config.network import LYCORIS_PRESETS, OWN_ARGUMENTS
 from lora_trainer.errors import ConfigError, quoted
-from lora_trainer.kohya.draft import NETWORK_ARGS, Draft, is_off, same
+from lora_trainer.kohya.draft import NETWORK_ARGS, Draft, is_off, same, sd_default
 from lora_trainer.kohya.names import FORM_DEFAULTS
 
 LYCORIS = "lycoris.kohya"
-MODULES = {"networks.lora": "lora", "networks.lora_fa": "lora_fa", "networks.loha": "loha", "networks.lokr": "lokr"}
+OFT = "networks.oft"
+MODULES = {
+    "networks.lora": "lora", "networks.lora_fa": "lora_fa", "networks.dylora": "dylora", "networks.loha": "loha",
+    "networks.lokr": "lokr", OFT: "oft",
+}  # fmt: skip
 ALGOS = {  # LyCORIS' name -> ours
-    "lora": "lora", "locon": "lora", "loha": "loha", "lokr": "lokr", "ia3": "ia3", "diag-oft": "diag-oft",
+    "lora": "lora", "locon": "lora", "dylora": "dylora", "loha": "loha", "lokr": "lokr", "ia3": "ia3",
+    "diag-oft": "diag-oft", "boft": "boft",
 }  # fmt: skip
 TYPE_OPTIONS = (
     "dora_wd", "wd_on_output", "rs_lora", "use_tucker", "factor", "decompose_both", "full_matrix", "train_on_input",
-    "train_norm",
+    "train_norm", "unit", "constraint", "rescaled",
 )  # fmt: skip
+OTHER_NAMES = {  # of arguments, and of fields of the form -> ours
+    "use_cp": "use_tucker", "use_conv_cp": "use_tucker", "dropout": "network_dropout", "constrain": "constraint",
+    "block_size": "unit",
+}  # fmt: skip
 NO_SAY = {  # arguments of LyCORIS that change nothing here
     "bypass_mode": "changes the speed only",
     "rank_dropout_scale": "what is dropped is always made up for here",
@@ -48,16 +57,20 @@ TYPES: dict[str, FormType] = {
     "LoRA-FA": FormType("lora_fa", "networks.lora_fa", BLOCKS),
     "Kohya LoHa": FormType("loha", "networks.loha", (*_CONV, "use_tucker")),
     "Kohya LoKr": FormType("lokr", "networks.lokr", (*_CONV, "use_tucker", "factor")),
+    "Kohya DyLoRA": FormType("dylora", "networks.dylora", (*_CONV, "unit")),
     "LyCORIS/LoCon": FormType("lora", LYCORIS, (*_LYCORIS_FORM, "use_tucker")),
     "LyCORIS/LoHa": FormType("loha", LYCORIS, (*_LYCORIS_FORM, "use_tucker")),
     "LyCORIS/LoKr": FormType("lokr", LYCORIS, (*_LYCORIS_FORM, "use_cp", "factor", "decompose_both")),
-    "LyCORIS/Diag-OFT": FormType("diag-oft", LYCORIS, (*_CONV, "LyCORIS_preset")),
+    "LyCORIS/DyLoRA": FormType("dylora", LYCORIS, (*_CONV, "LyCORIS_preset", "train_norm", "unit")),
+    "LyCORIS/Diag-OFT": FormType(
+        "diag-oft", LYCORIS, (*_CONV, "LyCORIS_preset", "train_norm", "constrain", "rescaled")
+    ),
+    "LyCORIS/BOFT": FormType("boft", LYCORIS, (*_CONV, "LyCORIS_preset", "train_norm")),
     "LyCORIS/iA3": FormType("ia3", LYCORIS, (*_CONV, "LyCORIS_preset", "train_on_input")),
 }
 OLD_TYPES = {"LoCon": "LyCORIS/LoCon"}
 FORM_FIELDS = (
     *_CONV, *TYPE_OPTIONS, "LyCORIS_preset", "bypass_mode", "use_scalar", "rank_dropout_scale", "use_cp", "constrain",
-    "rescaled", "unit",
 )  # fmt: skip
 
 
@@ -67,7 +80,7 @@ def read_form_type(draft: Draft, data: dict[str, Any]) -> None:
     kind = OLD_TYPES.get(kind, kind)
     row = TYPES.get(kind)
     if row is None:
-        draft.refuse(f"LoRA_type {kind} (choose Standard, LoRA-FA, iA3, or a LoCon, LoHa or LoKr)")
+        draft.refuse(f"LoRA_type {kind} (choose {', '.join(TYPES)})")
         return
     draft.module = row.module
     draft.set("algo", row.algo)
@@ -75,9 +88,6 @@ def read_form_type(draft: Draft, data: dict[str, Any]) -> None:
         if name in row.fields:
             if name in _CONV or name in data:
                 _read(draft, name, data.get(name, 1), name)
-        elif row.algo == "diag-oft" and name in ("constrain", "rescaled"):
-            if not is_off(data.get(name)):
-                draft.refuse(f"{name} with LoRA_type {kind}")
         elif name in BLOCKS:
             if draft.values.pop(name, None) and not is_off(data.get(name)):
                 draft.idle(name, f"LoRA_type {kind} has none")
@@ -99,7 +109,7 @@ def read_module(draft: Draft, value: Any) -> None:
         draft.module = str(value)
         draft.set("algo", MODULES[draft.module])
     else:
-        draft.refuse(f"network_module {value} (choose networks.lora, lora_fa, loha or lokr, or {LYCORIS})")
+        draft.refuse(f"network_module {value} (choose one of {', '.join(MODULES)}, {LYCORIS})")
 
 
 def read_network_args(draft: Draft, value: Any) -> None:
@@ -119,8 +129,8 @@ def read_network_args(draft: Draft, value: Any) -> None:
 
 def settle_type(draft: Draft) -> None:
     """Read the arguments now that the module is known, and leave out what its type doesn't have."""
-    if draft.args is not None:
-        _settle_args(draft, draft.args)
+    if draft.args is not None or draft.module == OFT:
+        _settle_args(draft, draft.args or {})
     values = draft.values
     algo = values.get("algo", "lora")
     for name, types in OWN_ARGUMENTS.items():
@@ -152,6 +162,10 @@ def _settle_args(draft: Draft, args: dict[str, str]) -> None:
         draft.set("lycoris_preset", _usual_preset(ALGOS[algo]))
         for name, other in (("conv_dim", "network_dim"), ("conv_alpha", "network_alpha")):
             draft.set(name, draft.values.get(other, OPTIONS[other].default))
+        if algo == "dylora":
+            args = {"block_size": "4", **args}  # its default
+    elif draft.module == OFT:
+        args = _settle_oft(draft, args)
     elif draft.module in ("networks.loha", "networks.lokr"):
         args = {name: text for name, text in args.items() if name not in ("algo", "preset")}
     known = (*NETWORK_ARGS, *TYPE_OPTIONS, *_OTHER_ARGS, *NO_SAY) if draft.module != "networks.lora" else NETWORK_ARGS
@@ -164,7 +178,19 @@ def _settle_args(draft: Draft, args: dict[str, str]) -> None:
             draft.refuse(f"network_args {name}")
 
 
-_OTHER_ARGS = ("preset", "use_cp", "use_conv_cp", "dropout", "use_scalar", "unbalanced_factorization")
+def _settle_oft(draft: Draft, args: dict[str, str]) -> dict[str, str]:
+    """sd-scripts' OFT: alpha is the constraint, and two arguments say which layers of the UNet are trained."""
+    draft.set("constraint", draft.values.pop("network_alpha", sd_default("network_alpha")), "network_alpha")
+    draft.set("network_train_unet_only", True)
+    wide, large = (not is_off(args.get(name)) for name in ("enable_all_linear", "enable_conv"))
+    if large and not wide:
+        draft.refuse("network_args enable_conv without enable_all_linear")
+    draft.set("lycoris_preset", "" if wide else "attn-only")
+    draft.set("conv_dim", draft.values.get("network_dim", sd_default("network_dim")) if large else 0)
+    return {name: text for name, text in args.items() if name not in ("enable_all_linear", "enable_conv")}
+
+
+_OTHER_ARGS = ("preset", *OTHER_NAMES, "use_scalar", "unbalanced_factorization")
 
 
 def _read(draft: Draft, name: str, value: Any, shown: str) -> None:
@@ -174,11 +200,9 @@ def _read(draft: Draft, name: str, value: Any, shown: str) -> None:
             draft.refuse(f"{shown} {value} (choose one of {', '.join(filter(None, LYCORIS_PRESETS))})")
         elif value:
             draft.set("lycoris_preset", value, shown)
-    elif name in ("use_cp", "use_conv_cp"):
-        if not is_off(value):
-            draft.set("use_tucker", True, shown)
-    elif name == "dropout":
-        draft.set("network_dropout", value, shown)
+    elif name in OTHER_NAMES:
+        if not is_off(value) or OTHER_NAMES[name] not in draft.values:
+            draft.set(OTHER_NAMES[name], value, shown)
     elif name in ("use_scalar", "unbalanced_factorization"):
         if not is_off(value):
             draft.refuse(shown)

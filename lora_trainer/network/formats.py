@@ -16,10 +16,11 @@ from lora_trainer.network.kinds import PARTS
 
 _PART = re.compile(rf"(.+?)\.({'|'.join(re.escape(part) for part in PARTS)})")
 _BARE = ("weight",)  # of (IA)³, under kohya's keys only: elsewhere it is a model's own
+_OFT = "oft_unet_"  # sd-scripts' OFT: the UNet's modules under another prefix
 _ROOTS = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 _KOHYA = re.compile(r"lora_(?:unet|te|te1|te2)_[^.]+")
 _OTHER_KINDS = {
-    "oft_unet_": "OFT with kohya's keys", "oft_diag": "OFT of an old LyCORIS", ".diff": "full difference",
+    "oft_diag": "OFT of an old LyCORIS", ".diff": "full difference",
     ".a1.weight": "GLoRA", "lokr_t1": "LoKr with two Tucker decompositions",
 }  # fmt: skip
 _OTHER_FILES = {
@@ -74,6 +75,8 @@ def family_of(inputs: Mapping[str, int], metadata: Mapping[str, str]) -> Family 
 
 
 def _kohya_key(name: str) -> str | None:
+    if name.startswith(_OFT):
+        name = f"{_ROOTS['unet']}_{name.removeprefix(_OFT)}"
     if _KOHYA.fullmatch(name):
         return name
     root, _, rest = name.partition(".")
@@ -106,5 +109,5 @@ def _refusal(path: Path, name: str, names: Iterable[str]) -> str:
     """The sentence for a file that holds something else than LoRA weights."""
     for sign, kind in _OTHER_KINDS.items():
         if any(sign in other for other in names):
-            return f"{path} is of type {kind}; LoRA, LoCon, LoHa, LoKr, DoRA, (IA)³ and OFT can be read."
+            return f"{path} is of type {kind}; LoRA, LoCon, LoHa, LoKr, DoRA, (IA)³, OFT and BOFT can be read."
     return f"{path} isn't a LoRA for SD 1, SD 2 or SDXL (it holds {name})."

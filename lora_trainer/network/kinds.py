@@ -11,6 +11,7 @@ from lora_trainer.config import NetworkConfig
 from lora_trainer.errors import FileError
 from lora_trainer.network.adapter import Adapter, Control, FileWeights, Kind
 from lora_trainer.network.dora import SCALE, SPELLINGS, DoraModule
+from lora_trainer.network.dylora import DyLoraModule
 from lora_trainer.network.ia3 import Ia3Module
 from lora_trainer.network.loha import LohaModule
 from lora_trainer.network.lokr import LokrModule
@@ -23,8 +24,8 @@ from lora_trainer.network.tlora import TLoraModule
 from lora_trainer.network.tucker import TuckerModule
 
 ALGOS: dict[str, type[Kind]] = {
-    "lora": LoraModule, "lora_fa": LoraFaModule, "tlora": TLoraModule, "loha": LohaModule, "lokr": LokrModule,
-    "ia3": Ia3Module, "diag-oft": OftModule,
+    "lora": LoraModule, "lora_fa": LoraFaModule, "tlora": TLoraModule, "dylora": DyLoraModule, "loha": LohaModule,
+    "lokr": LokrModule, "ia3": Ia3Module, "diag-oft": OftModule, "oft": OftModule, "boft": OftModule,
 }  # fmt: skip
 KINDS: tuple[type[Kind], ...] = (LoraModule, TuckerModule, LohaModule, LokrModule, Ia3Module, OftModule, NormModule)
 PARTS: dict[str, str] = {

@@ -169,13 +169,18 @@ class LoraModule(Kind):
         self.down.mul_(ratio.sqrt())
         self.up.mul_(ratio.sqrt())
 
+    def factors(self) -> tuple[Tensor, Tensor, float]:
+        """``down``, ``up`` and alpha/rank as they take part in this step."""
+        return self.down, self.up, self.scale
+
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
         """``y`` plus the change that the input ``x`` causes."""
         control = self.control
         if not control.active or self.skipped():
             return y
-        scale = self.scale * control.multiplier
-        down, up = self.down.to(y), self.up.to(y)  # the small weights are cast, never the input to fp32
+        down, up, scale = self.factors()
+        scale *= control.multiplier
+        down, up = down.to(y), up.to(y)  # the small weights are cast, never the input to fp32
         if down.dim() == 4:
             inner = convolve(x.to(y), down, self.target.module)
             if self.drops:

@@ -11,9 +11,20 @@ _PER_NETWORK = (
 _PLUS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
 _LYCORIS = (
     "dora_wd", "rs_lora", "use_tucker", "factor", "decompose_both", "full_matrix", "train_on_input", "train_norm",
+    "constraint", "rescaled",
 )  # fmt: skip
-_ALGOS = {"lora": "locon", "lora_fa": "locon", "tlora": "locon"}  # LyCORIS' names where they aren't ours
-_OWN = {"lora": "networks.lora", "lora_fa": "networks.lora_fa", "tlora": "networks.lora"}  # kohya's own modules
+_ALGOS = {
+    "lora": "locon",
+    "lora_fa": "locon",
+    "tlora": "locon",
+    "oft": "diag-oft",
+}  # LyCORIS' names where they aren't ours
+_OWN = {
+    "lora": "networks.lora",
+    "lora_fa": "networks.lora_fa",
+    "tlora": "networks.lora",
+    "dylora": "networks.dylora",
+}  # kohya's own
 
 
 def network_module(config: RunConfig) -> str:
@@ -30,6 +41,8 @@ def network_arguments(config: RunConfig) -> dict[str, str]:
     given |= {name: getattr(config.optimizer, name) for name in _PLUS}
     if not given["conv_dim"]:
         del given["conv_alpha"]
+    if config.network.algo == "dylora":
+        given["unit"] = config.network.unit
     said = {
         name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         for name, value in given.items()

@@ -36,6 +36,7 @@ LABELS = {  # where the words of the name say too little, or the wrong thing
     "wd_on_output": "DoRA for each output", "rs_lora": "rsLoRA", "use_tucker": "Tucker decomposition",
     "factor": "LoKr factor", "decompose_both": "LoKr: low rank for both parts", "full_matrix": "LoKr: whole matrices",
     "train_on_input": "(IA)³: scale inputs", "tlora_min_rank": "T-LoRA: least share of the ranks",
+    "unit": "DyLoRA: ranks trained at a step", "constraint": "OFT: constraint", "rescaled": "OFT: scale outputs, too",
     "pivotal_tuning": "Learn the trigger word (pivotal tuning)", "embedding_lr": "Learning rate of the learned word",
     "train_norm": "Train norm layers", "lycoris_preset": "Layers (LyCORIS preset)",
     "dim_from_weights": "Take the rank from that LoRA",

@@ -24,7 +24,9 @@ COMPANIONS = {  # other options without which a value is refused
     "wd_on_output": {"lycoris_preset": "full", "dora_wd": True}, "train_norm": {"lycoris_preset": "full"},
     "factor": {"lycoris_preset": "full", "algo": "lokr"}, "full_matrix": {"lycoris_preset": "full", "algo": "lokr"},
     "decompose_both": {"lycoris_preset": "full", "algo": "lokr"}, "algo": {"lycoris_preset": "full"},
-    "tlora_min_rank": {"algo": "tlora"},
+    "tlora_min_rank": {"algo": "tlora"}, "unit": {"lycoris_preset": "full", "algo": "dylora"},
+    "constraint": {"lycoris_preset": "full", "algo": "diag-oft"},
+    "rescaled": {"lycoris_preset": "full", "algo": "diag-oft"},
     "train_on_input": {"lycoris_preset": "full", "algo": "ia3"},
 }  # fmt: skip
 OTHER_VALUES: dict[str, tuple[Any, ...]] = {

@@ -214,7 +214,7 @@ def test_additional_network_args_replace_those_of_the_form() -> None:
     assert config.network.conv_dim == 4 and config.network.rank_dropout == 0
     assert config.optimizer.loraplus_lr_ratio == 16
     assert "algo" in refused({**FORM, "additional_parameters": "--network_args algo=lokr"})
-    assert "networks.oft" in refused({**FORM, "additional_parameters": "--network_module networks.oft"})
+    assert "networks.lora_flux" in refused({**FORM, "additional_parameters": "--network_module networks.lora_flux"})
 
 
 def test_other_additional_parameters() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lora_trainer.kohya import load_kohya
+from lora_trainer.kohya import export_toml, load_kohya
 from lora_trainer.kohya.types import TYPES
 from tests.support.kohya_form import FORM, form, notices, refused
 
@@ -42,7 +42,12 @@ CONV = {**COMMON, "conv_dim": 8, "conv_alpha": 4.0}
         ("LyCORIS/LoKr", {"use_cp": True, "decompose_both": True, "factor": "6", "LyCORIS_preset": "attn-mlp"},
          {**CONV, "algo": "lokr", "lycoris_preset": "attn-mlp", "use_tucker": True, "decompose_both": True,
           "factor": 6}),
+        ("Kohya DyLoRA", {"unit": 4}, {**CONV, "algo": "dylora", "unit": 4}),
+        ("LyCORIS/DyLoRA", {"unit": "2"}, {**CONV, "algo": "dylora", "lycoris_preset": "full", "unit": 2}),
         ("LyCORIS/Diag-OFT", {}, {**CONV, "algo": "diag-oft", "lycoris_preset": "full"}),
+        ("LyCORIS/Diag-OFT", {"constrain": 0.001, "rescaled": True},
+         {**CONV, "algo": "diag-oft", "lycoris_preset": "full", "constraint": 0.001, "rescaled": True}),
+        ("LyCORIS/BOFT", {}, {**CONV, "algo": "boft", "lycoris_preset": "full"}),
         ("LyCORIS/iA3", {}, {**CONV, "algo": "ia3", "lycoris_preset": "full", "train_on_input": True}),
         ("LyCORIS/iA3", {"LyCORIS_preset": "", "train_on_input": 0}, {**CONV, "algo": "ia3", "lycoris_preset": "ia3"}),
     ],
@@ -83,16 +88,36 @@ def test_arguments_of_lycoris_and_what_it_takes_for_granted() -> None:
     }  # fmt: skip
     assert flat(["algo=locon", "dropout=0.2"])["network_dropout"] == 0.2
     assert flat(["algo=ia3"])["lycoris_preset"] == "ia3"
+    assert flat(["algo=dylora"]) == {**whole, "algo": "dylora", "unit": 4}
+    assert flat(["algo=dylora", "block_size=2"])["unit"] == flat(["unit=2"], "networks.dylora")["unit"] == 2
+    assert flat(["algo=boft", "constrain=0.01"]) == {**whole, "algo": "boft", "constraint": 0.01}
     assert flat(["conv_dim=4"], "networks.loha") == {**COMMON, "algo": "loha", "conv_dim": 4}
     assert flat(["conv_dim=4"], "networks.lora_fa")["algo"] == "lora_fa"
+
+
+def test_sd_scripts_oft_has_its_constraint_for_alpha_and_trains_the_attention() -> None:
+    oft = {"network_dim": 24, "algo": "oft", "constraint": 2.0, "network_train_unet_only": True}
+    assert flat([], "networks.oft") == {**oft, "lycoris_preset": "attn-only"}
+    assert flat(["enable_all_linear=True"], "networks.oft") == oft
+    both = flat(["enable_all_linear=True", "enable_conv=True"], "networks.oft")
+    assert both == {**oft, "conv_dim": 24}
+    config = load_kohya({"network_module": "networks.oft", "network_dim": 4}).config
+    assert config.network.constraint == 1.0, "sd-scripts' own alpha"
+    for given in ([], ["enable_all_linear=True"], ["enable_all_linear=True", "enable_conv=True"]):
+        data = {"network_module": "networks.oft", "network_dim": 4, "network_alpha": 1e-3, "network_args": given}
+        config = load_kohya(data).config
+        export = export_toml(config)
+        assert load_kohya(export.data).config == config and not [line for line in export.lost if "oft" in line]
+    wanted = config.replace(lycoris_preset="full", conv_dim=3, network_train_unet_only=False)
+    assert len([line for line in export_toml(wanted).lost if "oft" in line]) == 3
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
         (
-            {"network_module": "lycoris.kohya", "network_args": ["algo=boft"]},
-            "network_args algo=boft (choose one of lora",
+            {"network_module": "lycoris.kohya", "network_args": ["algo=glora"]},
+            "network_args algo=glora (choose one of lora",
         ),
         (
             {"network_module": "lycoris.kohya", "network_args": ["preset=my.toml"]},
@@ -101,12 +126,16 @@ def test_arguments_of_lycoris_and_what_it_takes_for_granted() -> None:
         ({"network_module": "lycoris.kohya", "network_args": ["use_scalar=True"]}, "network_args use_scalar"),
         ({"network_module": "networks.lora", "network_args": ["factor=8"]}, "network_args factor"),
         (
-            {"network_module": "networks.dylora"},
-            "network_module networks.dylora (choose networks.lora, lora_fa, loha or lokr, or lycoris.kohya)",
+            {"network_module": "networks.lora_flux"},
+            "network_module networks.lora_flux (choose one of networks.lora, networks.lora_fa, networks.dylora",
         ),
         (
-            {**FORM, "LoRA_type": "LyCORIS/BOFT"},
-            "LoRA_type LyCORIS/BOFT (choose Standard, LoRA-FA, iA3, or a LoCon, LoHa or LoKr)",
+            {"network_module": "networks.oft", "network_args": ["enable_conv=True"]},
+            "enable_conv without enable_all_linear",
+        ),
+        (
+            {**FORM, "LoRA_type": "LyCORIS/GLoRA"},
+            "LoRA_type LyCORIS/GLoRA (choose Standard, Kohya LoCon, LoRA-FA",
         ),
         ({**FORM, "LoRA_type": "LyCORIS/LoHa", "LyCORIS_preset": "/x/my.toml"}, "LyCORIS_preset /x/my.toml"),
     ],

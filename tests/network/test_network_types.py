@@ -143,19 +143,6 @@ def test_presets_by_name_of_layer(tiny: Make) -> None:
     assert endings(lycoris_preset="attn-only") == projections | {f"{x}_proj" for x in ("q", "k", "v", "out")}
 
 
-def test_an_oft_that_cant_be_read_is_refused(tiny: Make, tmp_path: Path) -> None:
-    model, path = tiny("sd1"), tmp_path / "a.safetensors"
-    tensors = model.network(**SMALL, algo="diag-oft").state_dict()
-    blocks, alpha = (next(key for key in tensors if key.endswith(end)) for end in ("oft_blocks", "alpha"))
-    for key, wrong, sentence in (
-        (alpha, torch.tensor(0.1), "OFT with a constraint"), (blocks, torch.zeros(2, 3, 4), "lacks square blocks"),
-        (blocks, torch.zeros(1, 2, 2), r"has blocks \(1, 2, 2\), not"),
-    ):  # fmt: skip
-        write_lora(path, {**tensors, key: wrong}, {})
-        with pytest.raises(FileError, match=sentence):
-            LoraNetwork.from_file(path, model.unet, model.encoders, model.info)
-
-
 def test_norm_layers_follow_their_blocks(tiny: Make) -> None:
     def norms(**options: Any) -> int:
         network = tiny("sd1").network(**SMALL, train_norm=True, **options)
@@ -189,7 +176,8 @@ def test_files_of_another_type_or_width_are_refused(tiny: Make, tmp_path: Path) 
         ({"wd_on_output": True}, "switch dora_wd on"),
         ({"algo": "loha", "loraplus_lr_ratio": 16}, "loraplus_lr_ratio is an option of lora"),
         ({"algo": "lora_fa", "network_weights": "a", "dim_from_weights": True}, "says nothing of lora_fa"),
-        ({"algo": "oft"}, "algo can't be 'oft'"),
+        ({"algo": "glora"}, "algo can't be 'glora'"),
+        ({"unit": 2}, "unit is an option of dylora"),
         ({"algo": "diag-oft", "scale_weight_norms": 1}, "scale_weight_norms is an option of lora"),
     ],
 )

@@ -32,7 +32,9 @@ NEEDS = {  # other keys without which a name has no say
     "conv_alphas": {"down_lr_weight": "cosine", "conv_block_dims": ",".join("3" * 25)},
     **{name: {"LoRA_type": "LyCORIS/LoHa"} for name in ("dora_wd", "train_norm", "use_tucker")},
     **{name: {"LoRA_type": "LyCORIS/LoKr"} for name in ("decompose_both", "factor")},
-    "train_on_input": {"LoRA_type": "LyCORIS/iA3"}, "color_aug": {"cache_latents": False},
+    **{name: {"LoRA_type": "LyCORIS/Diag-OFT"} for name in ("constrain", "rescaled")},
+    "unit": {"LoRA_type": "Kohya DyLoRA"}, "train_on_input": {"LoRA_type": "LyCORIS/iA3"},
+    "color_aug": {"cache_latents": False},
     "random_crop": {"cache_latents": False},
 }  # fmt: skip
 

@@ -25,7 +25,9 @@ TYPES: dict[str, dict[str, Any]] = {
     "dora": {"dora_wd": True}, "dora on output": {"dora_wd": True, "wd_on_output": True},
     "doha": {"algo": "loha", "dora_wd": True}, "dokr": {"algo": "lokr", "factor": 2, "dora_wd": True},
     "dora tucker": {"dora_wd": True, "use_tucker": True},
-    "oft": {"algo": "diag-oft"},
+    "dylora": {"algo": "dylora"},
+    "oft": {"algo": "diag-oft"}, "oft limited": {"algo": "diag-oft", "constraint": 0.05, "rescaled": True},
+    "oft counted": {"algo": "oft", "constraint": 0.01}, "boft": {"algo": "boft", "constraint": 0.2, "rescaled": True},
     "ia3": {"algo": "ia3", "lycoris_preset": "full"}, "ia3 input": {"algo": "ia3", "train_on_input": True},
 }  # fmt: skip
 LAYERS = ("linear", "bias", "conv1", "conv3", "strided")
@@ -82,10 +84,8 @@ def rebuilt(parts: Mapping[str, Tensor], weight: Tensor) -> Tensor:
         return torch.einsum("abkl,ao,bi->oikl", core, a, b)
 
     if "oft_blocks" in p:
-        blocks, eye = p["oft_blocks"], torch.eye(p["oft_blocks"].shape[1], dtype=torch.float64)
-        skew = blocks - blocks.transpose(1, 2)
-        turn = torch.matmul(eye + skew, (eye - skew).inverse())
-        return torch.einsum("knm,kn...->km...", turn, weight.view(*blocks.shape[:2], -1)).reshape(weight.shape) - weight
+        turned = _turned(p["oft_blocks"], float(p["alpha"]) * len(weight), weight)
+        return turned * p.get("rescale", torch.ones(())) - weight
     if "weight" in p:
         row = p["weight"].flatten()
         shape = (1, -1) if p["on_input"] else (-1, 1)
@@ -117,3 +117,26 @@ def rebuilt(parts: Mapping[str, Tensor], weight: Tensor) -> Tensor:
     inputs = scale.shape[0] == 1
     over = tuple(i for i in range(weight.dim()) if i != (1 if inputs else 0))
     return moved * scale / moved.pow(2).sum(over, keepdim=True).sqrt() - weight
+
+
+def _turned(blocks: Tensor, limit: float, weight: Tensor) -> Tensor:
+    """Of OFT, or of BOFT, whose stages are loops over single outputs here."""
+    skew, eye = blocks - blocks.transpose(-1, -2), torch.eye(blocks.shape[-1], dtype=torch.float64)
+    if limit:
+        norm = float(skew.norm())
+        skew = skew * ((min(norm, limit) + 1e-8) / (norm + 1e-8))
+    turn = torch.matmul(eye + skew, (eye - skew).inverse())
+    if blocks.dim() == 3:
+        return torch.einsum("knm,kn...->km...", turn, weight.view(*blocks.shape[:2], -1)).reshape(weight.shape)
+    rows, size = weight.flatten(1), blocks.shape[-1]
+    for stage, rotations in enumerate(turn):
+        apart = 2**stage * size // 2
+        pairs = [(i, i + apart) for i in range(len(rows)) if i // apart % 2 == 0]
+        order = [i for pair in pairs for i in pair]
+        after = torch.empty_like(rows)
+        for number, rotation in enumerate(rotations):
+            mine = order[number * size : (number + 1) * size]
+            for place, row in enumerate(mine):
+                after[row] = sum(float(rotation[place, k]) * rows[other] for k, other in enumerate(mine))
+        rows = after
+    return rows.reshape(weight.shape)

@@ -213,6 +213,9 @@ CASES: dict[str, Case] = {
     "train_on_input": Case(
         True, {"modules", "gradient"} | UPDATE, {"algo": "ia3"}, on_inputs),
     "tlora_min_rank": Case(0.25, {"gradient"} | UPDATE, {"algo": "tlora"}, idle=[]),
+    "unit": Case(2, {"gradient"} | UPDATE, {"algo": "dylora"}, idle=[]),
+    "constraint": Case(1e-6, UPDATE | {"alphas", "memory"}, {"algo": "diag-oft"}, idle=[]),
+    "rescaled": Case(True, {"modules", "gradient", "memory"} | UPDATE, {"algo": "diag-oft"}, idle=[]),
     "train_norm": Case(
         True, {"modules", "gradient", "memory"} | UPDATE, check=new_modules("_norm", "norm1", "norm2", "norm3")),
     "lycoris_preset": Case(
