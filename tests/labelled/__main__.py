@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from lora_trainer.dataset.checks.limits import LIMITS
+from tests.labelled.backgrounds import backgrounds
 from tests.labelled.counting import Count, counts
 from tests.labelled.pictures import halves, photographs
 from tests.labelled.subjects import table as subjects_table
@@ -28,7 +29,8 @@ def main() -> None:
     for number, half in enumerate(halves(list(pictures))):
         known = {name: pictures[name] for name in half}
         with tempfile.TemporaryDirectory() as folder:
-            results.append([*counts(known, Path(folder)), outliers(known), subjects_cut(pictures, number)])
+            more = [outliers(known), backgrounds(known), subjects_cut(pictures, number)]
+            results.append([*counts(known, Path(folder)), *more])
     table = HEAD + "".join(row(new, old) for old, new in zip(*results, strict=True))
     print(f"{len(pictures)} photographs\n{table}")  # noqa: T201
     for count in results[1]:

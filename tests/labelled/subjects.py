@@ -83,12 +83,20 @@ def cases(
             size = (640, 480) if turn % 2 else (480, 640)
             ground = ImageOps.fit(photographs[rng.choice(backgrounds)], size)
             share = rng.uniform(0.3, 0.6)
-            subject = ImageOps.contain(image.crop(tuple(map(int, box))), (int(size[0] * share), int(size[1] * share)))
-            mask = Image.new("L", subject.size, 0)
-            ImageDraw.Draw(mask).ellipse((0, 0, subject.width - 1, subject.height - 1), fill=255)
-            x, y = rng.randint(0, size[0] - subject.width), rng.randint(0, size[1] - subject.height)
-            ground.paste(subject, (x, y), mask.filter(ImageFilter.GaussianBlur(2)))
-            yield ground, _shares((x, y, x + subject.width, y + subject.height), size)
+            yield placed(image, SUBJECTS[name], ground, share, rng)
+
+
+def placed(
+    image: Image.Image, box: Box, ground: Image.Image, share: float, rng: random.Random
+) -> tuple[Image.Image, Box]:
+    """The subject of a photograph, fitted into that share of a background's sides, somewhere before it; and where."""
+    edges = tuple(int(part * side) for part, side in zip(box, image.size * 2, strict=True))
+    subject = ImageOps.contain(image.crop(edges), (int(ground.width * share), int(ground.height * share)))
+    mask = Image.new("L", subject.size, 0)
+    ImageDraw.Draw(mask).ellipse((0, 0, subject.width - 1, subject.height - 1), fill=255)
+    x, y = rng.randint(0, ground.width - subject.width), rng.randint(0, ground.height - subject.height)
+    ground.paste(subject, (x, y), mask.filter(ImageFilter.GaussianBlur(2)))
+    return ground, _shares((x, y, x + subject.width, y + subject.height), ground.size)
 
 
 def _shares(box: tuple[float, ...], size: tuple[int, int]) -> Box:

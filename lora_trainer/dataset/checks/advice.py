@@ -12,7 +12,9 @@ from lora_trainer.dataset.checks import limits
 from lora_trainer.dataset.checks.images import Seen, lost
 from lora_trainer.dataset.checks.looks import Looks
 from lora_trainer.dataset.checks.outliers import FEWEST
+from lora_trainer.dataset.checks.variety import NEARLY_ALL
 from lora_trainer.dataset.findings import Finding, names
+from lora_trainer.dataset.folders import side_by_side
 from lora_trainer.dataset.items import ImageItem
 from lora_trainer.dataset.remarks import plain
 from lora_trainer.dataset.subject import Box
@@ -33,6 +35,7 @@ def advice(seen: Seen, looks: Looks, subject: str) -> Iterator[Finding]:
     """
     items = [item for item, _ in seen]
     yield from _outliers(seen, looks)
+    yield from _backgrounds(seen, looks, subject)
     yield from _unchanging(items)
     yield from _screenshots(items)
     yield from _mirrored(items, subject)
@@ -47,6 +50,19 @@ def _outliers(seen: Seen, looks: Looks) -> Iterator[Finding]:
         told = f"{counted(len(files), 'image')} {'looks' if one else 'look'} like none of the others"
         few = names([path.name for path in files])
         yield Finding("outlier", "info", f"{told} ({few})", "look whether they belong here", files)
+
+
+def _backgrounds(seen: Seen, looks: Looks, subject: str) -> Iterator[Finding]:
+    """Images before what looks like one background."""
+    apart = looks.backgrounds([look.content for _, look in seen], [look.thumbnail for _, look in seen])
+    files = tuple(item.path for (item, _), one in zip(seen, apart, strict=True) if one < limits.SAME.value)
+    if files and len(files) >= NEARLY_ALL * len(seen):
+        yield Finding(
+            "variety", "info",
+            f"{len(files)} of {len(seen)} images have a background of nearly the same colours "
+            f"({names([path.name for path in files])}), which is learned as part of the {subject or 'subject'}",
+            "add images from other places, or name the background in the captions", files,
+        )  # fmt: skip
 
 
 def _unchanging(items: Sequence[ImageItem]) -> Iterator[Finding]:
@@ -95,7 +111,8 @@ def _mirrored(items: Sequence[ImageItem], subject: str) -> Iterator[Finding]:
 def _subjects(items: Sequence[ImageItem], looks: Looks) -> Iterator[Finding]:
     """Images whose probable subject the bucket's crop cuts."""
     cropped = [item for item in items if lost(item.size, item.placement) >= limits.CUT.value]
-    cut = tuple(item.path for item in cropped if kept(item, looks.subject(item.path)) < limits.SUBJECT.value)
+    left = side_by_side(lambda item: kept(item, looks.subject(item.path)), cropped)
+    cut = tuple(item.path for item, share in zip(cropped, left, strict=True) if share < limits.SUBJECT.value)
     if cut:
         few = names([path.name for path in cut])
         verb = "loses" if len(cut) == 1 else "lose"

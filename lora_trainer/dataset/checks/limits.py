@@ -32,6 +32,7 @@ SMALL = Limit("pixels, compared with the training resolution", 0.80, "of its are
 TINY = Limit("pixels, compared with the training resolution", 0.25, "of its area: half of each side", OURS)
 CUT = Limit("what the bucket's crop cuts off", 0.15, "of the image", OURS)
 ODD = Limit("distance from the most similar images, against what is usual", 10, "median deviations", CASES)
+SAME = Limit("difference of the colours along the rim from those that nearly all images have", 0.65, "", CASES)
 SUBJECT = Limit("what the bucket's crop keeps of the probable subject", 0.75, "of its box", CASES)
 ALWAYS = Limit("captions with the same tag, beside the trigger word", 0.90, "of the captions", OURS)
 ALONE = Limit("images with a bucket of their own", 0.50, "of the images", OURS)
@@ -39,5 +40,5 @@ FEWEST = Limit("images below which a LoRA does little more than copy them", 5, "
 
 LIMITS = (
     BLUR, TOO_DARK, TOO_BRIGHT, WASHED_OUT, ON_WHITE, BORDER, TWINS, OTHER_COLOUR, MASK, JPEG, SMALL, TINY,
-    CUT, ODD, SUBJECT, ALWAYS, ALONE, FEWEST,
+    CUT, ODD, SAME, SUBJECT, ALWAYS, ALONE, FEWEST,
 )  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from lora_trainer.dataset.buckets import Size
-from lora_trainer.dataset.checks import likeness, measures, outliers
+from lora_trainer.dataset.checks import likeness, measures, outliers, variety
 from lora_trainer.dataset.checks.measures import Borders, Exposure
 from lora_trainer.dataset.decode import read_small
 from lora_trainer.dataset.subject import FINE, Box, find_subject
@@ -107,6 +107,10 @@ class Looks:
     def oddness(self, contents: Sequence[str], thumbnails: Sequence[bytes]) -> list[float]:
         """As :func:`lora_trainer.dataset.checks.outliers.oddness`; remembered for the same pictures."""
         return list(map(float, self._of_all(["odd", *contents], lambda: outliers.oddness(thumbnails))))
+
+    def backgrounds(self, contents: Sequence[str], thumbnails: Sequence[bytes]) -> list[float]:
+        """As :func:`lora_trainer.dataset.checks.variety.apart_from_usual`; remembered for the same pictures."""
+        return list(map(float, self._of_all(["rim", *contents], lambda: variety.apart_from_usual(thumbnails))))
 
     def _of_all(self, parts: Sequence[str], find: Callable[[], list[Any]]) -> list[Any]:
         """What is found of pictures together."""

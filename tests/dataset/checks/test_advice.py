@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
 
 from lora_trainer.config import RunConfig
+from lora_trainer.dataset.checks import variety
 from lora_trainer.dataset.checks.check import check
 from lora_trainer.dataset.checks.outliers import oddness
 from lora_trainer.dataset.findings import Finding
+from tests.labelled.backgrounds import backgrounds
 from tests.labelled.pictures import photographs
 from tests.labelled.together import outliers
 
@@ -84,3 +87,38 @@ def test_outliers_among_photographs_that_nothing_was_chosen_on() -> None:
     assert count.precision >= 0.9 and count.recall >= 0.6, count.faults
     assert oddness([b"\0" * 4608] * 7) == [0.0] * 7, "too few to say what is usual"
     assert max(oddness([bytes([n]) * 4608 for n in range(9)])) < 10
+
+
+def test_images_before_one_background(folder: Path, found: Found) -> None:
+    same = found("object")["variety"]
+    assert (len(same.files), same.severity) == (10, "info")
+    assert same.reason.startswith("10 of 10 images have a background of nearly the same colours (0.png, 1.png")
+    assert same.reason.endswith("which is learned as part of the object") and "other places" in same.remedy
+    for number, colour in enumerate(("red", "white", "green")):
+        image = Image.new("RGB", (300, 200), colour)
+        image.paste(Image.open(folder / f"{number}.png").crop((100, 50, 200, 150)), (100, 50))
+        image.save(folder / f"{number}.png")
+    assert "variety" not in found("object"), "seven of ten"
+    for number in (7, 8, 9):
+        (folder / f"{number}.png").unlink()
+    assert "variety" not in found("object"), "too few to say that"
+
+
+def test_backgrounds_of_photographs_in_colour_and_in_black_and_white() -> None:
+    known = photographs(None)
+    few = {name: ImageOps.contain(known[name], (160, 160))
+           for name in ("skimage/coffee.png", "skimage/brick.png", "sklearn/china.jpg", "skimage/chelsea.png",
+                        "skimage/rocket.jpg", "skimage/grass.png")}  # fmt: skip
+    count = backgrounds(few, 1)
+    assert count.cases == 28 and count.precision >= 0.9 and count.recall >= 0.8, count.faults
+
+
+def test_a_histogram_counts_a_colour_for_the_bins_beside_it() -> None:
+    between = np.array([[256 / 6], [128.0], [128.0]])  # in the middle of two bins, three times
+    found = variety.histogram(between).reshape(variety.LEVELS) ** 2
+    assert np.argwhere(found > 0.01).tolist() == [[x, y, z] for x in (0, 1) for y in (5, 6) for z in (5, 6)]
+    assert found.sum() == pytest.approx(1) and found.max() == pytest.approx(1 / 8)
+    black = variety.histogram(np.zeros((3, 4))) ** 2
+    assert black[0] == pytest.approx(1), "beyond the last bin nothing is lost"
+    blank = [bytes([200]) * 4096 + bytes([128]) * 512] * 9
+    assert max(variety.apart_from_usual(blank)) < 0.01 and min(variety.apart_from_usual(blank[:7])) > 1
