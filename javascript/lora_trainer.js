@@ -15,7 +15,7 @@
 //   lora_trainer_captions.js   the caption editor
 //   lora_trainer_remedies.js   remedies of what the check found
 //   lora_trainer_image.js      one image of the dataset, as training sees it
-//   lora_trainer_crop.js       its crop
+//   lora_trainer_crop.js       its crop and rotation
 //   lora_trainer_describe.js   captions that a captioner writes
 //   lora_trainer_regularisation.js   images of the class, which the checkpoint makes
 //   lora_trainer_practice.js   the steps of the practice project

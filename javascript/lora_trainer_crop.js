@@ -1,4 +1,4 @@
-// The crop of one image: a rectangle over the whole picture that always has the shape of a bucket. Pointer, touch and keys.
+// Crop and rotation of one image: a rectangle over the whole picture that always has the shape of a bucket. Pointer, touch and keys.
 
 (function (tab) {
     "use strict";
@@ -50,22 +50,36 @@
     function html() {
         const names = facts.shapes.map(([w, h], n) => `<option value="${n}">${w} × ${h}${w === h ? ", square" : ""}</option>`);
         const corners = Object.keys(CORNERS).map((name) => `<i data-corner="${name}"></i>`).join("");
-        return `<div class="lt-title"><h3>Crop</h3><small>Drag the frame or its corners. Keys: arrows move it, + and − change its size.</small></div>
+        return `<div class="lt-title"><h3>Crop and rotate</h3><small>Drag the frame or its corners. Keys: arrows move it, + and − change its size.</small></div>
             <div class="lt-stage"><img alt="" data-src="" draggable="false"><div class="lt-crop" tabindex="0" role="group" aria-label="Frame of the crop: arrow keys move it, plus and minus change its size">${corners}</div></div>
             <p class="lt-size" role="status"></p>
             <div class="lt-choices"><label>Shape <select name="lt_shape"><option value="">the nearest one</option>${names.join("")}</select></label>
             ${facts.suggested ? `<button type="button" class="lt-go" data-crop="suggest">Suggest</button>` : ""}
             <button type="button" class="lt-go" data-crop="set">Crop</button>
-            ${facts.crop ? `<button type="button" class="lt-go" data-crop="undo">Undo the crop</button>` : ""}</div><div class="lt-said" role="status"></div>`;
+            ${facts.crop ? `<button type="button" class="lt-go" data-crop="undo">Undo the crop</button>` : ""}
+            <button type="button" class="lt-go" data-crop="left">↺ Rotate left</button>
+            <button type="button" class="lt-go" data-crop="right">↻ Rotate right</button></div><div class="lt-said" role="status"></div>`;
     }
 
-    const ask = (dialog, values) => tab.ask("/lora-trainer/crop", "POST",
+    const ask = (dialog, values, route = "crop") => tab.ask("/lora-trainer/" + route, "POST",
         {dataset: dialog.dataset.of, id: dialog.dataset.image, config: tab.imageOptions(), ...values});
+
+    const DEGREES = {left: 270, right: 90}; // clockwise
+    const SAID = {set: "Cropped. The photo itself stays as it is.", undo: "It is whole again.",
+        left: "Rotated to the left.", right: "Rotated to the right."};
+    const FOCUSED = {set: "undo", undo: "set", left: "left", right: "right"}; // afterwards
+
+    /** Crop, undo that, or rotate. */
+    function change(dialog, what) {
+        if (DEGREES[what]) return ask(dialog, {degrees: DEGREES[what]}, "rotate");
+        if (what === "undo") return ask(dialog, {action: what});
+        return ask(dialog, {action: what, box: [at.x, at.y, Math.min(1, at.x + at.w), Math.min(1, at.y + at.h)]});
+    }
 
     function show(dialog) {
         const where = dialog.querySelector(".lt-cropping");
         where.innerHTML = html();
-        const url = `/lora-trainer/picture?dataset=${encodeURIComponent(dialog.dataset.of)}&id=${encodeURIComponent(dialog.dataset.image)}`;
+        const url = `/lora-trainer/picture?dataset=${encodeURIComponent(dialog.dataset.of)}&id=${encodeURIComponent(dialog.dataset.image)}&rotation=${facts.rotation}`; // else the one before would be shown
         where.querySelector("img").dataset.src = url;
         tab.dress(where);
         const {x, y, w, h} = sides(facts.crop || [0.05, 0.05, 0.95, 0.95]);
@@ -93,13 +107,12 @@
         const said = () => dialog.querySelector(".lt-cropping .lt-said");
         button.disabled = true;
         try {
-            const box = [at.x, at.y, Math.min(1, at.x + at.w), Math.min(1, at.y + at.h)];
             const before = dialog.dataset.image;
-            facts = await ask(dialog, what === "set" ? {action: what, box} : {action: what});
+            facts = await change(dialog, what);
             dialog.dataset.image = facts.id;
             show(dialog);
-            said().textContent = what === "set" ? "Cropped. The photo itself stays as it is." : "It is whole again.";
-            dialog.querySelector(`[data-crop=${what === "set" ? "undo" : "set"}]`).focus();
+            said().textContent = SAID[what];
+            dialog.querySelector(`[data-crop=${FOCUSED[what]}]`).focus();
             tab.imageChanged(dialog, before);
         } catch (error) {
             button.disabled = false;

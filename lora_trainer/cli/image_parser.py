@@ -29,6 +29,18 @@ def add_preview(commands: Any, common: Any) -> None:
     command.set_defaults(checkpoint=None)
 
 
+def add_rotate(commands: Any, common: Any) -> None:
+    """``rotate``"""
+    command = new_command(
+        commands, common, "rotate", "images.run_rotate", "rotate copies that 'prepare' has made, clockwise",
+        "For photos that have lost the mark of how the camera was held. A crop and masks turn with the image. The "
+        "photos stay as they are.",
+    )  # fmt: skip
+    command.add_argument("dataset", type=Path, metavar="DATASET_DIR")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="names, or <folder>/<name>")
+    command.add_argument("--degrees", type=int, choices=(90, 180, 270), default=90, help="clockwise; default: 90")
+
+
 def add_crop(commands: Any, common: Any) -> None:
     """``crop``"""
     command = new_command(

@@ -1,4 +1,4 @@
-"""``preview`` and ``crop``"""
+"""``preview``, ``crop`` and ``rotate``"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lora_trainer.dataset.copies import read_record
 from lora_trainer.dataset.crops import crop, crop_of, crop_to_subject, obstacle, uncrop
 from lora_trainer.dataset.folders import scan, training_folders
 from lora_trainer.dataset.preview import Preview, preview, sheet
+from lora_trainer.dataset.rotation import rotate
 from lora_trainer.dataset.subject import box_of
 from lora_trainer.errors import ConfigError, FileError, counted, quoted, shown
 from lora_trainer.files import replaced
@@ -73,6 +74,13 @@ def run_crop(args: argparse.Namespace) -> None:
             found = crop_of(image)
             how = "whole" if found is None else f"cropped to {','.join(f'{side:.3g}' for side in found)}"
             say(shown(f"{image.parent.name}/{image.name}: {how}"))
+
+
+def run_rotate(args: argparse.Namespace) -> None:
+    """Rotate copies."""
+    for image in _named(args.dataset, args.images):
+        back = f"--degrees {360 - args.degrees} takes that back"
+        say(f"{shown(rotate(image, args.degrees))}: rotated by {args.degrees} degrees; {back}.")
 
 
 def _named(dataset: Path, names: list[str]) -> list[Path]:

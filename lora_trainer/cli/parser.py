@@ -18,7 +18,7 @@ from lora_trainer.cli.arguments import (
     new_command,
     side,
 )  # fmt: skip
-from lora_trainer.cli.image_parser import add_crop, add_preview
+from lora_trainer.cli.image_parser import add_crop, add_preview, add_rotate
 from lora_trainer.cli.lora_parser import add_lora
 from lora_trainer.cli.run_parser import add_queue, add_runs
 
@@ -35,7 +35,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
         _demo, _train, _test, add_runs, add_queue, add_lora, _check, _prepare, _caption, _regularise,
-        add_preview, add_crop, _config, _bench, _ui,
+        add_preview, add_crop, add_rotate, _config, _bench, _ui,
     ):  # fmt: skip
         add(commands, common)
     return parser

@@ -10,7 +10,7 @@ from lora_trainer.config.lr_weights import read_lr_weights
 from lora_trainer.config.memory import MemoryConfig
 from lora_trainer.config.network import OWN_ARGUMENTS, NetworkConfig, type_contradictions
 from lora_trainer.config.settings import Settings
-from lora_trainer.errors import ConfigError
+from lora_trainer.errors import ConfigError, quoted
 from lora_trainer.families import TRAITS
 
 BLOCK_COUNTS = tuple(dict.fromkeys(row.blocks for row in TRAITS.values()))
@@ -65,6 +65,7 @@ def varied_but_cached(d: DatasetConfig, memory: MemoryConfig) -> Iterator[str]:
 
 def dataset_contradictions(d: DatasetConfig) -> Iterator[str]:
     """Sentences on what doesn't go together of the options of a dataset."""
+    yield from _resolutions(d)
     low, high = d.min_bucket_reso, d.max_bucket_reso
     if d.enable_bucket and not d.bucket_no_upscale:
         if low > high:
@@ -79,6 +80,22 @@ def dataset_contradictions(d: DatasetConfig) -> Iterator[str]:
             f"resolution {d.resolution[0]},{d.resolution[1]} needs sides that are multiples of 8 when enable_bucket "
             "is off; round it, or switch enable_bucket on."
         )
+
+
+def _resolutions(d: DatasetConfig) -> Iterator[str]:
+    try:
+        extra = [side for side, _ in d.resolutions[1:]]
+    except ValueError:
+        extra = [0]
+    low = max([64, *([d.min_bucket_reso] if d.enable_bucket and not d.bucket_no_upscale else [])])
+    width, height = d.resolution
+    if any(side < low or side * side >= width * height for side in extra):
+        yield (
+            f"extra_resolutions can't be {quoted(d.extra_resolutions)}; give whole numbers, such as 384,256, of at "
+            f"least {low} and smaller than resolution ({width},{height})."
+        )
+    elif not d.enable_bucket and any(side % 8 for side in extra):
+        yield "extra_resolutions need multiples of 8 when enable_bucket is off; round them, or switch enable_bucket on."
 
 
 def _network(config: Settings) -> Iterator[str]:

@@ -15,6 +15,11 @@ class DatasetConfig(Group):
     resolution: tuple[int, int] = option(
         (512, 512), "Training resolution: width,height or one number; buckets keep its area.", minimum=64, unit="px"
     )
+    extra_resolutions: str = option(
+        "",
+        "Multi-resolution training: smaller sizes at which each image is trained as well, such as 384,256; for each of "
+        "them an epoch has as many steps more. Not with a dataset file, whose datasets have their own.",
+    )
     train_batch_size: int = option(1, "Images per batch; with several GPUs, on each of them.", minimum=1)
     enable_bucket: bool = option(True, "Sort images into buckets by aspect ratio instead of cropping all to one shape.")
     min_bucket_reso: int = option(256, "Shortest bucket side; used if bucket_no_upscale is off.", minimum=64, unit="px")
@@ -46,3 +51,13 @@ class DatasetConfig(Group):
         minimum=0.0, maximum=0.5,
     )  # fmt: skip
     validation_seed: int = option(0, "Which images are held out; with the same number, always the same.", minimum=0)
+
+    @property
+    def resolutions(self) -> list[tuple[int, int]]:
+        """(width, height) of all sizes that images are trained at, the largest first.
+
+        Raises:
+            ValueError: if ``extra_resolutions`` isn't a list of whole numbers.
+        """
+        sides = {int(side) for side in self.extra_resolutions.replace(",", " ").split()}
+        return [self.resolution, *((side, side) for side in sorted(sides, reverse=True))]

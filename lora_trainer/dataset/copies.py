@@ -22,6 +22,7 @@ class Copied:
     bytes: int  # of the photo
     changed: int  # ns
     crop: Box | None = None
+    rotation: int = 0  # degrees clockwise, against the photo; 0, 90, 180 or 270
     cut: str = ""  # SHA-256 of the copy as it was left here, by which a later change by others is noticed
 
     @classmethod
@@ -31,6 +32,11 @@ class Copied:
         path = str(source.absolute())
         known = path if shown(path) == path else ""
         return cls(known, status.st_size, status.st_mtime_ns, cut=file_sha256(copy))
+
+    @property
+    def edited(self) -> bool:
+        """Whether it was cropped or rotated here."""
+        return self.crop is not None or self.rotation != 0
 
     def photo(self) -> Path | None:
         """The photo, if it is there as it was."""
@@ -64,7 +70,8 @@ def read_record(folder: Path) -> dict[str, Copied]:
         return {
             stem: Copied(
                 str(row["source"]), int(row["bytes"]), int(row["changed"]),
-                box_of(row["crop"]) if row["crop"] else None, str(row.get("cut", "")),
+                box_of(row["crop"]) if row["crop"] else None, int(row.get("rotation", 0)) % 360 // 90 * 90,
+                str(row.get("cut", "")),
             )
             for stem, row in rows.items()
         }  # fmt: skip

@@ -1,7 +1,8 @@
 """Crops of the copies that :mod:`lora_trainer.dataset.prepare` made; nobody's own files are ever cropped.
 
 The folder of copies remembers which photo each one came from, and keeps the copy as it was before its crop: a crop is
-cut out of the photo itself as long as that is there, and can be changed or undone at any time.
+cut out of the photo itself as long as that is there, and can be changed or undone at any time. Copies that are rotated
+(:mod:`lora_trainer.dataset.rotation`) are cut in the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lora_trainer.config import DatasetConfig
 from lora_trainer.dataset.buckets import Size, bucket_resolutions, place
 from lora_trainer.dataset.copies import Copied, read_record, write_record
 from lora_trainer.dataset.decode import image_endings, is_plain, read_image
-from lora_trainer.dataset.images import resize
+from lora_trainer.dataset.images import resize, rotated
 from lora_trainer.dataset.layout import SET_ASIDE
 from lora_trainer.dataset.masks import MASK
 from lora_trainer.dataset.subject import Box, find_subject
@@ -32,12 +33,17 @@ WHOLE = 0.85  # of the picture's area: a suggestion that keeps more isn't worth 
 
 
 def crop_of(image: Path) -> Box | None:
-    """The crop of a copy.
+    """The crop of a copy, as shares of the rotated whole.
 
     Raises:
         DatasetError: if it isn't a copy.
     """
     return _copied(image)[1].crop
+
+
+def rotation_of(image: Path) -> int:
+    """By how many degrees a copy was rotated clockwise; as :func:`crop_of`."""
+    return _copied(image)[1].rotation
 
 
 def crop(image: Path, box: Box, config: DatasetConfig) -> Path:
@@ -54,12 +60,27 @@ def crop(image: Path, box: Box, config: DatasetConfig) -> Path:
         DatasetError: it isn't a copy, the box is too small, or :func:`obstacle` names a file.
         FileError: if it can't be written.
     """
-    copies, copied = _copied(image)
+    rotation = rotation_of(image)
     if problem := obstacle(image):
         raise DatasetError(problem)
-    if copied.crop is None and copied.cut and file_sha256(image) != copied.cut:
+    return recut(image, box, rotation, config)
+
+
+def recut(image: Path, box: Box | None, rotation: int, config: DatasetConfig) -> Path:
+    """Make a copy anew out of the whole picture: rotated clockwise by so many degrees, then cropped. Where neither is
+    asked for, it is put back as it was, byte for byte.
+
+    Raises:
+        DatasetError, FileError: as of :func:`crop`.
+    """
+    copies, copied = _copied(image)
+    if problem := _namesake(image):
+        raise DatasetError(problem)
+    if box is None and not rotation:
+        return _put_back(image)
+    if not copied.edited and copied.cut and file_sha256(image) != copied.cut:
         copied = replace(copied, source="")  # somebody retouched it: what is cut is that, not the photo
-    cut = _cut(copied.photo() or whole_of(image), box, config)
+    cut = _cut(copied.photo() or whole_of(image), box, rotation, config)
     _set_aside(image, copied)
     _keep(image)
     target = image.with_suffix(".png")
@@ -67,20 +88,24 @@ def crop(image: Path, box: Box, config: DatasetConfig) -> Path:
         cut.save(temporary, "PNG")
     if target != image:
         image.unlink()
-    cropped = replace(copied, crop=box, cut=file_sha256(target))
-    write_record(image.parent, copies | {shown(image.stem): cropped})
+    made = replace(copied, crop=box, rotation=rotation, cut=file_sha256(target))
+    write_record(image.parent, copies | {shown(image.stem): made})
     return target
 
 
 def obstacle(image: Path) -> str:
     """Why a copy isn't cropped: what somebody put beside it would be lost, or not fit any more."""
-    mask = next(iter(_beside(image, f"{image.stem}{MASK}")), None)
-    if mask is not None:
+    for mask in masks_of(image):
         return (
-            f"{shown(image.name)} isn't cropped, as its mask {shown(mask.name)} wouldn't fit any more; move the mask "
-            "away, crop, then make the mask anew."
+            f"{shown(image.name)} isn't changed, as its mask {shown(mask.name)} wouldn't fit any more; move the mask "
+            "away, then make it anew."
         )
     return _namesake(image)
+
+
+def masks_of(image: Path) -> list[Path]:
+    """The masks beside an image."""
+    return _beside(image, f"{image.stem}{MASK}")
 
 
 def _namesake(image: Path) -> str:
@@ -104,22 +129,29 @@ def crop_to_subject(image: Path, config: DatasetConfig | None = None) -> bool:
 
 
 def uncrop(image: Path) -> Path:
-    """Put a copy back as it was before its crop, byte for byte.
+    """Put a copy back as it was before its crop: byte for byte, unless it is rotated.
 
     Returns:
         Its file.
 
     Raises:
-        DatasetError: if it isn't a copy, or another picture has its name.
+        DatasetError: if it isn't a copy, or :func:`obstacle` names a file.
         FileError: if it can't be put back.
     """
+    copied = _copied(image)[1]
+    if copied.crop is not None and (problem := obstacle(image)):
+        raise DatasetError(problem)
+    if copied.crop is None and copied.rotation:
+        return image
+    return recut(image, None, copied.rotation, DatasetConfig())
+
+
+def _put_back(image: Path) -> Path:
     copies, copied = _copied(image)
     kept = _kept(image)
     if kept is None:
         return image
     target = image.with_name(kept.name)
-    if problem := _namesake(image):
-        raise DatasetError(problem)
     _set_aside(image, copied)
     try:
         kept.replace(target)
@@ -129,14 +161,23 @@ def uncrop(image: Path) -> Path:
             kept.parent.rmdir()  # the last one
     except OSError as error:
         raise FileError(f"{target} can't be put back ({error.strerror}); check the folder's permissions.") from error
-    whole = replace(copied, crop=None, cut=file_sha256(target))
+    whole = replace(copied, crop=None, rotation=0, cut=file_sha256(target))
     write_record(image.parent, copies | {shown(image.stem): whole})
     return target
 
 
 def whole_of(image: Path) -> Path:
-    """The copy's whole picture: as it was before its crop."""
+    """The file of the copy's whole picture: as it was before it was cropped and rotated."""
     return _kept(image) or image
+
+
+def whole_picture(image: Path) -> Image.Image:
+    """The copy's whole picture as it is rotated.
+
+    Raises:
+        DatasetError: if it isn't a copy, or can't be read.
+    """
+    return rotated(read_image(whole_of(image))[0], rotation_of(image))
 
 
 def suggestion(image: Path) -> Box | None:
@@ -145,7 +186,7 @@ def suggestion(image: Path) -> Box | None:
     Raises:
         DatasetError: if it can't be read.
     """
-    left, top, right, bottom = box = find_subject(read_image(whole_of(image))[0])
+    left, top, right, bottom = box = find_subject(whole_picture(image))
     return box if (right - left) * (bottom - top) < WHOLE else None
 
 
@@ -207,8 +248,8 @@ def _keep(image: Path) -> None:
 
 
 def _set_aside(image: Path, copied: Copied) -> None:
-    """A copy that somebody edited after its crop isn't overwritten, but kept in the folder's ``set-aside``."""
-    if copied.crop is not None and copied.cut and file_sha256(image) != copied.cut:
+    """A copy that somebody edited after we did isn't overwritten, but kept in the folder's ``set-aside``."""
+    if copied.edited and copied.cut and file_sha256(image) != copied.cut:
         target, number = image.parent / SET_ASIDE / image.name, 2
         while target.exists():
             target, number = target.with_name(f"{image.stem}-{number}{image.suffix}"), number + 1
@@ -216,14 +257,16 @@ def _set_aside(image: Path, copied: Copied) -> None:
             shutil.copy2(image, temporary)
 
 
-def _cut(path: Path, box: Box, config: DatasetConfig) -> Image.Image:
+def _cut(path: Path, box: Box | None, rotation: int, config: DatasetConfig) -> Image.Image:
     """The part, no larger than copies are; with its transparency where that needs no conversion."""
     whole = read_image(path)[0]
-    part = whole.crop(inside := fitted_box(box, whole.size, config))
     if is_plain(path, whole.width * whole.height):
         with Image.open(path) as image:
             if image.mode == "RGBA":
-                part = image.crop(inside)
+                whole = image.copy()
+    part = rotated(whole, rotation)
+    if box is not None:
+        part = part.crop(fitted_box(box, part.size, config))
     scale = math.sqrt(LARGEST * LARGEST / (part.width * part.height))
     if scale < 1:
         part = Image.fromarray(resize(part, (round(part.width * scale), round(part.height * scale))))

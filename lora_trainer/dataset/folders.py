@@ -77,10 +77,11 @@ def scan(
         place = directory if is_dataset_file(directory) else Path(config.reg_data_dir or directory).expanduser()
         raise DatasetError(_nothing(place, skipped[True], is_reg=True))
     train, held_out = _hold_out(train, findings)
-    reg = [item for number in dict.fromkeys(folder.number for folder in folders)
-           for item in _match_regularisation(number, reg, train, findings)]  # fmt: skip
-    unused = (*skipped[False], *skipped[True])
-    return Dataset(directory, (*train, *reg), folders, tuple(held_out), unused, tuple(findings))
+    reg = [item for of in dict.fromkeys(map(_dataset_and_size, folders))
+           for item in _match_regularisation(of, reg, train, findings)]  # fmt: skip
+    unused = dict.fromkeys((*skipped[False], *skipped[True]))  # once, at however many sizes the folder is trained
+    once = dict.fromkeys(findings)
+    return Dataset(directory, (*train, *reg), folders, tuple(held_out), tuple(unused), tuple(once))
 
 
 def training_folders(dataset: Path) -> list[tuple[str, Folder, Listing]]:
@@ -106,7 +107,8 @@ def _find(
         found = find_folders(directory, False, findings, config, caption)
         if config.reg_data_dir:
             found += find_folders(Path(config.reg_data_dir).expanduser(), True, findings, config, caption)
-        return found
+        return [(replace(folder, config=replace(config, resolution=size)), listing) for is_reg in (False, True)
+                for size in config.resolutions for folder, listing in found if folder.is_reg == is_reg]  # fmt: skip
     folders = read_dataset_file(directory, config, caption)
     once = {(folder.number, folder.path): folder for folder in reversed(folders)}  # the first of each stays
     if len(once) < len(folders):
@@ -115,6 +117,9 @@ def _find(
     if config.reg_data_dir:
         own = "reg_data_dir isn't used: a dataset file names its own regularisation images, with is_reg"
         findings.append(Finding("regularisation", "warning", own))
+    if config.extra_resolutions:
+        own = "extra_resolutions isn't used: a dataset file gives each of its datasets a resolution of its own"
+        findings.append(Finding("extra_resolutions", "warning", own))
     return [(folder, list_folder(folder.path)) for folder in reversed(once.values())]
 
 
@@ -192,32 +197,36 @@ def _hold_out(train: list[ImageItem], findings: list[Finding]) -> tuple[list[Ima
     split = [folder for folder in dict.fromkeys(item.folder for item in train) if folder.config.validation_split]
     if not split:
         return train, []
-    if len({item.path for item in train}) < FEWEST_TO_SPLIT:
+    images = len({item.path for item in train})
+    if images < FEWEST_TO_SPLIT:
         few = f"with fewer than {FEWEST_TO_SPLIT}, each one is needed for training"
-        findings.append(Finding("held_out", "info", f"None of the {counted(len(train), 'image')} is held out: {few}"))
+        findings.append(Finding("held_out", "info", f"None of the {counted(images, 'image')} is held out: {few}"))
         return train, []
     held: set[Path] = set()
     for folder in split:
         paths = sorted(str(item.path) for item in train if item.folder == folder)
         random.Random(folder.config.validation_seed).shuffle(paths)
         held.update(map(Path, paths[ceil(len(paths) * (1 - folder.config.validation_split)) :]))
-    told = (
-        f"{counted(len(held), 'image')} of {len({item.path for item in train})} held out: not trained on, only measured"
-    )
+    told = f"{counted(len(held), 'image')} of {images} held out: not trained on, only measured"
     findings.append(Finding("held_out", "info", told))
     return [item for item in train if item.path not in held], [item for item in train if item.path in held]
 
 
+def _dataset_and_size(folder: Folder) -> tuple[int, Size]:
+    return folder.number, folder.config.resolution
+
+
 def _match_regularisation(
-    number: int, reg: list[ImageItem], train: list[ImageItem], findings: list[Finding]
+    of: tuple[int, Size], reg: list[ImageItem], train: list[ImageItem], findings: list[Finding]
 ) -> list[ImageItem]:
-    """kohya's rule: as many uses of regularisation images as of training images in an epoch; dataset by dataset.
+    """kohya's rule: as many uses of regularisation images as of training images in an epoch; dataset by dataset, size
+    by size.
 
     Images are taken in folder order with their folder's repeats until there are enough; if all together are too few,
     they get one more repeat each, in turn, until there are enough.
     """
-    reg = [item for item in reg if item.folder.number == number]
-    wanted = sum(item.repeats for item in train if item.folder.number == number)
+    reg = [item for item in reg if _dataset_and_size(item.folder) == of]
+    wanted = sum(item.repeats for item in train if _dataset_and_size(item.folder) == of)
     if not reg or not wanted:
         return []
     taken: list[ImageItem] = []

@@ -30,6 +30,15 @@ FILTERS = {  # sd-scripts' names
 }  # fmt: skip
 
 
+TURNS = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
+
+
+def rotated(image: Image.Image, degrees: int) -> Image.Image:
+    """Turned clockwise by a multiple of 90 degrees; no pixel changes."""
+    turn = TURNS.get(degrees % 360)
+    return image if turn is None else image.transpose(turn)
+
+
 @dataclass(frozen=True)
 class LoadedImage:
     """The pixels of one use of an image."""

@@ -79,7 +79,7 @@ class Preview:
         if sides:
             lines.append(f"Then {' and '.join(sides)} are cut off.")
         if self.datasets > 1:
-            lines.append(f"It is in {self.datasets} datasets of the file; this is the first of them.")
+            lines.append(f"It is trained at {self.datasets} sizes or in so many datasets; this is the first of them.")
         if self.held_out:
             lines.append("It is held out: it isn't trained on, only measured.")
         elif not self.varied:

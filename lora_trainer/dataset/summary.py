@@ -120,6 +120,6 @@ def _folder(dataset: Dataset, folder: Folder) -> FolderSummary:
         captions_missing=sum(item.caption_source == "missing" for item in items),
         captions_empty=sum(item.caption_source == "empty" for item in items),
         captions_bare=sum(map(_says_nothing_else, items)),
-        how=in_words(folder) if folder.number else "",
+        how=in_words(folder) if folder.number or folder.config.extra_resolutions else "",
         tags=tag_frequency(item.captions[0] for item in items if item.captions),
     )

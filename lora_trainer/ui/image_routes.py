@@ -9,10 +9,20 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 
-from lora_trainer.config import CaptionConfig, RunConfig
+from lora_trainer.config import CaptionConfig, DatasetConfig, RunConfig
 from lora_trainer.dataset.caption_sheet import CaptionSheet
 from lora_trainer.dataset.checks.looks import FILE, Looks
-from lora_trainer.dataset.crops import crop, crop_of, shapes, suggestion, uncrop, whole_of
+from lora_trainer.dataset.crops import (
+    crop,
+    crop_of,
+    rotation_of,
+    shapes,
+    suggestion,
+    uncrop,
+    whole_of,
+    whole_picture,
+)
+from lora_trainer.dataset.rotation import rotate
 from lora_trainer.dataset.subject import box_of
 from lora_trainer.errors import ConfigError, quoted, shown
 from lora_trainer.ui.answers import Handler, Json, aside, jpeg, read_body
@@ -21,6 +31,7 @@ from lora_trainer.ui.request import config_of, dataset_of, refuse_unknown, text_
 from lora_trainer.ui.views import small_jpeg
 
 CROP_KEYS = ("dataset", "id", "action", "box", "config")
+ROTATE_KEYS = ("dataset", "id", "degrees", "config")
 CROP_ACTIONS = ("show", "set", "undo")
 SIDE = 1024  # px of a picture
 PREVIEW_KEYS = ("dataset", "id", "config", "uses")
@@ -34,6 +45,7 @@ def image_table(job: Job) -> list[tuple[str, str, Handler]]:
     return [
         ("POST", "/preview", routes.preview),
         ("POST", "/crop", routes.crop),
+        ("POST", "/rotate", routes.rotate),
         ("GET", "/picture", routes.picture),
     ]
 
@@ -50,6 +62,10 @@ class _ImageRoutes:
         """How a copy is cropped, or crop it."""
         return Json(await aside(crop_image, await read_body(request), self.job.output))
 
+    async def rotate(self, request: Request) -> Response:
+        """Rotate a copy."""
+        return Json(await aside(rotate_image, await read_body(request), self.job.output))
+
     async def picture(self, request: Request) -> Response:
         """The whole picture of a copy, as it is without its crop; no larger than a screen."""
         asked = dict(request.query_params)
@@ -57,7 +73,8 @@ class _ImageRoutes:
         return jpeg(content, "no-cache")
 
     def _picture(self, dataset: str, id: str) -> bytes:
-        return small_jpeg(whole_of(_image(dataset, id, self.job.output)), SIDE, whole=True)
+        image = _image(dataset, id, self.job.output)
+        return small_jpeg(whole_of(image), SIDE, whole=True, rotation=rotation_of(image))
 
 
 def preview_image(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
@@ -86,8 +103,6 @@ def crop_image(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
     Raises:
         LoraTrainerError: one sentence.
     """
-    from lora_trainer.dataset.decode import read_image
-
     refuse_unknown(values, CROP_KEYS, "crop")
     action = values.get("action", "show")
     if action not in CROP_ACTIONS:
@@ -98,10 +113,26 @@ def crop_image(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
         image = crop(image, box_of(values.get("box")), options)
     elif action == "undo":
         image = uncrop(image)
-    size = read_image(whole_of(image))[0].size
+    return _facts(image, options)
+
+
+def rotate_image(values: Mapping[str, Any], output: Path) -> dict[str, Any]:
+    """Rotate a copy clockwise; the answer is as that of :func:`crop_image`.
+
+    Raises:
+        LoraTrainerError: one sentence.
+    """
+    refuse_unknown(values, ROTATE_KEYS, "rotate")
+    options = RunConfig.from_dict(config_of(values.get("config"))).dataset
+    image = _image(values.get("dataset", ""), text_of(values, "id", ID), output)
+    return _facts(rotate(image, values.get("degrees"), options), options)
+
+
+def _facts(image: Path, options: DatasetConfig) -> dict[str, Any]:
     return {
-        "id": shown(f"{image.parent.name}/{image.name}"), "crop": crop_of(image), "suggested": suggestion(image),
-        "size": list(size), "shapes": [list(shape) for shape in shapes(options)],
+        "id": shown(f"{image.parent.name}/{image.name}"), "crop": crop_of(image), "rotation": rotation_of(image),
+        "suggested": suggestion(image), "size": list(whole_picture(image).size),
+        "shapes": [list(shape) for shape in shapes(options)],
     }  # fmt: skip
 
 

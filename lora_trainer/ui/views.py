@@ -150,14 +150,17 @@ def thumbnail(path: Path) -> str:
     return f'<img src="data:image/jpeg;base64,{coded}" alt="{escape(path.name)}" title="{escape(path.name)}">'
 
 
-def small_jpeg(path: Path, side: int, whole: bool = False) -> bytes:
-    """A small picture as a JPEG file: its middle as a square, or the whole within one. Empty if it can't be read."""
+def small_jpeg(path: Path, side: int, whole: bool = False, rotation: int = 0) -> bytes:
+    """A small picture as a JPEG file: its middle as a square, or the whole within one; rotated clockwise by so many
+    degrees. Empty if it can't be read."""
     from lora_trainer.dataset.decode import read_small
+    from lora_trainer.dataset.images import rotated
 
     try:
         _, upright, _ = read_small(path, (3 * side) ** 2)
     except DatasetError:
         return b""
+    upright = rotated(upright, rotation)
     small = (ImageOps.contain if whole else ImageOps.fit)(upright, (side, side))
     memory = io.BytesIO()
     small.save(memory, format="JPEG", quality=80)

@@ -41,6 +41,7 @@ OTHER_VALUES: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 SPEAK = {"text_encoder_lr", "unet_lr", "max_train_steps", "dora_wd", "wd_on_output"}
 LOST = {
+    "extra_resolutions",
     "ema_decay",
     "diff_output_preservation",
     "preservation_class",

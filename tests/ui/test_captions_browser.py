@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from lora_trainer.dataset.prepare import prepare
-from tests.support.browser import Page, go, needs_browser, serious_findings
+from tests.support.browser import Page, go, needs_browser, pressed, serious_findings
 from tests.support.tab_page import check, set_options
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
@@ -207,6 +207,16 @@ def test_an_image_is_cropped_by_keys_and_pointer_and_made_whole_again(page: Page
     assert page.evaluate("document.activeElement.dataset.crop") == "undo"
     page.keyboard.press("Enter")
     page.wait_for_selector("#lora_trainer_image >> text=It is whole again.")
+    assert (copies / "0.jpg").read_bytes() == before and not (copies / "0.png").exists()
+    pressed(page, "[data-crop=right]")
+    page.wait_for_selector("#lora_trainer_image >> text=Rotated to the right.")
+    page.wait_for_function(
+        "(picture => picture.naturalHeight > picture.naturalWidth)(document.querySelector('.lt-stage img'))"
+    )
+    page.wait_for_selector("#lora_trainer_image .lt-seen >> text=240x320 px")
+    assert page.evaluate("document.activeElement.dataset.crop") == "right"
+    pressed(page, "[data-crop=left]")
+    page.wait_for_selector("#lora_trainer_image >> text=Rotated to the left.")
     assert (copies / "0.jpg").read_bytes() == before and not (copies / "0.png").exists()
     page.keyboard.press("Escape")
     page.wait_for_selector("#lora_trainer_image", state="detached")

@@ -51,6 +51,11 @@ def test_an_image_is_previewed_cropped_and_made_whole(web: TestClient, folder: P
     assert web.post("/preview", json={"dataset": str(folder), "id": "2_zwx/a.png"}).json()["size"][0] < 420
     whole = web.post("/crop", json={**about, "id": cut["id"], "action": "undo"}).json()
     assert whole["id"] == about["id"] and whole["crop"] is None
+    turned = web.post("/rotate", json={**about, "degrees": 90}).json()
+    assert turned["size"] == [600, 800] and turned["rotation"] == 90 and turned["suggested"] != found["suggested"]
+    picture = web.get("/picture", params={"dataset": str(folder), "id": turned["id"]})
+    assert Image.open(io.BytesIO(picture.content)).size == (768, 1024)
+    assert web.post("/preview", json={"dataset": str(folder), "id": turned["id"]}).json()["size"] == [600, 800]
 
 
 def test_what_cannot_be_done_is_one_sentence(web: TestClient, folder: Path) -> None:
@@ -61,6 +66,8 @@ def test_what_cannot_be_done_is_one_sentence(web: TestClient, folder: Path) -> N
         ("/preview", {"size": 3}, "'size' can't be used in preview"),
         ("/crop", {"action": "cut"}, "action can't be 'cut'; give one of show, set, undo."),
         ("/remedies", {"id": "a"}, "'id' can't be used in remedies"),
+        ("/rotate", {"degrees": 45}, "degrees can't be 45; give one of 90, 180, 270."),
+        ("/rotate", {"action": "set"}, "'action' can't be used in rotate"),
         ("/crop", {"action": "set"}, "box can't be None; give left, top, right and bottom as shares"),
     ):
         answer = web.post(path, json={**about, **more})

@@ -55,6 +55,13 @@ def nothing_held_out(base: Outcome, changed: Outcome) -> None:
     )
 
 
+def each_image_at_both_sizes(base: Outcome, changed: Outcome) -> None:
+    """An epoch has each image once at each size, and as many steps more."""
+    uses = [tuple(row.shape[-2:]) for call in changed.model.calls for row in call.noisy]
+    assert sorted(uses) == [(6, 8)] * 4 + [(12, 16)] * 4, "two images, two epochs"
+    assert len(changed.log) == 2 * len(base.log) and changed.metadata()["ss_num_train_images"] == "4"
+
+
 def mirrored(base: Outcome, changed: Outcome) -> None:
     """Every image is encoded both ways, and what is used is one of the two."""
     assert len(changed.model.batches_encoded) == 2 * len(base.model.batches_encoded)
@@ -86,6 +93,7 @@ def slightly_other_colors(base: Outcome, changed: Outcome) -> None:
 CASES: dict[str, Case] = {
     "reg_data_dir": Case("{world}/reg", EPOCH, check=regularised),
     "resolution": Case(128, SHAPE, check=sizes_are(128, 96)),
+    "extra_resolutions": Case("64", EPOCH - {"context"} | {"memory"}, {"resolution": 128}, each_image_at_both_sizes),
     "train_batch_size": Case(1, EPOCH - {"encoding"} | {"memory"}, check=one_image_a_batch),
     "enable_bucket": Case(False, SHAPE, check=sizes_are(64, 64)),
     "min_bucket_reso": Case(128, SHAPE, UPSCALED, sizes_are(128, 128), idle=[{}]),
