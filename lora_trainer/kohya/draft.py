@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,8 +105,13 @@ class Draft:
         return read
 
     def where(self, name: str) -> str:
-        """The file, and the line that a name stands in."""
-        return f"{self.source}, line {self.lines[name]}" if name in self.lines else self.source
+        """The file, and the line that a name stands in; of an argument that of ``network_args``."""
+        line = self._line(name)
+        return f"{self.source}, line {line}" if line else self.source
+
+    def _line(self, text: str) -> int:
+        """The line of the first name in ``text`` that the file has; 0 for none."""
+        return next((self.lines[name] for name in re.findall(r"\w+", text) if name in self.lines), 0)
 
     def idle(self, name: str, reason: str) -> None:
         """Note that a name has no effect; shown in one line with all others of the same reason."""
@@ -113,7 +119,8 @@ class Draft:
 
     def refuse(self, what: str) -> None:
         """Note that something isn't offered; the import will fail with one sentence that names all such."""
-        self._refused[shortened(what)] = None
+        line = self._line(what.partition(" (")[0])
+        self._refused[f"{f'in line {line} ' if line else ''}{shortened(what)}"] = None
 
     def take(self, name: str, value: Any) -> None:
         """Sort one name of the file that needs no rule of its own."""
@@ -160,7 +167,7 @@ class Draft:
         try:
             return RunConfig().replace(**self.values)
         except ConfigError as error:
-            raise ConfigError(f"{self.source}: {error}") from None
+            raise ConfigError(f"{self.where(str(error))}: {error}") from None
 
     def start_from(self, defaults: dict[str, Any], known: Iterable[str]) -> None:
         """Begin with kohya's defaults for options that the file doesn't name."""

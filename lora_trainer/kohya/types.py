@@ -118,12 +118,12 @@ def read_network_args(draft: Draft, value: Any) -> None:
         draft.values.pop(option, None)
     parts = value.split() if isinstance(value, str) else value or []
     if not isinstance(parts, list):
-        raise ConfigError(f"{draft.source}: network_args can't be {quoted(value)}; write name=value.")
+        raise ConfigError(f"{draft.where('network_args')}: network_args can't be {quoted(value)}; write name=value.")
     draft.args = {}
     for part in parts:
         name, equals, text = str(part).strip("\"'").partition("=")
         if not equals:
-            raise ConfigError(f"{draft.source}: network_args has {quoted(part)}; write name=value.")
+            raise ConfigError(f"{draft.where('network_args')}: network_args has {quoted(part)}; write name=value.")
         draft.args[name] = text.strip("\"'")
 
 
