@@ -40,7 +40,7 @@ OWN = ("image_dir", "is_reg", "conditioning_data_dir")  # of a subset alone
 NO_EFFECT = ("cache_info",)  # speed only
 REFUSED = {
     "face_crop_aug_range": "crop the faces beforehand",
-    "metadata_file": "write the captions beside the images",
+    "metadata_file": "write its captions beside the images, with caption FOLDER --metadata FILE",
     "custom_attributes": "set diff_output_preservation of the run",
     "network_multiplier": "give less weight by fewer repeats",
 }

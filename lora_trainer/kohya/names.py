@@ -70,7 +70,7 @@ NOT_OFFERED: dict[str, str] = {  # what becomes of it instead, or why not
     "dataset_repeats": "the repeats are in the folder's name",
     "debug_dataset": "use the command check",
     "face_crop_aug_range": "crop the faces beforehand",
-    "in_json": "write the captions beside the images",
+    "in_json": "write its captions beside the images, with caption FOLDER --metadata FILE",
     "output_config": "use config convert",
 }
 
