@@ -16,8 +16,11 @@ from lora_trainer.files import write_text
 READERS = ("tomllib", "tomli", "pip._vendor.tomli")  # pip has a copy wherever the first isn't there
 Key = tuple[str | int, ...]  # such as ("datasets", 0, "subsets", 1, "num_repeats")
 
-_HEADER = re.compile(r"\s*(\[\[?)\s*([\w.-]+)\s*\]\]?\s*(?:#.*)?$")
-_KEY = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*=")
+_PART = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[\w-]+)"""
+_DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_PARTS = re.compile(_PART)
+_HEADER = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(?:#.*)?$")
+_KEY = re.compile(rf"\s*({_DOTTED})\s*=")
 _BARE = re.compile(r"[\w-]+", re.ASCII)
 
 
@@ -47,7 +50,7 @@ def key_lines(path: Path) -> dict[Key, int]:
     for number, line in enumerate(_text(path).splitlines(), 1):
         if header := _HEADER.match(line):
             table = ()
-            *outer, last = header[2].split(".")
+            *outer, last = _names(header[2])
             for part in outer:
                 table = (*table, part)
                 table += (arrays[table],) if table in arrays else ()
@@ -56,9 +59,18 @@ def key_lines(path: Path) -> dict[Key, int]:
                 arrays[table] = arrays.get(table, -1) + 1
                 table = (*table, arrays[table])
             lines.setdefault(table, number)
-        elif key := _KEY.match(line):
-            lines.setdefault((*table, key[1]), number)
+        elif found := _KEY.match(line):
+            key = table
+            for part in _names(found[1]):
+                key = (*key, part)
+                lines.setdefault(key, number)
     return lines
+
+
+def _names(dotted: str) -> list[str]:
+    """The parts of a dotted key, without their quotes."""
+    parts = _PARTS.findall(dotted)
+    return [_reader().loads(f"name = {part}")["name"] if "\\" in part else part.strip("\"'") for part in parts]
 
 
 def write_toml(path: Path, values: Mapping[str, Any]) -> None:

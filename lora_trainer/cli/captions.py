@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lora_trainer.cli.terminal import ProgressBar, say, status_after, stop_on_signals
 from lora_trainer.config import CaptionConfig
 from lora_trainer.dataset.caption_sheet import CaptionSheet, Row
+from lora_trainer.dataset.metadata_file import read_metadata
 from lora_trainer.dataset.plans import plan_for
 from lora_trainer.errors import ConfigError, counted, shown
 from lora_trainer.training.events import CancelToken
@@ -24,11 +25,13 @@ def run_caption(args: argparse.Namespace) -> int:
     asked = [(edit, getattr(args, edit), "") for edit in EDITS if getattr(args, edit) is not None]
     if args.replace:
         asked.append(("replace", *args.replace))
-    if len(asked) + args.undo + bool(args.captioner) > 1:
+    if len(asked) + args.undo + bool(args.captioner) + bool(args.metadata) > 1:
         raise ConfigError("Give one change at a time, so that each can be taken back.")
     if args.captioner:
         return _describe(args, sheet)
-    if args.undo:
+    if args.metadata:
+        _told(sheet.take(read_metadata(args.metadata), args.existing), "--undo takes that back")
+    elif args.undo:
         what = sheet.undoable
         _told(sheet.undo(), f"taken back: {what}")
     elif asked:

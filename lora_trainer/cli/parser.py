@@ -157,12 +157,16 @@ def _caption(commands: Any, common: Any) -> None:
         "--leave-out", metavar="KIND",
         help="remove what belongs to a person, a character or a style, such as the colour of the hair",
     )  # fmt: skip
+    command.add_argument(
+        "--metadata", type=Path, metavar="FILE.json",
+        help="write the captions and tags that a metadata file of sd-scripts' fine-tuning has for the images",
+    )  # fmt: skip
     command.add_argument("--undo", action="store_true", help="take the last change back")
     command.add_argument(
         "--output", type=folder, default=Path("output"), metavar="DIR",
         help="the folder that keeps what was changed, for --undo; default: output",
     )  # fmt: skip
-    group = command.add_argument_group("automatic captions")
+    group = command.add_argument_group("automatic captions, and those of a metadata file")
     group.add_argument("--captioner", metavar="NAME", help="describe the images with blip, florence-2 or wd14")
     group.add_argument(
         "--captioner-model",

@@ -99,7 +99,7 @@ def typed_paths(args: argparse.Namespace) -> frozenset[str]:
 
 def run_convert(args: argparse.Namespace) -> None:
     """``config convert``"""
-    from lora_trainer.dataset.dataset_file import holds_datasets
+    from lora_trainer.dataset.dataset_file import alone, holds_datasets
     from lora_trainer.kohya import load_config, save_kohya, save_toml
 
     if args.target.exists() and args.source.exists() and args.target.samefile(args.source):
@@ -110,17 +110,21 @@ def run_convert(args: argparse.Namespace) -> None:
         _convert_dataset(args)
         return
     loaded = load_config(args.source)
+    fields = dict(loaded.fields)
+    if (file := fields.get("dataset_config")) and Path(file).is_file():
+        fields["dataset_config"] = alone(Path(file), args.target)
     if args.target.suffix.lower() == ".toml":
-        notices = [*loaded.notices, *save_toml(loaded.config, args.target, loaded.fields)]
+        notices = [*loaded.notices, *save_toml(loaded.config, args.target, fields)]
         say(f"Written: {args.target}; use it with sd-scripts as --config_file, or here with --config")
     elif loaded.kind == "own":
-        notices = save_kohya(loaded.config, args.target, loaded.fields)
+        notices = save_kohya(loaded.config, args.target, fields)
         say(f"Written as kohya's JSON: {args.target}")
     else:
-        write_json(args.target, loaded.config.to_dict())
+        kept = {name: fields.pop(name) for name in ("dataset_config",) if fields.get(name)}
+        write_json(args.target, {**loaded.config.to_dict(), **kept})
         notices = loaded.notices
         say(f"Written: {args.target}; use it with --config")
-        left_out = [f"{name} ({ARGUMENTS[name]})" for name in loaded.fields if name in ARGUMENTS]
+        left_out = [f"{name} ({ARGUMENTS[name]})" for name in fields if name in ARGUMENTS]
         if left_out:
             say(f"The file holds options only; not written, to be given on the command line: {', '.join(left_out)}.")
     for line in notices:
@@ -136,9 +140,9 @@ def _convert_dataset(args: argparse.Namespace) -> None:
         raise ConfigError(f"{args.target} can't be written: give a name that ends in {' or '.join(ENDINGS)}.")
     config = RunConfig()
     found = scan(args.source, config.dataset, config.caption)
-    write_dataset_file(args.target, found.folders)
+    unlike = write_dataset_file(args.target, found.folders)
     say(f"Written: {args.target}; use it with --dataset, or with sd-scripts as --dataset_config")
-    for line in found.notices:
+    for line in (*unlike, *found.notices):
         say(line)
 
 

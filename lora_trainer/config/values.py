@@ -142,6 +142,8 @@ def _list(value: Any) -> list[Any]:
 
 
 def _size(value: Any) -> tuple[int, int]:
+    if isinstance(value, str):
+        value = value.lower().replace("x", ",")  # as this program writes sizes itself
     numbers = [_int(part) for part in _list(value)]
     if len(numbers) not in (1, 2):
         raise ValueError

@@ -59,6 +59,7 @@ SAID = {
     "prefix": "{words} before every caption", "append": "{words} at the end of every caption",
     "replace": "{words} replaced by {instead}", "remove": "{words} removed", "first": "{words} brought to the front",
     "set": "a caption edited", "leave_out": "what belongs to the {kind} left out", "describe": "automatic captions",
+    "metadata": "captions of a metadata file",
 }  # fmt: skip
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lora_trainer.config import CaptionConfig
-from lora_trainer.dataset.caption_edits import edited, said, tags_of
+from lora_trainer.dataset.caption_edits import SEPARATOR, edited, said, tags_of
 from lora_trainer.dataset.folders import training_folders
 from lora_trainer.dataset.known_images import find_image
+from lora_trainer.dataset.metadata_file import text_of
 from lora_trainer.dataset.texts import caption_endings, find_caption, read_lines
 from lora_trainer.dataset.undo import Entries, coded, coded_path, decoded, decoded_path, put_back
 from lora_trainer.errors import ConfigError, DatasetError, FileError, quoted, shown
@@ -122,6 +123,22 @@ class CaptionSheet:
             changes = [(row, _tidy(edited(row.text, edit, words, row.instead if keep_trigger else instead)))
                        for row in chosen]  # fmt: skip
             return self._write(changes, said(edit, words, instead))
+
+    def take(self, texts: dict[str, str], existing: str) -> list[Row]:
+        """Write the captions that a metadata file has for images; gives the rows that changed.
+
+        Args:
+            texts: as :func:`lora_trainer.dataset.metadata_file.read_metadata` gives them.
+            existing: what becomes of captions that are there: ``skip``, ``append`` or ``replace``.
+        """
+        with _changing:
+            found = [(row, text) for row in self.rows() if (text := text_of(row.image, texts))]
+            changes = [
+                (row, _tidy(f"{row.text}{SEPARATOR}{text}" if existing == "append" and row.text else text))
+                for row, text in found
+                if existing != "skip" or not row.text
+            ]
+            return self._write(changes, said("metadata"))
 
     def tags(self, rows: Sequence[Row]) -> list[tuple[str, int]]:
         """How many captions have each tag, the most frequent first."""

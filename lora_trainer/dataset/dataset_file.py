@@ -7,7 +7,7 @@ description that folders named ``<repeats>_<trigger>`` give, and either can be w
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,13 @@ OWN = ("image_dir", "is_reg", "conditioning_data_dir")  # of a subset alone
 NO_EFFECT = ("cache_info",)  # speed only
 REFUSED = {
     "face_crop_aug_range": "crop the faces beforehand",
-    "metadata_file": "write the captions beside the images",
+    "metadata_file": "write its captions beside the images, with caption FOLDER --metadata FILE",
     "custom_attributes": "set diff_output_preservation of the run",
     "network_multiplier": "give less weight by fewer repeats",
 }
 MASKS = "conditioning_data_dir"
+WITHOUT_MASKS = (WORDS, "is_reg", "alpha_mask")  # what sd-scripts doesn't take in a subset that has masks
+CARRIED = "dataset_config"  # where settings have a dataset file's content, or its path
 REPEATS = {"minimum": 1, "maximum": 10**9}
 
 
@@ -54,7 +56,7 @@ def is_dataset_file(path: Path) -> bool:
 
 
 def holds_datasets(path: Path) -> bool:
-    """Whether a file that can be read is a dataset file, by what is in it.
+    """Whether a file that can be read is a dataset file and nothing else, by what is in it.
 
     Raises:
         FileError, ConfigError: if it can't be read.
@@ -62,9 +64,20 @@ def holds_datasets(path: Path) -> bool:
     return is_dataset_file(path) and "datasets" in _content(path)
 
 
+def carries_datasets(content: Mapping[str, Any]) -> bool:
+    """Whether settings of ours, or a ``run.json``, have a dataset file's content in them."""
+    return isinstance(content.get(CARRIED), dict)
+
+
 def _content(path: Path) -> Mapping[str, Any]:
     content = read_toml(path) if path.suffix.lower() == ".toml" else read_json(path)
     return content if isinstance(content, dict) else {}
+
+
+def _description(path: Path) -> Mapping[str, Any]:
+    content = _content(path)
+    inner: Mapping[str, Any] = content[CARRIED] if carries_datasets(content) else content
+    return inner
 
 
 def read_dataset_file(path: Path, config: DatasetConfig, caption: CaptionConfig) -> list[Folder]:
@@ -77,7 +90,7 @@ def read_dataset_file(path: Path, config: DatasetConfig, caption: CaptionConfig)
         FileError: if the file can't be read.
         DatasetError: in one sentence, with the line where there is one.
     """
-    content = _content(path)
+    content = _description(path)
     file = _File(path, key_lines(path) if path.suffix.lower() == ".toml" else {})
     if not _tables(content.get("datasets")):
         raise DatasetError(
@@ -86,7 +99,7 @@ def read_dataset_file(path: Path, config: DatasetConfig, caption: CaptionConfig)
     file.refuse_others(content, (), ("general", "datasets"))
     above = (*DATASET_OPTIONS, *SUBSET_OPTIONS, "num_repeats", WORDS)
     general = file.options(content.get("general", {}), ("general",), above)
-    base = {**_values(config), **_values(caption), "num_repeats": 1, **general}
+    base = {**_values(config), **_values(caption), "num_repeats": 1}
     found: list[Folder] = []
     for number, dataset in enumerate(content["datasets"]):
         at: Key = ("datasets", number)
@@ -96,7 +109,7 @@ def read_dataset_file(path: Path, config: DatasetConfig, caption: CaptionConfig)
                 f"{file.where(at)}: this dataset has no [[datasets.subsets]]; give it one with image_dir."
             )
         for index, subset in enumerate(dataset["subsets"]):
-            found.append(file.folder(subset, (*at, "subsets", index), {**base, **own}, number + 1))
+            found.append(file.folder(subset, (*at, "subsets", index), base, {**general, **own}, number + 1))
     _refuse_missing(file, found)
     return found
 
@@ -113,21 +126,50 @@ def tables_of(folders: Sequence[Folder]) -> dict[str, Any]:
         subset |= {"class_tokens": folder.trigger} if folder.trigger else {}
         subset |= {"is_reg": True} if folder.is_reg else {}
         subset |= {MASKS: str(folder.masks)} if folder.masks else {}
-        subset |= {name: options[name] for name in SUBSET_OPTIONS if options[name] != OPTIONS[name].default}
+        told = [name for name in SUBSET_OPTIONS if name in folder.given or options[name] != OPTIONS[name].default]
+        subset |= {name: options[name] for name in told}
         subset["caption_extension"] = folder.caption.caption_extension  # sd-scripts looks for .caption by itself
         key = (folder.number, *map(str, values.items()))
         datasets.setdefault(key, {**values, "subsets": []})["subsets"].append(subset)
     return {"datasets": list(datasets.values())}
 
 
-def write_dataset_file(path: Path, folders: Sequence[Folder]) -> None:
-    """Write folders as a dataset file, TOML or JSON by its ending.
+def write_dataset_file(path: Path, folders: Sequence[Folder]) -> list[str]:
+    """Write folders as a dataset file, TOML or JSON by its ending; sentences on what sd-scripts won't take of it.
 
     Raises:
         FileError: if it can't be written.
     """
+    tables = tables_of(folders)
     write = write_toml if path.suffix.lower() == ".toml" else write_json
-    write(path, tables_of(folders))
+    write(path, tables)
+    return [line for number, table in enumerate(tables["datasets"], 1) for line in _unlike_sd_scripts(number, table)]
+
+
+def alone(path: Path, beside: Path) -> str:
+    """A dataset file that other programs read: itself, or what settings carry, written beside the file ``beside``.
+
+    Raises:
+        FileError, ConfigError: if it can't be read or written.
+    """
+    content = _content(path)
+    if not carries_datasets(content):
+        return str(path)
+    made = beside.with_name(f"{beside.stem}.dataset.json")
+    write_json(made, content[CARRIED])
+    return str(made)
+
+
+def _unlike_sd_scripts(number: int, table: Mapping[str, Any]) -> Iterator[str]:
+    """With masks a dataset is of another kind there: all its subsets have masks, and none of :data:`WITHOUT_MASKS`."""
+    masked = [subset for subset in table["subsets"] if MASKS in subset]
+    if masked and len(masked) < len(table["subsets"]):
+        yield (
+            f"sd-scripts won't take dataset {number}, in which only some subsets have masks ({MASKS}); for it, put "
+            "them into a dataset of their own."
+        )
+    if names := [name for name in WITHOUT_MASKS if any(name in subset for subset in masked)]:
+        yield f"sd-scripts won't take {' and '.join(names)} in dataset {number}, because it has masks ({MASKS})."
 
 
 @dataclass(frozen=True)
@@ -180,9 +222,10 @@ class _File:
             found[option] = read
         return found
 
-    def folder(self, table: Any, at: Key, above: Mapping[str, Any], number: int) -> Folder:
-        """One subset."""
-        options = {**above, **self.options(table, at, (*OWN, *SUBSET_OPTIONS, "num_repeats", WORDS))}
+    def folder(self, table: Any, at: Key, base: Mapping[str, Any], above: Mapping[str, Any], number: int) -> Folder:
+        """One subset; ``base`` are the run's settings, ``above`` those that the file has above it."""
+        own = self.options(table, at, (*OWN, *SUBSET_OPTIONS, "num_repeats", WORDS))
+        options = {**base, **above, **own}
         image_dir, masks = table.get("image_dir") or "", self.words(table.get(MASKS) or "", (*at, MASKS))
         if not isinstance(image_dir, str) or not image_dir.strip():
             raise DatasetError(f"{self.where(at)}: a subset needs image_dir, the folder with its images.")
@@ -195,7 +238,7 @@ class _File:
             raise DatasetError(f"{self.where(at)}: {error}") from None
         return Folder(
             self.found(image_dir), options["num_repeats"], options.get(WORDS, ""), is_reg, config, caption,
-            self.found(masks) if masks else None, number,
+            self.found(masks) if masks else None, number, frozenset((*above, *own)),
         )  # fmt: skip
 
     def words(self, value: Any, key: Key) -> str:

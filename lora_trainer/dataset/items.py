@@ -27,6 +27,7 @@ class Folder:
     caption: CaptionConfig = field(default_factory=CaptionConfig)
     masks: Path | None = None  # the folder of its images' masks
     number: int = 0  # of its dataset in a dataset file, from 1; images of two datasets never share a batch
+    given: frozenset[str] = field(default=frozenset(), compare=False)  # options that a dataset file sets for it
 
     @property
     def name(self) -> str:

@@ -99,7 +99,7 @@ def read_text_encoder_lr(draft: Draft, value: Any) -> None:
 def read_save_model_as(draft: Draft, value: Any) -> None:
     """Only safetensors is written; the form turns anything but ckpt into it."""
     if value == "ckpt":
-        draft.refuse("save_model_as ckpt (only safetensors is written here)")
+        draft.notices.append("save_model_as ckpt isn't followed: safetensors is written, which the same programs read.")
 
 
 def read_fp8_base(draft: Draft, value: Any) -> None:

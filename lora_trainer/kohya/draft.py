@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,10 @@ ZERO_IS_UNSET = (
     "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps", "max_timestep", "train_batch_size", "huber_c",
     "huber_scale", "loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio",
 )  # fmt: skip
+
+PRECISIONS = {  # as torch and others call them -> sd-scripts' names, for training and for files
+    "float16": ("fp16",), "half": ("fp16",), "bfloat16": ("bf16",), "fp32": ("no", "float"), "float32": ("no", "float"),
+}  # fmt: skip
 
 ZERO_IS_ONE = ("gradient_accumulation_steps", "clip_skip", "vae_batch_size")  # of those: 0 is how "off" is written
 
@@ -91,6 +96,10 @@ class Draft:
             zero, value = value, sd_default(option)
             if value is not None and option not in ZERO_IS_ONE:
                 self.notices.append(f"{name} {shortened(str(zero))} means not set, as in kohya; using {value}.")
+        elif option == "seed" and same(value, -1):
+            value = sd_default(option)  # how WebUIs write "any"
+        if row.choices and isinstance(value, str):
+            value = _choice(value, row.choices)
         if option.endswith("_lr_weight") and isinstance(value, str) and "," in value:
             value = ",".join(part.strip() or "0" for part in value.split(","))  # an empty place counts 0 in kohya
         self.values[option] = self._read(name, value, row.type, _constraints(option))
@@ -104,8 +113,13 @@ class Draft:
         return read
 
     def where(self, name: str) -> str:
-        """The file, and the line that a name stands in."""
-        return f"{self.source}, line {self.lines[name]}" if name in self.lines else self.source
+        """The file, and the line that a name stands in; of an argument that of ``network_args``."""
+        line = self._line(name)
+        return f"{self.source}, line {line}" if line else self.source
+
+    def _line(self, text: str) -> int:
+        """The line of the first name in ``text`` that the file has; 0 for none."""
+        return next((self.lines[name] for name in re.findall(r"\w+", text) if name in self.lines), 0)
 
     def idle(self, name: str, reason: str) -> None:
         """Note that a name has no effect; shown in one line with all others of the same reason."""
@@ -113,7 +127,8 @@ class Draft:
 
     def refuse(self, what: str) -> None:
         """Note that something isn't offered; the import will fail with one sentence that names all such."""
-        self._refused[shortened(what)] = None
+        line = self._line(what.partition(" (")[0])
+        self._refused[f"{f'in line {line} ' if line else ''}{shortened(what, 400)}"] = None
 
     def take(self, name: str, value: Any) -> None:
         """Sort one name of the file that needs no rule of its own."""
@@ -160,12 +175,22 @@ class Draft:
         try:
             return RunConfig().replace(**self.values)
         except ConfigError as error:
-            raise ConfigError(f"{self.source}: {error}") from None
+            raise ConfigError(f"{self.where(str(error))}: {error}") from None
 
     def start_from(self, defaults: dict[str, Any], known: Iterable[str]) -> None:
         """Begin with kohya's defaults for options that the file doesn't name."""
         named = {RENAMED.get(name, name) for name in known}
         self.values.update({option: value for option, value in defaults.items() if option not in named})
+
+
+def _choice(text: str, choices: tuple[Any, ...]) -> str:
+    """The choice that a text means, whatever its capitals and dashes; the text where it means none."""
+    meant = PRECISIONS.get(_plain(text), (_plain(text),))
+    return next((choice for choice in choices if isinstance(choice, str) and _plain(choice) in meant), text)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\s_-]", "", text).lower()
 
 
 def _constraints(option: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lora_trainer.config import OPTIONS, RunConfig
 from lora_trainer.config.checks import without_warmup
-from lora_trainer.errors import ConfigError, shortened
+from lora_trainer.errors import ConfigError, quoted, shortened
 from lora_trainer.files import read_json
 from lora_trainer.kohya.arguments import read_flat
 from lora_trainer.kohya.draft import Draft, is_off
@@ -48,6 +48,9 @@ class LoadedConfig(KohyaImport):
 def load_config(path: str | Path | dict[str, Any]) -> LoadedConfig:
     """Load a file: our own JSON (also ``run.json``), kohya's LoRA form, or sd-scripts' names as JSON or TOML.
 
+    Our own may have a ``dataset_config``: the path of a dataset file, or the content of one. With the content, the file
+    that is loaded is the dataset file that ``fields`` names.
+
     Raises:
         FileError: if the file can't be read, or isn't JSON.
         ConfigError: if it holds what is unknown, wrong or not offered; names the key.
@@ -55,11 +58,14 @@ def load_config(path: str | Path | dict[str, Any]) -> LoadedConfig:
     source, data, lines = _read(path)
     kind = "sd-scripts" if lines and not _is_form(data) else _kind(data)  # TOML is sd-scripts', sections or not
     if kind == "own":
-        inner = data.get("config")
+        options = {name: value for name, value in data.items() if name != "dataset_config"}
+        inner = options.get("config")
         try:
-            return LoadedConfig(RunConfig.from_dict(inner if isinstance(inner, dict) else data))
+            config = RunConfig.from_dict(inner if isinstance(inner, dict) else options)
         except ConfigError as error:
             raise ConfigError(f"{source}: {error}") from None
+        dataset = _dataset_of(source, path, data.get("dataset_config"))
+        return LoadedConfig(config, {"dataset_config": dataset} if dataset else {})
     found = _load(source, data, kind, lines)
     return LoadedConfig(found.config, found.fields, found.notices, kind)
 
@@ -108,6 +114,18 @@ def _read(path: str | Path | dict[str, Any]) -> tuple[str, dict[str, Any], Mappi
     return shortened(path.name), data, lines
 
 
+def _dataset_of(source: str, path: str | Path | dict[str, Any], given: Any) -> str:
+    """The dataset file that settings of ours name, or that they are; "" if there is none."""
+    if isinstance(given, str) or given is None:
+        beside = None if isinstance(path, dict) or not given else Path(path).parent / given
+        return str(beside) if given and beside and beside.is_file() and not Path(given).is_file() else given or ""
+    if isinstance(given, dict) and not isinstance(path, dict):
+        return str(path)
+    raise ConfigError(
+        f"{source}: dataset_config can't be {quoted(given)}; give the path or the content of a dataset file."
+    )
+
+
 def _todays_names(data: dict[str, Any]) -> dict[str, Any]:
     """Old names replaced; where a file has both, today's wins unless it is empty. A null says nothing."""
     result = {name: value for name, value in data.items() if value is not None}
@@ -127,7 +145,8 @@ def _kind(data: dict[str, Any]) -> Kind:
         return "own"
     if _is_form(data):
         return "kohya"
-    return "own" if all(name in OPTIONS for name in data) else "sd-scripts"
+    carried = {"dataset_config"} if isinstance(data.get("dataset_config"), dict) else set()
+    return "own" if data.keys() - carried <= OPTIONS.keys() else "sd-scripts"
 
 
 def _agree(draft: Draft) -> None:

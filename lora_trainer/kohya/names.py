@@ -66,19 +66,17 @@ NOT_OFFERED: dict[str, str] = {  # what becomes of it instead, or why not
     # options of sd-scripts without a field in the form
     "conditioning_data_dir": "it belongs into a dataset file",
     "config_file": "give that file itself",
-    "cpu_offload_checkpointing": "use gradient_checkpointing",
     "dataset_class": "no code of others is run on the images",
     "dataset_repeats": "the repeats are in the folder's name",
     "debug_dataset": "use the command check",
-    "deepspeed": "use accelerate launch for several GPUs",
     "face_crop_aug_range": "crop the faces beforehand",
-    "in_json": "write the captions beside the images",
+    "in_json": "write its captions beside the images, with caption FOLDER --metadata FILE",
     "output_config": "use config convert",
 }
 
 NO_EFFECT: dict[str, tuple[str, ...]] = {
     "these concern speed and memory only, which this program handles itself": (
-        "cache_info", "ddp_gradient_as_bucket_view", "ddp_static_graph", "ddp_timeout",
+        "cache_info", "cpu_offload_checkpointing", "ddp_gradient_as_bucket_view", "ddp_static_graph", "ddp_timeout",
         "disable_mmap_load_safetensors", "fused_backward_pass", "highvram", "lowram", "lowvram",
         "max_data_loader_n_workers", "mem_eff_attn", "no_half_vae", "persistent_data_loader_workers", "sdpa",
         "sdxl_no_half_vae", "skip_cache_check", "tokenizer_cache_dir", "torch_compile", "xformers",
@@ -87,6 +85,7 @@ NO_EFFECT: dict[str, tuple[str, ...]] = {
         "fp8_base_unet",
     ),
     "for the launcher; use accelerate launch for several processes": (
+        "deepspeed",
         "dynamo_backend", "dynamo_mode", "dynamo_use_dynamic", "dynamo_use_fullgraph", "extra_accelerate_launch_args",
         "gpu_ids", "main_process_port", "multi_gpu", "num_cpu_threads_per_process", "num_machines", "num_processes",
     ),

@@ -9,9 +9,10 @@ from lora_trainer.config import OPTIONS
 from lora_trainer.config.network import LYCORIS_PRESETS, OWN_ARGUMENTS
 from lora_trainer.errors import ConfigError, quoted
 from lora_trainer.kohya.draft import NETWORK_ARGS, Draft, is_off, same, sd_default
-from lora_trainer.kohya.names import FORM_DEFAULTS
+from lora_trainer.kohya.names import FORM_DEFAULTS, no_effect_reason
 
 LYCORIS = "lycoris.kohya"
+OLD_LYCORIS = ("locon.locon_kohya",)
 OFT = "networks.oft"
 MODULES = {
     "networks.lora": "lora", "networks.lora_fa": "lora_fa", "networks.dylora": "dylora", "networks.loha": "loha",
@@ -27,12 +28,14 @@ TYPE_OPTIONS = (
 )  # fmt: skip
 OTHER_NAMES = {  # of arguments, and of fields of the form -> ours
     "use_cp": "use_tucker", "use_conv_cp": "use_tucker", "dropout": "network_dropout", "constrain": "constraint",
-    "block_size": "unit",
+    "block_size": "unit", "weight_decompose": "dora_wd",
 }  # fmt: skip
 NO_SAY = {  # arguments of LyCORIS that change nothing here
     "bypass_mode": "changes the speed only",
     "rank_dropout_scale": "what is dropped is always made up for here",
     "disable_conv_cp": "use_tucker says it",
+    "use_scalar": "a number beside the weights, which can learn it themselves",
+    "verbose": "it says how much is told",
 }
 BLOCKS = (
     "block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas", "down_lr_weight", "mid_lr_weight",
@@ -101,7 +104,7 @@ def read_module(draft: Draft, value: Any) -> None:
     """``network_module``; what LyCORIS takes for granted is filled in at the end, by :func:`settle_type`."""
     if is_off(value):
         return
-    if value == LYCORIS:
+    if value in (LYCORIS, *OLD_LYCORIS):
         if draft.module != LYCORIS and draft.args is None:
             draft.args = {}  # its defaults
         draft.module = LYCORIS
@@ -118,13 +121,13 @@ def read_network_args(draft: Draft, value: Any) -> None:
         draft.values.pop(option, None)
     parts = value.split() if isinstance(value, str) else value or []
     if not isinstance(parts, list):
-        raise ConfigError(f"{draft.source}: network_args can't be {quoted(value)}; write name=value.")
+        raise ConfigError(f"{draft.where('network_args')}: network_args can't be {quoted(value)}; write name=value.")
     draft.args = {}
     for part in parts:
         name, equals, text = str(part).strip("\"'").partition("=")
         if not equals:
-            raise ConfigError(f"{draft.source}: network_args has {quoted(part)}; write name=value.")
-        draft.args[name] = text.strip("\"'")
+            raise ConfigError(f"{draft.where('network_args')}: network_args has {quoted(part)}; write name=value.")
+        draft.args[name.strip()] = text.strip(" \"'")
 
 
 def settle_type(draft: Draft) -> None:
@@ -172,8 +175,10 @@ def _settle_args(draft: Draft, args: dict[str, str]) -> None:
     for name, text in args.items():
         if name == "algo" and lycoris:
             continue
-        if name in known:
+        if name in known or name in NO_SAY:
             _read(draft, name, text, f"network_args {name}")
+        elif reason := no_effect_reason(name):
+            draft.idle(name, reason)
         else:
             draft.refuse(f"network_args {name}")
 
@@ -190,7 +195,7 @@ def _settle_oft(draft: Draft, args: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in args.items() if name not in ("enable_all_linear", "enable_conv")}
 
 
-_OTHER_ARGS = ("preset", *OTHER_NAMES, "use_scalar", "unbalanced_factorization")
+_OTHER_ARGS = ("preset", *OTHER_NAMES, "unbalanced_factorization")
 
 
 def _read(draft: Draft, name: str, value: Any, shown: str) -> None:
@@ -203,7 +208,7 @@ def _read(draft: Draft, name: str, value: Any, shown: str) -> None:
     elif name in OTHER_NAMES:
         if not is_off(value) or OTHER_NAMES[name] not in draft.values:
             draft.set(OTHER_NAMES[name], value, shown)
-    elif name in ("use_scalar", "unbalanced_factorization"):
+    elif name == "unbalanced_factorization":
         if not is_off(value):
             draft.refuse(shown)
     elif name in NO_SAY:

@@ -31,6 +31,43 @@ def test_kohyas_json_brings_its_paths_along(place: Path, capsys: pytest.CaptureF
     )
 
 
+def test_our_settings_carry_a_dataset_files_content(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "convert", "data", "data.toml"]) == 0
+    assert main(["config", "convert", "data", "data.json"]) == 0
+    (place / "kohya.json").write_text(json.dumps({**KOHYA, "dataset_config": "data.toml"}))
+    assert main(["config", "convert", "kohya.json", "ours.json"]) == 0
+    ours = json.loads((place / "ours.json").read_text())
+    assert ours["dataset_config"] == "data.toml", "by its path, or by what stands in it:"
+    described = json.loads((place / "data.json").read_text())
+    described["datasets"][0]["subsets"][0] |= {"shuffle_caption": False, "caption_prefix": "once"}
+    (place / "ours.json").write_text(json.dumps({**ours, "dataset_config": described}))
+    assert (
+        main(["train", "--config", "ours.json", "--checkpoint", "b", "--name", "mine", "--set", "keep_tokens=9"]) == 0
+    )
+    record = json.loads((place / "output/mine/run.json").read_text())
+    subset = record["dataset_config"]["datasets"][0]["subsets"][0]
+    assert (subset["caption_prefix"], subset["shuffle_caption"]) == ("once", False), "said outright, so it stays said"
+    assert record["dataset"].endswith("ours.json") and record["config"]["keep_tokens"] == 9
+    capsys.readouterr()
+    # A run's own record does the same, also for a run in its place.
+    again = ["train", "--config", "output/mine/run.json", "--checkpoint", "b", "--name", "mine", "--overwrite"]
+    assert main(again) == 0
+    repeated = json.loads((place / "output/mine/run.json").read_text())
+    assert repeated["dataset_config"] == record["dataset_config"] and repeated["images"] == record["images"]
+    assert main(["train", "--resume", "--name", "mine", "--checkpoint", "b", "--set", "max_train_epochs=2"]) == 0
+    # For sd-scripts it becomes a file of its own.
+    assert main(["config", "convert", "ours.json", "run.toml"]) == 0
+    assert 'dataset_config = "run.dataset.json"' in (place / "run.toml").read_text()
+    assert json.loads((place / "run.dataset.json").read_text()) == described
+    capsys.readouterr()
+    (place / "ours.json").write_text(json.dumps({**ours, "dataset_config": 3}))
+    assert main(["train", "--config", "ours.json", "--checkpoint", "b", "--name", "no"]) == 2
+    assert "dataset_config can't be 3; give the path or the content of a dataset file" in capsys.readouterr().err
+    (place / "ours.json").write_text(json.dumps({**ours, "dataset_config": {"datasets": []}}))
+    assert main(["train", "--config", "ours.json", "--checkpoint", "b", "--name", "no"]) == 2
+    assert "ours.json is no dataset file: it has no [[datasets]]" in one_line(capsys.readouterr().err)
+
+
 def test_config_converts_both_ways(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "kohya.json").write_text(json.dumps(KOHYA))
     assert main(["config", "convert", "kohya.json", "ours.json"]) == 0

@@ -86,7 +86,7 @@ def test_texts_are_read_as_the_options_type(name: str, text: Any, value: Any) ->
         ({"flip_aug": "maybe"}, ("flip_aug", "maybe")),
         ({"loss_type": "l3"}, ("loss_type", "l3", "huber")),
         ({"bucket_reso_steps": 60}, ("bucket_reso_steps", "60", "8")),
-        ({"resolution": "512x512"}, ("resolution", "512x512")),
+        ({"resolution": "512-512"}, ("resolution", "512-512")),
         ({"optimizer_args": "betas=(0.9"}, ("optimizer_args", "key=value")),
         ({"block_dims": "4,4"}, ("block_dims", "2", "25", "23")),
         ({"down_lr_weight": "cosin"}, ("down_lr_weight", "cosin", "cosine")),

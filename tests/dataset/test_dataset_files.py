@@ -132,6 +132,8 @@ def test_what_is_read_can_be_written_and_read_again(file: Path, ending: str) -> 
     again = file.with_name(f"again{ending}")
     write_dataset_file(again, found.folders)
     assert read(again).folders == found.folders
+    # What the file says outright is kept where it is the usual value, too: a run's own setting doesn't take its place.
+    assert read(again, shuffle_caption=True, keep_tokens=7).folders == read(file, shuffle_caption=True).folders
 
 
 def test_subsets_that_are_resized_in_different_ways_stay_one_dataset(file: Path) -> None:
@@ -193,6 +195,19 @@ def test_images_of_two_datasets_are_held_out_of_both(root: Path, save: Save) -> 
     assert any("3 images of 12 held out" in notice for notice in found.notices)
 
 
+def test_masks_that_sd_scripts_wont_take_are_told(file: Path, root: Path, save: Save) -> None:
+    save("masks/0.png", (128, 96))
+    subset = "  flip_aug = true\n"
+    masked = f'{subset}  conditioning_data_dir = "masks"\n'
+    file.write_text(TOML.replace(subset, masked), encoding="utf-8")
+    told = write_dataset_file(root / "again.toml", read(file).folders)
+    assert len(told) == 2 and "dataset 1, in which only some subsets have masks" in told[0]
+    assert "won't take class_tokens in dataset 1, because it has masks" in told[1]
+    alone = TOML[TOML.index("[[datasets]]\nresolution = [") :].replace("  keep_tokens = 3\n", masked)
+    file.write_text(alone, encoding="utf-8")
+    assert write_dataset_file(root / "again.toml", read(file).folders) == []
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -206,6 +221,17 @@ def test_images_of_two_datasets_are_held_out_of_both(root: Path, save: Save) -> 
         ("resolution = 64", "resolution = 64\nimage_dir = 'x'", r"line 11: image_dir belongs into .*subsets"),
         ("min_bucket_reso = 64", "min_bucket_reso = 256", r"line 32: min_bucket_reso \(256\) is above max_bucket_reso"),
         ("is_reg = true", "face_crop_aug_range = [1.0, 3.0]", r"line 22: .*crop the faces beforehand"),
+        ("keep_tokens = 3", '"keep_tokens" = "x"', r"line 34: keep_tokens can't be 'x'"),
+        (
+            "[[datasets]]\nresolution = 64\nbatch_size = 2",
+            '[["datasets"]]\nresolution = 64\nbatch_size = 0',
+            r"line 11: batch_size can't be 0",
+        ),
+        (
+            TOML[TOML.index("[general]") : TOML.index("[[datasets]]")],
+            "general.shuffle_caption = 'x'\n",
+            r"line 2: shuffle_caption can't be 'x'",
+        ),
         ("[[datasets]]", "[[dataset]]", r"no dataset file: it has no \[\[datasets\]\]"),
     ],
 )

@@ -217,6 +217,18 @@ def test_additional_network_args_replace_those_of_the_form() -> None:
     assert "networks.lora_flux" in refused({**FORM, "additional_parameters": "--network_module networks.lora_flux"})
 
 
+def test_spellings_that_can_mean_one_thing_only() -> None:
+    config = load_kohya({
+        "lr_scheduler": "Cosine with restarts", "mixed_precision": "bfloat16", "save_precision": "fp32",
+        "loss_type": "L2", "resolution": "512x768", "seed": -1, "deepspeed": True,
+    })  # fmt: skip
+    assert config.config.schedule.lr_scheduler == "cosine_with_restarts"
+    values = {name: config.config.value(name) for name in ("mixed_precision", "save_precision", "loss_type", "seed")}
+    assert values == {"mixed_precision": "bf16", "save_precision": "float", "loss_type": "l2", "seed": 0}
+    assert config.config.dataset.resolution == (512, 768)
+    assert form(mixed_precision="FP32").memory.mixed_precision == "no"
+
+
 def test_other_additional_parameters() -> None:
     assert form(additional_parameters="--use_8bit_adam").optimizer.optimizer_type == "AdamW8bit"
     assert form(additional_parameters="--max_train_epochs 3", max_train_steps=9).optimizer.max_train_steps == 0

@@ -87,6 +87,10 @@ def test_arguments_of_lycoris_and_what_it_takes_for_granted() -> None:
         "wd_on_output": True,
     }  # fmt: skip
     assert flat(["algo=locon", "dropout=0.2"])["network_dropout"] == 0.2
+    assert flat(["algo=LoCon ", "conv_dim = 4"], "locon.locon_kohya")["conv_dim"] == 4
+    assert flat(["weight_decompose=True"])["dora_wd"] is True
+    told = load_kohya({"network_module": "lycoris.kohya", "network_args": ["use_scalar=True", "ggpo_beta=1"]}).notices
+    assert any("use_scalar" in line for line in told) and any("ggpo_beta (for Flux" in line for line in told)
     assert flat(["algo=ia3"])["lycoris_preset"] == "ia3"
     assert flat(["algo=dylora"]) == {**whole, "algo": "dylora", "unit": 4}
     assert flat(["algo=dylora", "block_size=2"])["unit"] == flat(["unit=2"], "networks.dylora")["unit"] == 2
@@ -123,7 +127,6 @@ def test_sd_scripts_oft_has_its_constraint_for_alpha_and_trains_the_attention() 
             {"network_module": "lycoris.kohya", "network_args": ["preset=my.toml"]},
             "network_args preset my.toml (choose",
         ),
-        ({"network_module": "lycoris.kohya", "network_args": ["use_scalar=True"]}, "network_args use_scalar"),
         ({"network_module": "networks.lora", "network_args": ["factor=8"]}, "network_args factor"),
         (
             {"network_module": "networks.lora_flux"},

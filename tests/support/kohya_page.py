@@ -33,7 +33,7 @@ WORDS = {  # where the option that changes says too little
     "noise_offset_type": "which of the two kinds of noise is used", "cache_text_encoder_outputs": _CACHE,
     "use_cp": "as `use_tucker`, of LoKr", "epoch": "as `max_train_epochs`, if max_train_steps is 0",
     "lr_warmup": "as `lr_warmup_steps`, in percent",
-    "save_model_as": "ckpt: only safetensors is written here",
+    "save_model_as": "safetensors is written in any case",
     "base_weights_multiplier": "needs base_weights",
 }  # fmt: skip
 

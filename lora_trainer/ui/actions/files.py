@@ -46,7 +46,7 @@ def save(desk: Desk, page: Page, file: str, kind: str) -> Answer:
     Args:
         kind: ``kohya``, ``toml`` or ``own``.
     """
-    from lora_trainer.dataset.dataset_file import is_dataset_file
+    from lora_trainer.dataset.dataset_file import alone, is_dataset_file
     from lora_trainer.files import name_problem, write_json
     from lora_trainer.kohya import save_kohya, save_toml
 
@@ -62,13 +62,14 @@ def save(desk: Desk, page: Page, file: str, kind: str) -> Answer:
         if given and target.exists():  # the box may still hold what was loaded
             raise ConfigError(f"{target} exists already and was left as it is; give another name.")
         config, lost = page.config(), []
+        described = is_dataset_file(dataset := Path(page.dataset).expanduser())
         if kind != "own":
-            images = "dataset_config" if is_dataset_file(Path(page.dataset).expanduser()) else "train_data_dir"
-            fields = {images: page.dataset, "output_name": page.name}
+            images = "dataset_config" if described else "train_data_dir"
+            fields = {images: alone(dataset, target) if described else page.dataset, "output_name": page.name}
             write = save_kohya if kind == "kohya" else save_toml
             lost = write(config, target, {key: value for key, value in fields.items() if value})
         else:
-            write_json(target, config.to_dict())
+            write_json(target, {**config.to_dict(), **({"dataset_config": page.dataset} if described else {})})
     except LoraTrainerError as error:
         return Answer({"json_answer": views.problem(str(error))})
     return Answer({"json_answer": views.note(f"Saved as {target}.") + views.note(*lost, kind="lt-warn")})

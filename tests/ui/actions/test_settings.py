@@ -202,6 +202,16 @@ def test_a_dataset_file_and_its_settings_as_toml_both_ways(desk: Desk, job: Fake
     answer = files.load(desk, page(desk), str(target))
     assert answer.values["dataset"] == str(tmp_path / "data.toml") and answer.options["network_dim"] == 12
     assert "(--dataset)" in files.load(desk, page(desk), str(tmp_path / "data.toml")).html["json_answer"]
+    own = tmp_path / "own.json"
+    files.save(desk, given, str(own), "own")
+    assert files.load(desk, page(desk), str(own)).values["dataset"] == str(tmp_path / "data.toml")
+    described = {"datasets": [{"subsets": [{"image_dir": "photos"}]}]}
+    own.write_text(json.dumps({**json.loads(own.read_text()), "dataset_config": described}))
+    answer = files.load(desk, page(desk), str(own))
+    assert answer.values["dataset"] == str(own), "it is the dataset file itself"
+    files.save(desk, page(desk, dataset=str(own)), str(tmp_path / "sd.toml"), "toml")
+    assert load_config(tmp_path / "sd.toml").fields["dataset_config"] == str(tmp_path / "sd.dataset.json")
+    assert json.loads((tmp_path / "sd.dataset.json").read_text()) == described
 
 
 def test_time_is_that_of_a_run_like_it(tmp_path: Path) -> None:
