@@ -13,10 +13,22 @@ from typing import Any
 from lora_trainer.errors import ConfigError, quoted
 
 LARGEST = 2**63  # no whole number of an option is that large
+OTHER_NAMES = {  # of kohya's files, which are read by --config -> what says it among the options
+    "network_module": "algo",
+    "LoRA_type": "algo",
+    "network_args": "algo, and the options of its network type",
+    "fp8_base": "base_8bit",
+    "use_8bit_adam": "optimizer_type AdamW8bit",
+    "epoch": "max_train_epochs",
+    "optimizer": "optimizer_type",
+    "max_resolution": "resolution",
+}
 
 
 def unknown_name(name: str, known: Iterable[str]) -> str:
     """The sentence for an option that doesn't exist, with the nearest known names."""
+    if name in OTHER_NAMES:
+        return f"Unknown option {quoted(name)}: that is kohya's name; here it is {OTHER_NAMES[name]}."
     near = difflib.get_close_matches(name[:100], list(known), n=2, cutoff=0.6)
     hint = f"; did you mean {' or '.join(near)}?" if near else "; see docs/options.md for all options."
     return f"Unknown option {quoted(name)}{hint}"

@@ -10,7 +10,7 @@ import pytest
 
 from lora_trainer.config import MIGRATIONS, OPTIONS, VERSION, NetworkConfig, RunConfig, parse_assignments
 from lora_trainer.config.documentation import BEGIN, END, options_table, renewed
-from lora_trainer.config.values import argument_text, arguments
+from lora_trainer.config.values import OTHER_NAMES, argument_text, arguments
 from lora_trainer.errors import ConfigError
 
 OPTIONS_PAGE = Path(__file__).resolve().parents[2] / "docs" / "options.md"
@@ -150,6 +150,12 @@ def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lora_trainer.config.run.VERSION", 2)
     monkeypatch.setitem(MIGRATIONS, 1, lambda old: {"network_dim": old["rank"]})
     assert RunConfig.from_dict({"version": 1, "rank": 4}).network.network_dim == 4
+
+
+def test_kohyas_name_of_an_option_leads_to_ours() -> None:
+    assert refused(network_module="networks.dylora").endswith("that is kohya's name; here it is algo.")
+    assert all(said.partition(" ")[0].strip(",") in OPTIONS for said in OTHER_NAMES.values())
+    assert not OTHER_NAMES.keys() & OPTIONS.keys()
 
 
 def test_parse_assignments() -> None:
