@@ -12,6 +12,7 @@ from tests.labelled.counting import Count, counts
 from tests.labelled.pictures import halves, photographs
 from tests.labelled.subjects import table as subjects_table
 from tests.labelled.together import outliers, subjects_cut
+from tests.labelled.watermarks import watermarks
 
 HEAD = (
     "| check | cases | precision | recall | precision where it was chosen | recall there |\n|---|---|---|---|---|---|\n"
@@ -29,7 +30,7 @@ def main() -> None:
     for number, half in enumerate(halves(list(pictures))):
         known = {name: pictures[name] for name in half}
         with tempfile.TemporaryDirectory() as folder:
-            more = [outliers(known), backgrounds(known), subjects_cut(pictures, number)]
+            more = [outliers(known), backgrounds(known), watermarks(known), subjects_cut(pictures, number)]
             results.append([*counts(known, Path(folder)), *more])
     table = HEAD + "".join(row(new, old) for old, new in zip(*results, strict=True))
     print(f"{len(pictures)} photographs\n{table}")  # noqa: T201

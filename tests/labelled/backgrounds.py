@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lora_trainer.dataset.checks.likeness import thumbnail
-from lora_trainer.dataset.checks.limits import SAME
-from lora_trainer.dataset.checks.variety import NEARLY_ALL, apart_from_usual
+from lora_trainer.dataset.checks.limits import ONE_BACKGROUND, SAME
+from lora_trainer.dataset.checks.variety import apart_from_usual
 from tests.labelled.changes import cropped, exposed
 from tests.labelled.counting import Count
 from tests.labelled.subjects import SUBJECTS, placed
@@ -31,7 +31,7 @@ def backgrounds(photographs: dict[str, Picture], number: int = SETS) -> Count:
     for name, should, images in _sets(smaller, number):
         apart = apart_from_usual([thumbnail(image) for image in images])
         near = sum(one < SAME.value for one in apart)
-        count.add(near >= NEARLY_ALL * len(images), should, name)
+        count.add(near >= ONE_BACKGROUND.value * len(images), should, name)
     return count
 
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from lora_trainer.dataset.buckets import crop_box
 from lora_trainer.dataset.checks import limits
 from lora_trainer.dataset.checks.images import Seen, lost
-from lora_trainer.dataset.checks.looks import Looks
+from lora_trainer.dataset.checks.looks import Look, Looks
 from lora_trainer.dataset.checks.outliers import FEWEST
-from lora_trainer.dataset.checks.variety import NEARLY_ALL
 from lora_trainer.dataset.findings import Finding, names
 from lora_trainer.dataset.folders import side_by_side
 from lora_trainer.dataset.items import ImageItem
@@ -36,6 +36,7 @@ def advice(seen: Seen, looks: Looks, subject: str) -> Iterator[Finding]:
     items = [item for item, _ in seen]
     yield from _outliers(seen, looks)
     yield from _backgrounds(seen, looks, subject)
+    yield from _marked(seen, looks)
     yield from _unchanging(items)
     yield from _screenshots(items)
     yield from _mirrored(items, subject)
@@ -56,13 +57,43 @@ def _backgrounds(seen: Seen, looks: Looks, subject: str) -> Iterator[Finding]:
     """Images before what looks like one background."""
     apart = looks.backgrounds([look.content for _, look in seen], [look.thumbnail for _, look in seen])
     files = tuple(item.path for (item, _), one in zip(seen, apart, strict=True) if one < limits.SAME.value)
-    if files and len(files) >= NEARLY_ALL * len(seen):
+    if files and len(files) >= limits.ONE_BACKGROUND.value * len(seen):
         yield Finding(
             "variety", "info",
             f"{len(files)} of {len(seen)} images have a background of nearly the same colours "
             f"({names([path.name for path in files])}), which is learned as part of the {subject or 'subject'}",
             "add images from other places, or name the background in the captions", files,
         )  # fmt: skip
+
+
+def _marked(seen: Seen, looks: Looks) -> Iterator[Finding]:
+    """Watermarks, dates and logos: the same marks at the same place of nearly all images of one shape."""
+    shapes: dict[float, list[tuple[ImageItem, Look]]] = {}
+    for item, look in seen:
+        if max(look.borders) < limits.BORDER.value:  # whose edges are at the same place, too
+            shapes.setdefault(round(item.size[0] / item.size[1], 1), []).append((item, look))
+    files: list[Path] = []
+    places: dict[str, None] = {}
+    for same in shapes.values():
+        box, shares = looks.marks([look.content for _, look in same], [look.marks for _, look in same])
+        if box is not None:
+            files += [item.path for (item, _), share in zip(same, shares, strict=True) if share >= limits.MARKED.value]
+            places[_place(box)] = None
+    if files:
+        yield Finding(
+            "watermark", "warning",
+            f"{len(files)} of {len(seen)} images have the same marks {' and '.join(places)} "
+            f"({names([path.name for path in files])}), such as a watermark, a date or a logo, which is learned, too",
+            "crop them off, or use images without them", tuple(files),
+        )  # fmt: skip
+
+
+def _place(box: Box) -> str:
+    """Where a box is, in words."""
+    across, down = box[0] + box[2], box[1] + box[3]  # twice the middle
+    side = "left" if across < 2 / 3 else "right" if across > 4 / 3 else ""
+    height = "top" if down < 2 / 3 else "bottom" if down > 4 / 3 else ""
+    return f"at the {f'{height} {side}'.strip()}" if height or side else "in the middle"
 
 
 def _unchanging(items: Sequence[ImageItem]) -> Iterator[Finding]:

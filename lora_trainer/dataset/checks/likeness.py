@@ -31,6 +31,7 @@ NEAR = 0.65  # coarse likeness from which a pair is looked at more closely
 TRIES = 4  # fits in vain after which a picture is taken to have no twin
 HOPEFUL = (0.8, 0.9)  # likeness that a fit must have reached after each step but the last
 AT_ONCE = 256  # pictures whose windows are in memory together
+ROWS, COLUMNS = 32, 56  # of a product that OpenBLAS leaves to the thread that asks: its own ones mostly wait here
 FLAT = 2.0  # of 255: the contrast below which a thumbnail shows nothing
 
 
@@ -101,17 +102,20 @@ def _candidates(grey: Sequence[Array], boxes: Sequence[Box]) -> Iterator[tuple[i
     if len(grey) < 2:
         return
     every = np.stack(grey)
-    both = [_windows(one, boxes[:1], COARSE) for one in (every, every[:, :, ::-1])]
+    both = [_blocks(_windows(one, boxes[:1], COARSE), COLUMNS).swapaxes(1, 2) for one in (every, every[:, :, ::-1])]
 
     def near(start: int) -> tuple[Array, ...]:
         part = every[start : start + AT_ONCE]
         windows = _windows(part, boxes, COARSE).reshape(len(part), len(boxes), -1)
-        best = np.full((len(part), len(grey)), -1, np.float32)
+        best = np.full((-(-len(part) // ROWS), len(both[0]), ROWS, COLUMNS), -1, np.float32)
         which = np.zeros(best.shape, np.int16)
-        for number, (others, box) in enumerate(product(both, range(len(boxes)))):  # one product fits into the cache
-            likeness = windows[:, box] @ others.T
+        for number, (others, box) in enumerate(product(both, range(len(boxes)))):
+            likeness = _blocks(windows[:, box], ROWS)[:, None] @ others
             np.copyto(which, number, where=likeness > best)
             np.maximum(best, likeness, out=best)
+        best, which = (
+            one.swapaxes(1, 2).reshape(-1, one.shape[1] * COLUMNS)[: len(part), : len(grey)] for one in (best, which)
+        )
         best[np.arange(len(part)), np.arange(start, start + len(part))] = -1
         rows, columns = np.nonzero(best >= NEAR)
         return best[rows, columns], start + rows, columns, which[rows, columns]
@@ -122,6 +126,12 @@ def _candidates(grey: Sequence[Array], boxes: Sequence[Box]) -> Iterator[tuple[i
     for outer, inner, number in zip(*(part[order].tolist() for part in pairs), strict=True):
         flipped, box = divmod(number, len(boxes))
         yield outer, inner, box, bool(flipped)
+
+
+def _blocks(vectors: Array, size: int) -> Array:
+    """So many vectors [N, D] at a time, the last ones zeros: [blocks, size, D]."""
+    missing = -len(vectors) % size
+    return np.pad(vectors, ((0, missing), (0, 0))).reshape(-1, size, vectors.shape[1])
 
 
 def _boxes() -> Iterator[Box]:

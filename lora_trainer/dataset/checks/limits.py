@@ -33,6 +33,9 @@ TINY = Limit("pixels, compared with the training resolution", 0.25, "of its area
 CUT = Limit("what the bucket's crop cuts off", 0.15, "of the image", OURS)
 ODD = Limit("distance from the most similar images, against what is usual", 10, "median deviations", CASES)
 SAME = Limit("difference of the colours along the rim from those that nearly all images have", 0.65, "", CASES)
+ONE_BACKGROUND = Limit("images of which the colours along the rim are nearly the same", 0.8, "of the images", OURS)
+SAME_PLACE = Limit("images with the same marks at the same place", 0.75, "of those of one shape", CASES)
+MARKED = Limit("what an image has of such marks, if it is said to have them", 0.5, "of the marks", OURS)
 SUBJECT = Limit("what the bucket's crop keeps of the probable subject", 0.75, "of its box", CASES)
 ALWAYS = Limit("captions with the same tag, beside the trigger word", 0.90, "of the captions", OURS)
 ALONE = Limit("images with a bucket of their own", 0.50, "of the images", OURS)
@@ -40,5 +43,5 @@ FEWEST = Limit("images below which a LoRA does little more than copy them", 5, "
 
 LIMITS = (
     BLUR, TOO_DARK, TOO_BRIGHT, WASHED_OUT, ON_WHITE, BORDER, TWINS, OTHER_COLOUR, MASK, JPEG, SMALL, TINY,
-    CUT, ODD, SAME, SUBJECT, ALWAYS, ALONE, FEWEST,
+    CUT, ODD, SAME, ONE_BACKGROUND, SAME_PLACE, MARKED, SUBJECT, ALWAYS, ALONE, FEWEST,
 )  # fmt: skip

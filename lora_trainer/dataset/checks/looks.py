@@ -18,6 +18,7 @@ import numpy as np
 
 from lora_trainer.dataset.buckets import Size
 from lora_trainer.dataset.checks import likeness, measures, outliers, variety
+from lora_trainer.dataset.checks.marks import common, marks
 from lora_trainer.dataset.checks.measures import Borders, Exposure
 from lora_trainer.dataset.decode import read_small
 from lora_trainer.dataset.subject import FINE, Box, find_subject
@@ -26,11 +27,11 @@ from lora_trainer.errors import DatasetError
 log = logging.getLogger(__name__)
 
 FILE = "checks.sqlite"  # in the output folder
-VERSION = 3  # of the measures: another one and nothing that is remembered counts
+VERSION = 4  # of the measures: another one and nothing that is remembered counts
 PATIENCE = 5.0  # seconds for another process that writes there
 TABLES = """
 CREATE TABLE files (path BLOB PRIMARY KEY, bytes INTEGER, changed INTEGER, content TEXT);
-CREATE TABLE looks (content TEXT, area INTEGER, facts TEXT, thumbnail BLOB, PRIMARY KEY (content, area));
+CREATE TABLE looks (content TEXT, area INTEGER, facts TEXT, thumbnail BLOB, marks BLOB, PRIMARY KEY (content, area));
 CREATE TABLE groups (contents TEXT PRIMARY KEY, found TEXT);
 CREATE TABLE subjects (content TEXT PRIMARY KEY, box TEXT);
 """
@@ -49,6 +50,7 @@ class Look:
     two_toned: float
     jpeg_quality: int | None
     thumbnail: bytes  # of :mod:`lora_trainer.dataset.checks.likeness`
+    marks: bytes  # of :mod:`lora_trainer.dataset.checks.marks`
 
 
 class Looks:
@@ -78,8 +80,8 @@ class Looks:
             look = take_look(path, content, self._area)
             facts = {name: getattr(look, name) for name in ("size", "blur", "exposure", "borders", "two_toned",
                                                             "jpeg_quality")}  # fmt: skip
-            self._write("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?)",
-                        (content, self._area, json.dumps(facts), look.thumbnail))  # fmt: skip
+            self._write("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?)",
+                        (content, self._area, json.dumps(facts), look.thumbnail, look.marks))  # fmt: skip
         self._seen[path] = look
         return look.size
 
@@ -111,6 +113,11 @@ class Looks:
     def backgrounds(self, contents: Sequence[str], thumbnails: Sequence[bytes]) -> list[float]:
         """As :func:`lora_trainer.dataset.checks.variety.apart_from_usual`; remembered for the same pictures."""
         return list(map(float, self._of_all(["rim", *contents], lambda: variety.apart_from_usual(thumbnails))))
+
+    def marks(self, contents: Sequence[str], packed: Sequence[bytes]) -> tuple[Box | None, list[float]]:
+        """As :func:`lora_trainer.dataset.checks.marks.common`; remembered for the same pictures."""
+        box, shares = self._of_all(["marks", *contents], lambda: list(common(packed)))
+        return (tuple(box) if box else None), shares
 
     def _of_all(self, parts: Sequence[str], find: Callable[[], list[Any]]) -> list[Any]:
         """What is found of pictures together."""
@@ -152,14 +159,16 @@ class Looks:
         return content
 
     def _remembered(self, content: str) -> Look | None:
-        row = self._read("SELECT facts, thumbnail FROM looks WHERE content = ? AND area = ?", (content, self._area))
+        row = self._read(
+            "SELECT facts, thumbnail, marks FROM looks WHERE content = ? AND area = ?", (content, self._area)
+        )
         if row is None:
             return None
         facts = json.loads(row[0])
         width, height = facts["size"]
         return Look(
             content, (width, height), facts["blur"], Exposure(*facts["exposure"]), Borders(*facts["borders"]),
-            facts["two_toned"], facts["jpeg_quality"], row[1],
+            facts["two_toned"], facts["jpeg_quality"], row[1], row[2],
         )  # fmt: skip
 
     def _read(self, query: str, values: tuple[Any, ...]) -> Any:
@@ -179,7 +188,8 @@ def take_look(path: Path, content: str, area: int) -> Look:
         DatasetError: the end of a sentence that begins with the file's name.
     """
     size, picture, tables = read_small(path, area)
-    colour, grey = np.asarray(picture), np.asarray(picture.convert("L"))
+    without_colour = picture.convert("L")
+    colour, grey = np.asarray(picture), np.asarray(without_colour)
     tiny = min(picture.size) < 2 * measures.TILES  # no room for tiles
     return Look(
         content=content,
@@ -190,6 +200,7 @@ def take_look(path: Path, content: str, area: int) -> Look:
         two_toned=measures.two_toned(grey),
         jpeg_quality=measures.jpeg_quality(tables),
         thumbnail=likeness.thumbnail(picture),
+        marks=marks(without_colour),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lora_trainer.dataset.checks.likeness import COLOURS, THUMBNAIL, unpacked
+from lora_trainer.dataset.checks.limits import ONE_BACKGROUND
 
 Array = np.ndarray[Any, Any]
 
@@ -19,7 +20,6 @@ LEVELS = (6, 12, 12)  # bins of grey, and of the two planes of colour
 HALF = 48  # of 128: colours beyond count as that
 COLOURFUL = 12  # of 255: the two planes' distance from grey, together, from which a background is fully coloured
 GREY = 0.5  # what is far in black and white, where less can differ, as a share of what is far in colour
-NEARLY_ALL = 0.8  # of the images
 AT_ONCE = 256  # images that are compared with all others together
 
 
@@ -36,7 +36,7 @@ def apart_from_usual(thumbnails: Sequence[bytes]) -> list[float]:
         return [float(np.sqrt(2))] * count
     rims = [_rim(one) for one in thumbnails]
     found = np.stack([histogram(one) for one in rims])
-    most, usual = ceil(NEARLY_ALL * (count - 1)), np.empty(count, np.float32)
+    most, usual = ceil(ONE_BACKGROUND.value * (count - 1)), np.empty(count, np.float32)
     for start in range(0, count, AT_ONCE):
         rows = slice(start, start + AT_ONCE)
         usual[rows] = np.partition(_apart(found[rows], found), most, 1)[:, most]  # with itself, which is 0 apart

@@ -12,11 +12,13 @@ from PIL import Image, ImageDraw, ImageOps
 from lora_trainer.config import RunConfig
 from lora_trainer.dataset.checks import variety
 from lora_trainer.dataset.checks.check import check
+from lora_trainer.dataset.checks.marks import common, marks
 from lora_trainer.dataset.checks.outliers import oddness
 from lora_trainer.dataset.findings import Finding
 from tests.labelled.backgrounds import backgrounds
 from tests.labelled.pictures import photographs
 from tests.labelled.together import outliers
+from tests.labelled.watermarks import Mark, watermarks
 
 Found = Callable[..., dict[str, Finding]]
 
@@ -122,3 +124,39 @@ def test_a_histogram_counts_a_colour_for_the_bins_beside_it() -> None:
     assert black[0] == pytest.approx(1), "beyond the last bin nothing is lost"
     blank = [bytes([200]) * 4096 + bytes([128]) * 512] * 9
     assert max(variety.apart_from_usual(blank)) < 0.01 and min(variety.apart_from_usual(blank[:7])) > 1
+
+
+def test_watermarks_on_photographs_that_nothing_was_chosen_on() -> None:
+    known = photographs(None)
+    few = {name: ImageOps.contain(known[name], (400, 400))
+           for name in ("skimage/coffee.png", "sklearn/china.jpg")}  # fmt: skip
+    count = watermarks(few, mixed=3)
+    assert count.cases == 2 * (3 + 2 + 2 * 2) and count.precision == 1 and count.recall >= 0.4, count.faults
+
+
+def test_images_with_the_same_mark_are_named_and_where_it_is(folder: Path, found: Found) -> None:
+    china = photographs(None)["sklearn/china.jpg"]
+    rng = np.random.default_rng(0)
+    mark = Mark("SAMPLE", 0.35, 1, "white", (0.96, 0.95))
+    for number in range(13):
+        left, top = rng.integers(0, 300), rng.integers(0, 200)
+        image = china.crop((left, top, left + 300, top + 200))
+        (mark.over(image) if number != 4 else image).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"zwx, number {number}")
+    marked = found()["watermark"]
+    assert [path.name for path in marked.files] == [f"{number}.png" for number in sorted({*range(13)} - {4}, key=str)]
+    assert marked.severity == "warning"
+    assert marked.reason.startswith("12 of 13 images have the same marks at the bottom right (0.png")
+    for number in range(2):
+        (folder / f"{number}.png").unlink()
+    assert "watermark" not in found(), "too few to say that"
+
+
+def test_what_is_the_same_in_most_of_the_picture_is_no_mark() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128), dtype=np.uint8)
+    assert common([marks(Image.fromarray(noise))] * 12) == (None, [0.0] * 12)
+    corner = [np.random.default_rng(n).integers(0, 256, (128, 128), dtype=np.uint8) for n in range(12)]
+    for one in corner:
+        one[100:110, 10:40] = noise[100:110, 10:40]
+    box, shares = common([marks(Image.fromarray(one)) for one in corner])
+    assert box == pytest.approx((10 / 128, 100 / 128, 40 / 128, 110 / 128), abs=3 / 128) and min(shares) > 0.7
