@@ -92,12 +92,16 @@ def _steps(grey: Array, axis: int) -> tuple[Array, Array]:
 
     The means of two neighbours differ by the pixel that comes into the window and the one that leaves it.
     """
-    half = WINDOW // 2
-    values = np.moveaxis(grey.astype(np.int16), axis, 0)
-    wide = np.pad(values, ((half, half), (0, 0)), mode="symmetric")
-    pairs = ((values[1:], values[:-1]), (wide[WINDOW:], wide[:-WINDOW]))
-    step, again = (np.moveaxis(np.abs(after - before), 0, axis) for after, before in pairs)
-    return step * np.int16(WINDOW), again
+    half, count = WINDOW // 2, grey.shape[axis] - 1
+    values = grey.astype(np.int16)
+    wide = np.pad(values, [(half, half) if side == axis else (0, 0) for side in (0, 1)], mode="symmetric")
+
+    def apart(of: Array, distance: int) -> Array:
+        if axis == 0:
+            return np.abs(of[distance : distance + count] - of[:count])
+        return np.abs(of[:, distance : distance + count] - of[:, :count])
+
+    return apart(values, 1) * np.int16(WINDOW), apart(wide, WINDOW)
 
 
 def _tiles(values: Array) -> Array:

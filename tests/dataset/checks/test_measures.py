@@ -106,5 +106,5 @@ def test_quantiles_and_the_blur_of_whole_numbers_are_those_of_numpy() -> None:
         assert (found.shadows, found.lights) == pytest.approx(np.quantile(pixels, (0.05, 0.99)) / 255, abs=1e-12)
         wide = np.pad(pixels.astype(float), ((6, 5), (0, 0)), mode="symmetric").cumsum(0)
         means = (wide[11:] - wide[:-11]) / 11
-        again = measures._steps(pixels, 0)[1] / 11
-        assert np.abs(again - np.abs(np.diff(means, axis=0))).max() < 1e-9
+        for again in (measures._steps(pixels, 0)[1], measures._steps(pixels.T, 1)[1].T):
+            assert np.abs(again / 11 - np.abs(np.diff(means, axis=0))).max() < 1e-9
