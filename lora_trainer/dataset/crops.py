@@ -229,7 +229,7 @@ def _copied(image: Path) -> tuple[dict[str, Copied], Copied]:
     if found is None:
         raise DatasetError(
             f"{shown(image.name)} isn't a copy that was made here, and your own files stay as they are; copy the "
-            "folder with “I just have photos” or the command prepare, then crop the copies."
+            "folder with “I just have photos” or the command prepare, then change the copies."
         )
     return copies, found
 

@@ -137,7 +137,7 @@ def prepare(
         captioned = {path for path, _ in pictures if find_caption(path, listing.by_name, USUAL_ENDINGS)}
         chosen, twins = _without_twins(pictures, looks, captioned)
     if not chosen:
-        raise DatasetError(_nothing(sources, skipped))
+        raise DatasetError(_nothing(sources, skipped, [path for path in listing.folders if images_in(path)]))
     times = times or suggested_repeats(len(chosen), subject)
     target = folder / f"{times}_{words}"
     if (there := _same_word(folder, words)) is not None:
@@ -298,10 +298,13 @@ def _listing(sources: Sequence[Path]) -> Listing:
     return sorted_files([source for source in sources if not source.is_dir()])
 
 
-def _nothing(sources: Sequence[Path], skipped: Sequence[Skipped]) -> str:
+def _nothing(sources: Sequence[Path], skipped: Sequence[Skipped], nested: Sequence[Path]) -> str:
     where = f" in {sources[0]}" if sources and sources[0].is_dir() else ""
     if skipped:
         return f"No image{where} can be copied: {skipped[0].path.name} {skipped[0].reason}"
+    if nested:
+        few = names([path.name for path in nested])
+        return f"The images{where} are in its sub-folders ({few}); prepare one of those by itself."
     return f"There are no images{where} to copy; give a folder of photos or drop the files here."
 
 

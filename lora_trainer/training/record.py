@@ -68,7 +68,7 @@ def run_facts(name: str, path: Path, trigger: str, session: Session) -> dict[str
         "config": session.config.to_dict(),
         "steps": session.steps,
         "epochs": session.epochs,
-        "images": len(dataset.items),
+        "images": session.images,
         "skipped": [str(skipped) for skipped in dataset.skipped],
         "notices": list(session.notices),
         "sample_prompts": [request.prompt for request in session.sampler.requests],

@@ -118,7 +118,7 @@ class Session:
     @property
     def images(self) -> int:
         """Distinct images."""
-        return len(self.dataset.items)
+        return len({item.path for item in self.dataset.items})
 
     @contextmanager
     def computing(self, samples: Batch) -> Iterator[None]:

@@ -213,5 +213,7 @@ def existing(folder: str) -> Path:
         raise DatasetError("Which images? Give their folder.")
     path = Path(folder).expanduser()
     if not path.is_dir() and not is_dataset_file(path):
+        if path.is_file():
+            raise DatasetError(f"{path} is a file; give the folder that it is in.")
         raise DatasetError(f"The folder {path} doesn't exist; check its path.")
     return path

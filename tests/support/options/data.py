@@ -60,6 +60,7 @@ def each_image_at_both_sizes(base: Outcome, changed: Outcome) -> None:
     uses = [tuple(row.shape[-2:]) for call in changed.model.calls for row in call.noisy]
     assert sorted(uses) == [(6, 8)] * 4 + [(12, 16)] * 4, "two images, two epochs"
     assert len(changed.log) == 2 * len(base.log) and changed.metadata()["ss_num_train_images"] == "4"
+    assert changed.facts()["images"] == base.facts()["images"] == 2, "they are the same images"
 
 
 def mirrored(base: Outcome, changed: Outcome) -> None:

@@ -63,10 +63,17 @@ def test_loose_photos_are_copied_and_stay_as_they_were(desk: Desk, job: FakeJob,
     assert second.values["dataset"] == f"{folder}-2", "a folder that exists is never added to"
 
 
-@pytest.mark.parametrize(("folder", "sentence"), [("", "Which photos? Drop them"), ("/no/such", "doesn&#x27;t exist")])
-def test_copies_of_no_photos(desk: Desk, job: FakeJob, dataset: Path, folder: str, sentence: str) -> None:
-    answer = images.copy(desk, page(desk, dataset=str(dataset), photos_folder=folder, trigger="zwx"), [])
-    assert sentence in answer.html["check_answer"], "the training folder that is given isn't taken for photos"
+def test_copies_of_no_photos(desk: Desk, job: FakeJob, dataset: Path, photos: Path) -> None:
+    (photos.parent / "nested").mkdir()
+    (photos.parent / "nested" / "summer").symlink_to(photos)
+    for folder, sentence in (
+        ("", "Which photos? Drop them"),  # the training folder that is given isn't taken for photos
+        ("/no/such", "doesn&#x27;t exist"),
+        (f"{photos / 'b.png'}", "is a file; give the folder that it is in"),
+        (f"{photos.parent / 'nested'}", "are in its sub-folders (summer); prepare one of those by itself"),
+    ):
+        answer = images.copy(desk, page(desk, dataset=str(dataset), photos_folder=folder, trigger="zwx"), [])
+        assert sentence in answer.html["check_answer"], folder
     assert not (job.output / "datasets").exists()
 
 
