@@ -49,6 +49,7 @@ METHODS = (
     Method("dropout", "caption dropout (0.1)", {"caption_dropout_rate": 0.1}),
     Method("offset", "noise offset (0.05)", {"noise_offset": 0.05}),
     Method("tlora", "T-LoRA (half of the ranks)", {"algo": "tlora"}),
+    Method("pivotal", "pivotal tuning", {"pivotal_tuning": True}),
 )
 
 
