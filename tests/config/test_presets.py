@@ -59,10 +59,6 @@ def test_presets_do_what_their_help_says() -> None:
     assert epochs == sorted(epochs) and quick.unet_rate > starter.unet_rate > thorough.unet_rate
     assert preset_config("style").dataset.flip_aug and not preset_config("person").dataset.flip_aug
     assert preset_config("character").caption.shuffle_caption and preset_config("character").caption.keep_tokens == 1
-    for name in ("person", "object"):  # what docs/overfitting.md has found to help
-        assert (
-            preset_config(name).optimizer.ema_decay == 0.99 and preset_config(name).caption.caption_dropout_rate == 0.1
-        )
     for name in ("low-memory", "sdxl", "sdxl-low-memory"):
         assert not preset_config(name).trains_text_encoder and preset_config(name).memory.cache_text_encoder_outputs
     assert preset_config("sdxl").dataset.resolution == (1024, 1024)

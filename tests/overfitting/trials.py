@@ -12,7 +12,7 @@ from lora_trainer.training.run import train
 from tests.calibration.runs import Place, Run, config, write_dataset
 
 STEPS = (150, 400)  # saves: about enough, and too many
-SEEDS = (1, 2)
+SEEDS = (1, 2, 3)
 
 RUNS = (  # what people bring: few images, and captions that say little
     Run("hourglass-15", "hourglass", 15, 2e-3),
