@@ -19,6 +19,7 @@ from lora_trainer.dataset.caption_edits import SEPARATOR, edited, said, tags_of
 from lora_trainer.dataset.folders import training_folders
 from lora_trainer.dataset.known_images import find_image
 from lora_trainer.dataset.metadata_file import text_of
+from lora_trainer.dataset.remarks import plain
 from lora_trainer.dataset.texts import caption_endings, find_caption, read_lines
 from lora_trainer.dataset.undo import Entries, coded, coded_path, decoded, decoded_path, put_back
 from lora_trainer.errors import ConfigError, DatasetError, FileError, quoted, shown
@@ -129,15 +130,27 @@ class CaptionSheet:
 
         Args:
             texts: as :func:`lora_trainer.dataset.metadata_file.read_metadata` gives them.
-            existing: what becomes of captions that are there: ``skip``, ``append`` or ``replace``.
+            existing: what becomes of captions that are there: ``skip``, ``append`` or ``replace``. The folder's words
+                alone are none yet, but stay before the text, unless that has them.
+
+        Raises:
+            ConfigError: if it has none of the images.
         """
         with _changing:
             found = [(row, text) for row in self.rows() if (text := text_of(row.image, texts))]
-            changes = [
-                (row, _tidy(f"{row.text}{SEPARATOR}{text}" if existing == "append" and row.text else text))
-                for row, text in found
-                if existing != "skip" or not row.text
-            ]
+            if not found:
+                raise ConfigError(
+                    f"The metadata file has no text for the images in {self.dataset}; give the one that was made of "
+                    "them: images are known by their names."
+                )
+            changes = []
+            for row, text in found:
+                words = plain(row.instead)
+                bare = plain(row.text).strip(" ,") == words
+                if existing == "replace" or not row.text or (bare and words in plain(text)):
+                    changes.append((row, _tidy(text)))
+                elif existing == "append" or bare:
+                    changes.append((row, _tidy(f"{row.text.rstrip(' ,')}{SEPARATOR}{text}")))
             return self._write(changes, said("metadata"))
 
     def tags(self, rows: Sequence[Row]) -> list[tuple[str, int]]:

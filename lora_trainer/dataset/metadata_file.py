@@ -14,7 +14,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
     Returns:
         By the image's name, and by folder/name, as :func:`lora_trainer.dataset.texts.folded`, with and without the
-        ending as the file has it; "" for a name that images of several folders have.
+        ending as the file has it; "" for a name by which images have different texts.
 
     Raises:
         FileError, ConfigError: if it can't be read or isn't such a file.
@@ -28,9 +28,8 @@ def read_metadata(path: Path) -> dict[str, str]:
             )
         text = ", ".join(part for part in parts if isinstance(part, str) and part)
         image = PurePath(key.replace("\\", "/"))
-        name = folded(image.name)
-        found[name] = text if found.get(name, text) == text else ""
-        found[folded(f"{image.parent.name}/{image.name}")] = text
+        for name in (folded(image.name), folded(f"{image.parent.name}/{image.name}")):
+            found[name] = text if found.get(name, text) == text else ""
     return found
 
 

@@ -52,6 +52,26 @@ def test_captions_and_tags_are_written_beside_the_images_and_taken_back(
     assert captions(root) == {**written, "b.v2": "zork, red"}
 
 
+def test_the_trigger_word_alone_is_no_caption_yet_and_stays_before_the_text(root: Path, meta: Path) -> None:
+    for name, caption in (("a", "zork"), ("same", "Zork,")):
+        (root / "4_zork" / f"{name}.txt").write_text(caption)  # as prepare leaves them
+    assert main(["caption", str(root), "--metadata", str(meta)]) == 0
+    assert captions(root) == {"a": "a zork in a park, tree, sky", "same": "Zork, this one", "b.v2": "mine"}
+
+
+def test_folders_of_one_name_with_another_text_for_one_image_give_it_none(root: Path, meta: Path) -> None:
+    more = {"/one/4_zork/left.png": {"caption": "one"}, "/two/4_zork/left.png": {"caption": "two"}}
+    meta.write_text(json.dumps({**META, **more}), encoding="utf-8")
+    assert main(["caption", str(root), "--metadata", str(meta)]) == 0
+    assert "left" not in captions(root)
+
+
+def test_a_file_of_other_images_is_told(root: Path, meta: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    meta.write_text(json.dumps({"/img/gone.png": {"caption": "nobody"}}), encoding="utf-8")
+    assert main(["caption", str(root), "--metadata", str(meta)]) == 2
+    assert "no text for the images in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
