@@ -3,6 +3,7 @@
 Each picture is a small thumbnail. One that is cropped out of another equals a window of it, so each is compared
 with windows of all the others, first coarsely, all at once; what comes near is then fitted more finely. Likeness is the
 correlation of the grey values, which neither brightness nor contrast changes; and the colours have to be the same.
+Before a plain background, where things of one outline are alike, what is inside it has to be alike, too.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lora_trainer.dataset.checks.limits import OTHER_COLOUR
+from lora_trainer.dataset.checks.limits import INSIDE, OTHER_COLOUR
 from lora_trainer.dataset.folders import side_by_side
+from lora_trainer.dataset.subject import smooth
 
 Array = np.ndarray[Any, Any]
 Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the sides
@@ -29,10 +31,18 @@ SCALES = (1.0, 0.9, 0.8, 0.72)  # of a window's sides
 SMALLEST = 0.68  # of a window's sides: a smaller part is a close-up and has its own worth
 NEAR = 0.65  # coarse likeness from which a pair is looked at more closely
 TRIES = 4  # fits in vain after which a picture is taken to have no twin
+OUTLINE = 0.5  # of a fit in vain: what one counts that found nothing but the same outline
 HOPEFUL = (0.8, 0.9)  # likeness that a fit must have reached after each step but the last
 AT_ONCE = 256  # pictures whose windows are in memory together
 ROWS, COLUMNS = 32, 56  # of a product that OpenBLAS leaves to the thread that asks: its own ones mostly wait here
+INNER = 32  # px of each side in which what is before a plain background is compared
+PLAIN = 8  # of 255: how far from the rim's usual grey a plain background may be
+MOSTLY = 0.25  # of both pictures: a background
+SEEN = 4.0  # of 255: the contrast below which a thing before it shows nothing but its outline
+FEWEST = 30  # px: a smaller thing, too
 FLAT = 2.0  # of 255: the contrast below which a thumbnail shows nothing
+
+_RIM = np.pad(np.zeros((INNER - 2, INNER - 2), bool), 1, constant_values=True)
 
 
 def unpacked(packed: bytes) -> tuple[Array, Array]:
@@ -74,7 +84,7 @@ def alike(thumbnails: Sequence[bytes], least: float) -> list[list[int]]:
             index = group[index]
         return index
 
-    vain = [0] * len(small)
+    vain = [0.0] * len(small)
     boxes = list(_boxes())
     for row, column, box, flipped in _candidates([small[index].grey for index in shown], boxes):
         outer, inner = shown[row], shown[column]
@@ -83,17 +93,27 @@ def alike(thumbnails: Sequence[bytes], least: float) -> list[list[int]]:
         one, other = sorted((first(outer), first(inner)))
         if one == other:
             continue
-        part = small[inner].mirrored() if flipped else small[inner]
-        likeness, fitted = _fitted(small[outer].grey, part.grey, boxes[box])
-        if likeness >= least and _colour_apart(small[outer], part, fitted) < OTHER_COLOUR.value:
+        as_it_is, mirrored = small[inner], small[inner].mirrored()
+        nearer, farther = (mirrored, as_it_is) if flipped else (as_it_is, mirrored)
+        found = _same(small[outer], nearer, boxes[box], least)
+        if found or (found is None and _same(small[outer], farther, boxes[box], least)):
             group[other] = one
         else:
-            vain[outer] += 1
-            vain[inner] += 1
+            for index in (outer, inner):
+                vain[index] += OUTLINE if found is None else 1
     members: dict[int, list[int]] = {}
     for index in range(len(small)):
         members.setdefault(first(index), []).append(index)
     return [found for found in members.values() if len(found) > 1]
+
+
+def _same(outer: _Thumbnail, inner: _Thumbnail, box: Box, least: float) -> bool | None:
+    """Whether a picture and a window of another one near ``box`` are alike; None if in their outline only, which says
+    little of which of them is mirrored."""
+    likeness, fitted = _fitted(outer.grey, inner.grey, box)
+    if likeness < least or _colour_apart(outer, inner, fitted) >= OTHER_COLOUR.value:
+        return False
+    return _inside(outer.grey, inner.grey, fitted) >= INSIDE.value or None
 
 
 def _candidates(grey: Sequence[Array], boxes: Sequence[Box]) -> Iterator[tuple[int, int, int, bool]]:
@@ -181,6 +201,18 @@ def _colour_apart(outer: _Thumbnail, inner: _Thumbnail, box: Box) -> float:
         np.abs(_window(_picture(one), box, 4) - _window(_picture(other), (0, 0, 1, 1), 4)).max() for one, other in pairs
     ]
     return float(max(apart))
+
+
+def _inside(outer: Array, inner: Array, box: Box) -> float:
+    """The likeness of what a picture and a window of another one show before a plain background, without its outline;
+    1 where there is no such background, or nothing to be seen before it."""
+    one, other = _window(_picture(outer), box, INNER), _window(_picture(inner), (0, 0, 1, 1), INNER)
+    plain = np.stack([np.abs(grey - np.median(grey[_RIM])) < PLAIN for grey in (one, other)])
+    things = smooth(plain.any(0).astype(float), 1) < 0.5 / 9
+    if plain.all(0).mean() < MOSTLY or np.count_nonzero(things) < FEWEST:
+        return 1.0
+    a, b = (grey[things] - grey[things].mean() for grey in (one, other))
+    return 1.0 if max(a.std(), b.std()) < SEEN else float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-6))
 
 
 def _fitted(outer: Array, inner: Array, box: Box) -> tuple[float, Box]:

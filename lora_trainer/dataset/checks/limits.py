@@ -26,6 +26,7 @@ ON_WHITE = Limit("white pixels along the outline of an object before white", 0.9
 BORDER = Limit("stripe of one colour along a side", 0.02, "of the side", CASES)
 TWINS = Limit("correlation with the best window of another image", 0.96, "", CASES)
 OTHER_COLOUR = Limit("difference of colour from that window, at which it is another thing", 18, "of 255", CASES)
+INSIDE = Limit("correlation of what both show before a plain background", 0.8, "", OURS)
 MASK = Limit("pixels that are black or white", 0.97, "of the image", OURS)
 JPEG = Limit("JPEG quality by the quantisation table", 50, "of 100", OURS)
 SMALL = Limit("pixels, compared with the training resolution", 0.80, "of its area", OURS)
@@ -42,6 +43,6 @@ ALONE = Limit("images with a bucket of their own", 0.50, "of the images", OURS)
 FEWEST = Limit("images below which a LoRA does little more than copy them", 5, "images", OURS)
 
 LIMITS = (
-    BLUR, TOO_DARK, TOO_BRIGHT, WASHED_OUT, ON_WHITE, BORDER, TWINS, OTHER_COLOUR, MASK, JPEG, SMALL, TINY,
-    CUT, ODD, SAME, ONE_BACKGROUND, SAME_PLACE, MARKED, SUBJECT, ALWAYS, ALONE, FEWEST,
+    BLUR, TOO_DARK, TOO_BRIGHT, WASHED_OUT, ON_WHITE, BORDER, TWINS, OTHER_COLOUR, INSIDE, MASK, JPEG, SMALL,
+    TINY, CUT, ODD, SAME, ONE_BACKGROUND, SAME_PLACE, MARKED, SUBJECT, ALWAYS, ALONE, FEWEST,
 )  # fmt: skip

@@ -27,7 +27,7 @@ from lora_trainer.errors import DatasetError
 log = logging.getLogger(__name__)
 
 FILE = "checks.sqlite"  # in the output folder
-VERSION = 4  # of the measures: another one and nothing that is remembered counts
+VERSION = 5  # of the measures: another one and nothing that is remembered counts
 PATIENCE = 5.0  # seconds for another process that writes there
 TABLES = """
 CREATE TABLE files (path BLOB PRIMARY KEY, bytes INTEGER, changed INTEGER, content TEXT);

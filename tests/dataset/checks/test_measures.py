@@ -6,7 +6,8 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+import skimage.data
+from PIL import Image, ImageDraw, ImageOps
 from skimage.measure import blur_effect
 
 from lora_trainer.dataset.checks import likeness, measures
@@ -83,6 +84,19 @@ def test_a_thing_of_another_colour_is_no_twin(coffee: Image.Image) -> None:
     other = Image.merge("RGB", (green, red, green))
     small = [likeness.thumbnail(one) for one in (coffee, other, coffee.resize((300, 200)))]
     assert likeness.alike(small, 0.9) == [[0, 2]]
+
+
+def test_things_of_one_outline_before_white_are_twins_only_if_they_show_the_same() -> None:
+    inside = Image.new("L", (300, 300))
+    ImageDraw.Draw(inside).ellipse((60, 60, 240, 240), fill=255)
+
+    def before_white(name: str) -> Image.Image:
+        thing = Image.fromarray(getattr(skimage.data, name)()).convert("RGB").resize((300, 300))
+        return Image.composite(thing, Image.new("RGB", thing.size, "white"), inside)
+
+    things = [before_white(name) for name in ("brick", "grass", "gravel")]
+    things += [ImageOps.mirror(things[1]).crop((15, 10, 290, 295)), things[2].resize((128, 128))]
+    assert likeness.alike([likeness.thumbnail(one) for one in things], 0.96) == [[1, 3], [2, 4]]
 
 
 def test_all_windows_at_once_are_those_of_pillow() -> None:
