@@ -95,5 +95,5 @@ def _named(dataset: Path, names: list[str]) -> list[Path]:
         if len(same) != 1:
             what = "Several folders have an image" if same else "There is no image"
             raise FileError(f"{what} {quoted(name)} in {dataset}; give <folder>/<name>.")
-        found += same
+        found += [image for image in same if image not in found]
     return found

@@ -49,7 +49,7 @@ def test_copies_are_cropped_listed_and_previewed(
     assert "give left, top, right and bottom" in said("crop", "set", "a.png", "--box", "1", status=WRONG_INPUT)
     assert "Which image?" in said("crop", "set", "--box", "0,0,1,1", status=WRONG_INPUT)
     assert "rotated by 90 degrees; --degrees 270 takes that back" in said("rotate", "set", "a.png")
-    assert "rotated by 270 degrees" in said("rotate", "set", "a.png", "--degrees", "270")
+    assert said("rotate", "set", "a.png", "2_zwx/a.png", "--degrees", "270").count("rotated") == 1, "named twice"
     assert "There is no image 'b.png'" in said("crop", "set", "b.png", "--undo", status=WRONG_INPUT)
 
     options = ("--set", "flip_aug=true", "resolution=128", "--uses", "3")
