@@ -16,7 +16,7 @@ from lora_trainer.config import CaptionConfig, DatasetConfig
 from lora_trainer.dataset.buckets import Size, place
 from lora_trainer.dataset.dataset_file import is_dataset_file, read_dataset_file
 from lora_trainer.dataset.decode import probe
-from lora_trainer.dataset.findings import Finding
+from lora_trainer.dataset.findings import Finding, names
 from lora_trainer.dataset.items import Dataset, Folder, ImageItem, Skipped
 from lora_trainer.dataset.layout import Listing, find_folders, leftovers, list_folder
 from lora_trainer.dataset.masks import check_mask, find_masks, mask_remarks
@@ -79,9 +79,28 @@ def scan(
     train, held_out = _hold_out(train, findings)
     reg = [item for of in dict.fromkeys(map(_dataset_and_size, folders))
            for item in _match_regularisation(of, reg, train, findings)]  # fmt: skip
-    unused = dict.fromkeys((*skipped[False], *skipped[True]))  # once, at however many sizes the folder is trained
+    unused: dict[Path, Skipped] = {}  # once, at however many sizes the folder is trained
+    trained = {item.path for item in items if not item.folder.number}
+    for one in (*skipped[False], *skipped[True]):
+        if one.path not in trained:
+            unused.setdefault(one.path, one)
+    findings += _left_out_at(read, trained)
     once = dict.fromkeys(findings)
-    return Dataset(directory, (*train, *reg), folders, tuple(held_out), tuple(unused), tuple(once))
+    return Dataset(directory, (*train, *reg), folders, tuple(held_out), tuple(unused.values()), tuple(once))
+
+
+def _left_out_at(
+    read: dict[Folder, list[tuple[ImageItem | Skipped, Caption]]], trained: set[Path]
+) -> Iterator[Finding]:
+    """Images that are trained, but not at every size."""
+    for folder, seen in read.items():
+        files = tuple(one.path for one, _ in seen if isinstance(one, Skipped) and one.path in trained)
+        if files:
+            width, height = folder.config.resolution
+            few = names([path.name for path in files])
+            told = f"{folder.name}: {counted(len(files), 'image')} {'is' if len(files) == 1 else 'are'} not trained at"
+            narrow = f"{told} {width}x{height} px, as no bucket there is so narrow ({few})"
+            yield Finding("extra_resolutions", "info", narrow, "give a larger size, or crop them", files)
 
 
 def training_folders(dataset: Path) -> list[tuple[str, Folder, Listing]]:

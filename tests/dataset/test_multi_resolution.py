@@ -60,6 +60,15 @@ def test_what_is_wrong_is_said_once(root: Path, save: Save) -> None:
     assert len(twice.dataset.skipped) == 1 and len(twice.dataset.items) == 4
 
 
+def test_what_is_too_narrow_at_one_size_only_is_no_file_that_cannot_be_used(root: Path, save: Save) -> None:
+    for name, size in (("square", (256, 256)), ("wide", (384, 256)), ("strip", (1024, 40))):
+        save(f"1_zwx/{name}.png", size, "zwx")
+    found = check(root, DatasetConfig((""), (256, 256), "64"), CaptionConfig())
+    assert [one.path.stem for one in found.dataset.skipped] == ["strip"], "once, though at two sizes"
+    told = next(one for one in found.findings if one.kind == "extra_resolutions")
+    assert "1 image is not trained at 64x64 px" in told.reason and [path.stem for path in told.files] == ["wide"]
+
+
 def test_a_dataset_file_has_sizes_of_its_own(root: Path, save: Save, read: Scan, tmp_path: Path) -> None:
     save("1_zwx/0.png", (256, 256))
     file = tmp_path / "data.toml"
