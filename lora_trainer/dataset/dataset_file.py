@@ -99,7 +99,7 @@ def read_dataset_file(path: Path, config: DatasetConfig, caption: CaptionConfig)
     file.refuse_others(content, (), ("general", "datasets"))
     above = (*DATASET_OPTIONS, *SUBSET_OPTIONS, "num_repeats", WORDS)
     general = file.options(content.get("general", {}), ("general",), above)
-    base = {**_values(config), **_values(caption), "num_repeats": 1}
+    base = {**_values(config), "extra_resolutions": "", **_values(caption), "num_repeats": 1}  # sizes of the run's own
     found: list[Folder] = []
     for number, dataset in enumerate(content["datasets"]):
         at: Key = ("datasets", number)
