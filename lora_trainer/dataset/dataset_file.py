@@ -7,6 +7,7 @@ description that folders named ``<repeats>_<trigger>`` give, and either can be w
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ REFUSED = {
     "network_multiplier": "give less weight by fewer repeats",
 }
 MASKS = "conditioning_data_dir"
+FOLDERS = ("image_dir", MASKS)
 WITHOUT_MASKS = (WORDS, "is_reg", "alpha_mask")  # what sd-scripts doesn't take in a subset that has masks
 CARRIED = "dataset_config"  # where settings have a dataset file's content, or its path
 REPEATS = {"minimum": 1, "maximum": 10**9}
@@ -140,7 +142,8 @@ def write_dataset_file(path: Path, folders: Sequence[Folder]) -> list[str]:
     Raises:
         FileError: if it can't be written.
     """
-    tables = tables_of(folders)
+    whole = [replace(one, path=one.path.absolute(), masks=one.masks and one.masks.absolute()) for one in folders]
+    tables = tables_of(whole)  # sd-scripts is started in a folder of its own
     write = write_toml if path.suffix.lower() == ".toml" else write_json
     write(path, tables)
     return [line for number, table in enumerate(tables["datasets"], 1) for line in _unlike_sd_scripts(number, table)]
@@ -156,8 +159,19 @@ def alone(path: Path, beside: Path) -> str:
     if not carries_datasets(content):
         return str(path)
     made = beside.with_name(f"{beside.stem}.dataset.json")
-    write_json(made, content[CARRIED])
+    write_json(made, _absolute(content[CARRIED], _File(path)))
     return str(made)
+
+
+def _absolute(content: Mapping[str, Any], file: _File) -> dict[str, Any]:
+    """A dataset file's content for another place: folders that are named from the file's own are named in full."""
+    copy: dict[str, Any] = json.loads(json.dumps(content))
+    for dataset in copy["datasets"] if _tables(copy.get("datasets")) else ():
+        for subset in dataset["subsets"] if _tables(dataset.get("subsets")) else ():
+            texts = {name: text.strip() for name in FOLDERS if isinstance(text := subset.get(name), str)}
+            found = {name: file.found(text) for name, text in texts.items() if text}
+            subset |= {name: str(folder) for name, folder in found.items() if folder.is_dir()}
+    return copy
 
 
 def _unlike_sd_scripts(number: int, table: Mapping[str, Any]) -> Iterator[str]:
