@@ -76,6 +76,13 @@ def _content(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def _named(path: Path) -> Path:
+    """The dataset file that settings name by its path, from the current folder or their own; else ``path``."""
+    name = _content(path).get(CARRIED)
+    places = (Path(name).expanduser(), path.parent / name) if isinstance(name, str) and name else ()
+    return next((place for place in places if is_dataset_file(place)), path)
+
+
 def _description(path: Path) -> Mapping[str, Any]:
     content = _content(path)
     inner: Mapping[str, Any] = content[CARRIED] if carries_datasets(content) else content
@@ -92,6 +99,7 @@ def read_dataset_file(path: Path, config: DatasetConfig, caption: CaptionConfig)
         FileError: if the file can't be read.
         DatasetError: in one sentence, with the line where there is one.
     """
+    path = _named(path)
     content = _description(path)
     file = _File(path, key_lines(path) if path.suffix.lower() == ".toml" else {})
     if not _tables(content.get("datasets")):
@@ -155,6 +163,7 @@ def alone(path: Path, beside: Path) -> str:
     Raises:
         FileError, ConfigError: if it can't be read or written.
     """
+    path = _named(path)
     content = _content(path)
     if not carries_datasets(content):
         return str(path)

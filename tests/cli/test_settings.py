@@ -38,6 +38,7 @@ def test_our_settings_carry_a_dataset_files_content(place: Path, capsys: pytest.
     assert main(["config", "convert", "kohya.json", "ours.json"]) == 0
     ours = json.loads((place / "ours.json").read_text())
     assert ours["dataset_config"] == "data.toml", "by its path, or by what stands in it:"
+    assert main(["train", "--dataset", "ours.json", "--checkpoint", "b", "--name", "named"]) == 0
     described = json.loads((place / "data.json").read_text())
     assert described["datasets"][0]["subsets"][0]["image_dir"] == str((place / "data" / "1_zork").absolute())
     described["datasets"][0]["subsets"][0] |= {"shuffle_caption": False, "caption_prefix": "once"}
