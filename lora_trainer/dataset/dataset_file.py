@@ -7,6 +7,7 @@ description that folders named ``<repeats>_<trigger>`` give, and either can be w
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ REFUSED = {
     "network_multiplier": "give less weight by fewer repeats",
 }
 MASKS = "conditioning_data_dir"
+FOLDERS = ("image_dir", MASKS)
 WITHOUT_MASKS = (WORDS, "is_reg", "alpha_mask")  # what sd-scripts doesn't take in a subset that has masks
 CARRIED = "dataset_config"  # where settings have a dataset file's content, or its path
 REPEATS = {"minimum": 1, "maximum": 10**9}
@@ -74,6 +76,13 @@ def _content(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def _named(path: Path) -> Path:
+    """The dataset file that settings name by its path, from the current folder or their own; else ``path``."""
+    name = _content(path).get(CARRIED)
+    places = (Path(name).expanduser(), path.parent / name) if isinstance(name, str) and name else ()
+    return next((place for place in places if is_dataset_file(place)), path)
+
+
 def _description(path: Path) -> Mapping[str, Any]:
     content = _content(path)
     inner: Mapping[str, Any] = content[CARRIED] if carries_datasets(content) else content
@@ -90,6 +99,7 @@ def read_dataset_file(path: Path, config: DatasetConfig, caption: CaptionConfig)
         FileError: if the file can't be read.
         DatasetError: in one sentence, with the line where there is one.
     """
+    path = _named(path)
     content = _description(path)
     file = _File(path, key_lines(path) if path.suffix.lower() == ".toml" else {})
     if not _tables(content.get("datasets")):
@@ -99,7 +109,7 @@ def read_dataset_file(path: Path, config: DatasetConfig, caption: CaptionConfig)
     file.refuse_others(content, (), ("general", "datasets"))
     above = (*DATASET_OPTIONS, *SUBSET_OPTIONS, "num_repeats", WORDS)
     general = file.options(content.get("general", {}), ("general",), above)
-    base = {**_values(config), **_values(caption), "num_repeats": 1}
+    base = {**_values(config), "extra_resolutions": "", **_values(caption), "num_repeats": 1}  # sizes of the run's own
     found: list[Folder] = []
     for number, dataset in enumerate(content["datasets"]):
         at: Key = ("datasets", number)
@@ -140,7 +150,8 @@ def write_dataset_file(path: Path, folders: Sequence[Folder]) -> list[str]:
     Raises:
         FileError: if it can't be written.
     """
-    tables = tables_of(folders)
+    whole = [replace(one, path=one.path.absolute(), masks=one.masks and one.masks.absolute()) for one in folders]
+    tables = tables_of(whole)  # sd-scripts is started in a folder of its own
     write = write_toml if path.suffix.lower() == ".toml" else write_json
     write(path, tables)
     return [line for number, table in enumerate(tables["datasets"], 1) for line in _unlike_sd_scripts(number, table)]
@@ -152,12 +163,24 @@ def alone(path: Path, beside: Path) -> str:
     Raises:
         FileError, ConfigError: if it can't be read or written.
     """
+    path = _named(path)
     content = _content(path)
     if not carries_datasets(content):
         return str(path)
     made = beside.with_name(f"{beside.stem}.dataset.json")
-    write_json(made, content[CARRIED])
+    write_json(made, _absolute(content[CARRIED], _File(path)))
     return str(made)
+
+
+def _absolute(content: Mapping[str, Any], file: _File) -> dict[str, Any]:
+    """A dataset file's content for another place: folders that are named from the file's own are named in full."""
+    copy: dict[str, Any] = json.loads(json.dumps(content))
+    for dataset in copy["datasets"] if _tables(copy.get("datasets")) else ():
+        for subset in dataset["subsets"] if _tables(dataset.get("subsets")) else ():
+            texts = {name: text.strip() for name in FOLDERS if isinstance(text := subset.get(name), str)}
+            found = {name: file.found(text) for name, text in texts.items() if text}
+            subset |= {name: str(folder) for name, folder in found.items() if folder.is_dir()}
+    return copy
 
 
 def _unlike_sd_scripts(number: int, table: Mapping[str, Any]) -> Iterator[str]:

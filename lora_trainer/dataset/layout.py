@@ -145,16 +145,17 @@ def find_folders(
             findings += _set_aside(path)
         elif images := images_in(path):
             findings.append(_ignored(path, images, parsed is not None))
-    parsed = parse_name(directory.resolve().name)
+    itself = directory.resolve()  # whose name counts, also of "." and of a link
+    parsed = parse_name(itself.name)
     if found:
         if listing.images:
             ignored = f"{_count(len(listing.images), 'image')} ignored: images directly in {directory} aren't used"
             remedy = "move them into a <repeats>_<trigger> folder to train on them"
             findings.append(Finding("loose_images", "warning", ignored, remedy, tuple(listing.images)))
     elif listing.images and parsed and parsed[0]:
-        found.append((folder_of(directory.resolve(), parsed), listing))
-        itself = f"{directory} is itself a <repeats>_<trigger> folder"
-        findings.append(Finding("single_folder", "info", itself, "it is used as the whole dataset"))
+        found.append((folder_of(itself, parsed), list_folder(itself)))
+        told = f"{directory} is itself a <repeats>_<trigger> folder"
+        findings.append(Finding("single_folder", "info", told, "it is used as the whole dataset"))
         findings += [one for path in listing.folders if path.name == SET_ASIDE for one in _set_aside(path)]
     if not found:
         raise refused or (LooseImagesError if listing.images else DatasetError)(_what_to_rename(directory, listing))

@@ -211,9 +211,9 @@ def caches_captions(flat: dict[str, Any]) -> bool:
 
 def own_options(flat: dict[str, Any]) -> list[str]:
     """Sentences on options that kohya doesn't know at all."""
-    own = ("blocks_in_cpu_memory", "diff_output_preservation", "ema_decay", "embedding_lr", "measure_at_saves",
-           "memory_limit_gb", "on_divergence", "pivotal_tuning", "preservation_class", "save_state_every_n_minutes",
-           "stop_on_damage", "tlora_min_rank")  # fmt: skip
+    own = ("blocks_in_cpu_memory", "diff_output_preservation", "ema_decay", "embedding_lr", "extra_resolutions",
+           "measure_at_saves", "memory_limit_gb", "on_divergence", "pivotal_tuning", "preservation_class",
+           "save_state_every_n_minutes", "stop_on_damage", "tlora_min_rank")  # fmt: skip
     lost = [f"kohya has no {name}; it isn't written." for name in own if flat[name] != OPTIONS[name].default]
     if flat["base_8bit"] == "never":
         lost.append("base_8bit never is kohya's default and isn't written; loaded again, it will be auto.")

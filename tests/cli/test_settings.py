@@ -38,7 +38,9 @@ def test_our_settings_carry_a_dataset_files_content(place: Path, capsys: pytest.
     assert main(["config", "convert", "kohya.json", "ours.json"]) == 0
     ours = json.loads((place / "ours.json").read_text())
     assert ours["dataset_config"] == "data.toml", "by its path, or by what stands in it:"
+    assert main(["train", "--dataset", "ours.json", "--checkpoint", "b", "--name", "named"]) == 0
     described = json.loads((place / "data.json").read_text())
+    assert described["datasets"][0]["subsets"][0]["image_dir"] == str((place / "data" / "1_zork").absolute())
     described["datasets"][0]["subsets"][0] |= {"shuffle_caption": False, "caption_prefix": "once"}
     (place / "ours.json").write_text(json.dumps({**ours, "dataset_config": described}))
     assert (
@@ -59,6 +61,14 @@ def test_our_settings_carry_a_dataset_files_content(place: Path, capsys: pytest.
     assert main(["config", "convert", "ours.json", "run.toml"]) == 0
     assert 'dataset_config = "run.dataset.json"' in (place / "run.toml").read_text()
     assert json.loads((place / "run.dataset.json").read_text()) == described
+    (place / "there" / "mine").mkdir(parents=True)
+    (place / "there" / "mine" / "a.png").touch()
+    beside = {"datasets": [{"subsets": [{"image_dir": "mine"}, {"image_dir": "gone"}]}]}
+    (place / "there" / "ours.json").write_text(json.dumps({**ours, "dataset_config": beside}))
+    assert main(["config", "convert", "there/ours.json", "other.toml"]) == 0
+    first, second = json.loads((place / "other.dataset.json").read_text())["datasets"][0]["subsets"]
+    assert first["image_dir"] == str((place / "there" / "mine").absolute()), "which stands beside the other file"
+    assert second["image_dir"] == "gone"
     capsys.readouterr()
     (place / "ours.json").write_text(json.dumps({**ours, "dataset_config": 3}))
     assert main(["train", "--config", "ours.json", "--checkpoint", "b", "--name", "no"]) == 2

@@ -82,6 +82,9 @@ def test_a_repeats_folder_as_dataset(tmp_path: Path) -> None:
     data = scan(folder, DatasetConfig(), CaptionConfig())
     assert [(item.repeats, item.captions) for item in data.items] == [(7, ("ohwx",))]
     assert "is itself" in data.notices[0]
+    (tmp_path / "link").symlink_to(folder)
+    (item,) = scan(tmp_path / "link", DatasetConfig(), CaptionConfig()).items
+    assert item.path.relative_to(item.folder.path) == Path("a.png"), "a run's state names images so"
 
 
 @pytest.mark.parametrize(

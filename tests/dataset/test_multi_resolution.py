@@ -73,8 +73,9 @@ def test_a_dataset_file_has_sizes_of_its_own(root: Path, save: Save, read: Scan,
     save("1_zwx/0.png", (256, 256))
     file = tmp_path / "data.toml"
     write_dataset_file(file, read(resolution=(128, 128)).folders)
-    data = scan(file, DatasetConfig(extra_resolutions="64"), CaptionConfig())
-    assert len(data.items) == 1 and any("extra_resolutions isn't used" in told for told in data.notices)
+    for unused in ("64", "384"):  # which is larger than those of the file
+        data = scan(file, DatasetConfig(extra_resolutions=unused), CaptionConfig())
+        assert len(data.items) == 1 and any("extra_resolutions isn't used" in told for told in data.notices)
 
 
 @pytest.mark.parametrize("wrong", ["512", "768", "60", "big", "384;256", "-64", "256, 32"])

@@ -37,7 +37,7 @@ OTHER_VALUES: dict[str, tuple[Any, ...]] = {
     "optimizer_args": ("betas=(0.9,0.99) decouple=True name=text",), "lr_scheduler_args": ("T_max=9",),
     "lr_warmup_steps": (0.1, 0.07, 0.123, 1, 250), "lr_decay_steps": (0.25, 40), "caption_prefix": ("dog",),
     "sample_prompts": ("a\nb --n c", "prompts.txt"), "keep_tokens_separator": ("|||",), "caption_separator": (";", ""),
-    "training_comment": ('it\'s "fine"',), "save_state_every_n_minutes": (3,),
+    "extra_resolutions": ("384,256",), "training_comment": ('it\'s "fine"',), "save_state_every_n_minutes": (3,),
 }  # fmt: skip
 SPEAK = {"text_encoder_lr", "unet_lr", "max_train_steps", "dora_wd", "wd_on_output"}
 LOST = {
