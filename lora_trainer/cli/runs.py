@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 
 from lora_trainer.cli.terminal import agreed, say
 from lora_trainer.runs.deleting import delete_run, forget_run
@@ -28,7 +30,7 @@ def run_list(args: argparse.Namespace) -> None:
         say(f"There are no runs in {args.output}.")
     offered = next((entry for entry in entries if entry.offered), None)
     if offered is not None:
-        say(f"To continue {offered.name}: python -m lora_trainer train --resume --name {offered.name}")
+        say(f"To continue {offered.name}: {_continuing(args, offered)}")
 
 
 def run_show(args: argparse.Namespace) -> None:
@@ -58,7 +60,13 @@ def run_show(args: argparse.Namespace) -> None:
     for line in dict.fromkeys([*entry.warnings, *([found.problem] if found.problem else []), *found.notices]):
         say(f"Note: {line}")
     if entry.resumable:
-        say(f"To continue it: python -m lora_trainer train --resume --name {entry.name}")
+        say(f"To continue it: {_continuing(args, entry)}")
+
+
+def _continuing(args: argparse.Namespace, entry: RunEntry) -> str:
+    """The command, which also says where the run is if that isn't the usual place."""
+    command = ["python", "-m", "lora_trainer", "train", "--resume", "--name", entry.name]
+    return shlex.join(command if args.output == Path("output") else [*command, "--output", str(args.output)])
 
 
 def run_delete(args: argparse.Namespace) -> None:

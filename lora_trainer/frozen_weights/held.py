@@ -71,6 +71,7 @@ class FrozenWeights:
         self.in_cpu: list[nn.Module] = []
         self._eight, self._away = list[nn.Module](), list[nn.Module]()  # their layers
         self._held: dict[nn.Module, HeldWeight] = {}
+        self._lent = False
 
     def choose(self, in_8_bits: Collection[nn.Module], in_cpu: Collection[nn.Module]) -> None:
         """Which blocks :meth:`take` holds in 8 bits, and which in CPU memory; a block may be in both."""
@@ -84,32 +85,41 @@ class FrozenWeights:
     def take(self, dtype: torch.dtype | None = None) -> None:
         """Hold the chosen blocks' weights as was chosen; nothing happens if they are held already.
 
+        After a :meth:`put_back` that failed, those that it left are held on.
+
         Args:
             dtype: in which they are computed with; None for each one's own.
         """
-        if self._held or not (chosen := self._layers()):
+        if self._lent or not (chosen := self._layers()):
             return
         eight, away, bringer = set(self._eight), set(self._away), Bringer(self._device)
         try:
             for module in chosen:
+                if module in self._held:
+                    continue
                 brought = bringer if module in away else None
                 own = module.weight.dtype
                 self._held[module] = HeldWeight(module.weight, self._device, dtype or own, module in eight, brought)
             self._stack.enter_context(self._lender.lending(self._held))
+            self._lent = True
         except BaseException:
             self.put_back()
             raise
 
     def put_back(self) -> None:
-        """Give the modules their own weights back, where the rest of the UNet is now."""
+        """Give the modules their own weights back, where the rest of the UNet is now.
+
+        What finds no memory there is still held afterwards, and knows that it was there.
+        """
         self._stack.close()
-        held, self._held = self._held, {}
-        if held:
-            kept = {id(module.weight) for module in held}
+        self._lent = False
+        if self._held:
+            kept = {id(module.weight) for module in self._held}
             rest = next((one for one in self._unet.parameters() if id(one) not in kept), None)
             device = self._device if rest is None else rest.device
-            for weight in held.values():
+            for module, weight in list(self._held.items()):
                 weight.put_back(device)
+                del self._held[module]
 
     @contextmanager
     def in_step(self, others: Collection[nn.Module], dtype: torch.dtype | None) -> Iterator[None]:

@@ -15,6 +15,7 @@ from lora_trainer.dataset.dataset_file import tables_of
 from lora_trainer.dataset.masks import mask_key
 from lora_trainer.errors import ConfigError, counted, quoted, shortened, shown
 from lora_trainer.files import file_sha256
+from lora_trainer.memory import has_own_memory
 from lora_trainer.network.beneath import files_beneath
 from lora_trainer.training.cache import digest
 
@@ -106,6 +107,8 @@ def check_identity(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         )
     here = [(name, before["made on"].get(name, found), found) for name, found in now["made on"].items()]
     here += [(name, before["config"].get(name, now["config"][name]), now["config"][name]) for name in TOLD_ON_RESUME]
+    if not has_own_memory(torch.device(now["made on"]["device"])):
+        here = [one for one in here if {*one[1:]} != {"auto", "never"}]  # there 8 bits are used only if asked for
     other = [f"{name} {shortened(str(was), 60)}, now {found}" for name, was, found in here if was != found]
     if other:
         return [f"The run was started with {'; '.join(other)}: it goes on, but not to the very same last digits."]

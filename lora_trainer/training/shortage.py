@@ -68,8 +68,8 @@ def fitted(
             side = "x".join(map(str, run.dataset.resolution))
             raise LoraTrainerError(
                 f"There isn't enough memory for a step at {side} pixels, even with gradient checkpointing and one "
-                "image at a time: use a smaller resolution or network_dim, train the UNet only, or close what else "
-                "uses the memory."
+                f"image at a time: {_unused(run)}use a smaller resolution or network_dim, train the UNet only, or "
+                "close what else uses the memory."
             ) from error
     # The error is gone by now, and with it what its frames held of the step.
     run.update.drop_gradients()
@@ -94,6 +94,16 @@ def _less(run: Session, largest: int) -> Callable[[], str] | None:
     if memory.blocks_in_cpu_memory < 0 and len(weights.in_cpu) < len(run.model.blocks()):
         return partial(_in_cpu, run)
     return None
+
+
+def _unused(run: Session) -> str:
+    """What the settings switch off, for the sentence that says that nothing is left."""
+    memory = run.config.memory
+    if not has_own_memory(run.device):
+        return ""
+    ways = ["base_8bit to auto"] * (memory.base_8bit == "never")
+    ways += ["blocks_in_cpu_memory to -1"] * (memory.blocks_in_cpu_memory >= 0)
+    return f"set {' and '.join(ways)}, " if ways else ""
 
 
 def _recompute(run: Session) -> str:

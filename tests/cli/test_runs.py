@@ -95,6 +95,8 @@ def test_forget(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         assert train() == 128 + signal.SIGTERM
     capsys.readouterr()
     assert main(["runs"]) == 0 and "To continue zork: " in capsys.readouterr().out
+    assert main(["runs", "--output", str(Path("output").absolute())]) == 0
+    assert capsys.readouterr().out.endswith(f"--name zork --output {Path('output').absolute()}\n")
     assert main(["runs", "forget", "zork"]) == 0 and "isn't offered any more" in capsys.readouterr().out
     assert main(["runs"]) == 0
     told = capsys.readouterr().out

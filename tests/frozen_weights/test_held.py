@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lora_trainer.config import RunConfig
 from lora_trainer.frozen_weights.eight_bit import from_8_bits, size_in_8_bits, to_8_bits
+from lora_trainer.frozen_weights.held import HeldWeight
 from lora_trainer.frozen_weights.lending import layers
 from lora_trainer.network.network import LoraNetwork
 from lora_trainer.training.checkpointing import checkpoint_blocks
@@ -129,6 +130,29 @@ def test_where_weights_cannot_be_held_otherwise_all_are_as_they_were() -> None:
         step.weights.take()
     last.weight = own
     assert torch.equal(step.gradients()[0], usual)
+
+
+def test_weights_that_found_no_memory_are_put_back_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a sample picture, for which all are put back."""
+    step = Step()
+    step.weights.choose(step.blocks, step.blocks)
+    step.weights.take()
+    usual, held = step.gradients()[0], list(step.weights._held.values())
+    put_back, calls = HeldWeight.put_back, list[HeldWeight]()
+
+    def scarce(weight: HeldWeight, device: torch.device) -> None:
+        calls.append(weight)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        put_back(weight, device)
+
+    monkeypatch.setattr(HeldWeight, "put_back", scarce)
+    with pytest.raises(torch.OutOfMemoryError):
+        step.weights.put_back()
+    step.weights.take()
+    assert torch.equal(step.gradients()[0], usual)
+    step.weights.put_back()
+    assert set(held) <= set(calls[:2] + calls[3:]), "each by the one that knows where it was"
 
 
 def _break(module: nn.Module, args: object) -> None:

@@ -114,6 +114,11 @@ def test_another_version_and_another_machine_go_on_with_a_word(root: Path) -> No
     ]
 
 
+def test_8_bits_that_neither_setting_uses_on_a_processor_are_no_change(root: Path) -> None:
+    _, events = run(root, resume=True, base_8bit="never")
+    assert [notice.text for notice in of(events, Notice)] == []
+
+
 def test_an_option_that_is_newer_than_the_state_had_its_usual_value(root: Path) -> None:
     rewrite(root, lambda identity: identity["config"].pop("conv_dim"))
     _, events = run(root, resume=True, stop_at=5)

@@ -64,8 +64,8 @@ def _swapped(
 def _theirs(swap: _Swap) -> Tensor:
     mine, theirs = swap.mine, swap.theirs
     if theirs is None:
-        with torch.inference_mode():
-            return nn.Parameter(mine.detach().clone(), requires_grad=False)
+        with torch.inference_mode():  # on the same memory: all others are still there, and a card hasn't room for two
+            return nn.Parameter(_on_the_memory_of(mine), requires_grad=False)
     return theirs if mine.data_ptr() == swap.address else _moved(mine, theirs)
 
 
@@ -77,9 +77,13 @@ def _ordinary(tensor: Tensor, wide: bool) -> Tensor:
     if wide and tensor.is_floating_point() and tensor.dtype != torch.float32:
         made = tensor.detach().to(torch.float32)
     else:
-        made = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        made.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
+        made = _on_the_memory_of(tensor)
     return nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
+
+
+def _on_the_memory_of(tensor: Tensor) -> Tensor:
+    made = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return made.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
 
 
 def _moved(mine: Tensor, theirs: Tensor) -> Tensor:

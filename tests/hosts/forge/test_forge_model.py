@@ -198,7 +198,9 @@ def test_a_tensor_that_is_let_go_leaves_its_memory() -> None:
     with ordinary_tensors([layer], let_go=[layer.weight]):
         assert theirs() is None, "nothing else holds the memory that the weight has on a card"
         layer.weight.data = content.clone()
+        address = layer.weight.data_ptr()
     assert torch.equal(layer.weight, content) and not layer.weight.requires_grad
+    assert layer.weight.is_inference() and layer.weight.data_ptr() == address, "the whole UNet isn't there twice"
 
 
 @pytest.mark.parametrize("card", [False, True])
