@@ -177,6 +177,11 @@ class ForgeModel:
     @contextmanager
     def _given_back(self) -> Iterator[None]:
         """The WebUI's own tensors are in the model while the block lasts: it moves them, and knows them."""
+        try:
+            self.weights.put_back()
+        except BaseException:  # no memory for them all: the run goes on as it was
+            self.weights.take()
+            raise
         self._let_go()
         try:
             yield

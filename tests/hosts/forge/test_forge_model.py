@@ -19,6 +19,7 @@ from tests.support.fake_forge import Forge, Loaded, Patcher, as_inference
 pytest.importorskip("ldm", reason="needs the package stable-diffusion-sdkit, which make test installs")
 
 from lora_trainer.errors import ConfigError, HostBusyError
+from lora_trainer.frozen_weights.held import HeldWeight
 from lora_trainer.hosts.base import GenerateRequest, Progress
 from lora_trainer.training.events import CancelToken
 from tests.support.gradients import gradients
@@ -203,6 +204,10 @@ def test_a_tensor_that_is_let_go_leaves_its_memory() -> None:
     assert layer.weight.is_inference() and layer.weight.data_ptr() == address, "the whole UNet isn't there twice"
 
 
+def no_memory(*anything: Any) -> None:
+    raise torch.cuda.OutOfMemoryError
+
+
 @pytest.mark.parametrize("card", [False, True])
 def test_weights_are_held_in_another_way_while_the_webui_is_not_at_work(
     forge: Forge, host: Any, card: bool, monkeypatch: pytest.MonkeyPatch
@@ -233,6 +238,11 @@ def test_weights_are_held_in_another_way_while_the_webui_is_not_at_work(
         near, far = ((own[0] - other).abs().max() for other in (exact, coarse))
         assert near < 0.01 * far, "a picture is made with the model's own weights"
         assert torch.equal(predicted(), coarse)
+        with monkeypatch.context() as full:
+            full.setattr(HeldWeight, "put_back", no_memory)
+            with pytest.raises(torch.cuda.OutOfMemoryError):
+                taken.generate(GenerateRequest("x"))
+        assert torch.equal(predicted(), coarse), "a picture that found no memory changes nothing"
     assert all(torch.equal(one, other) for one, other in zip(forge.model.parameters(), before, strict=True))
 
 
