@@ -21,7 +21,7 @@ from lora_trainer.training.state_file import read_state
 from lora_trainer.ui.status import MOST_POINTS, Record
 from tests.support.runs import request
 
-STEPS = int(os.environ.get("STEPS", "1200"))
+STEPS = int(os.environ.get("STEPS", "600"))
 LOOKS = 8
 LINE = 600  # bytes of a line of the log, at most
 
