@@ -20,8 +20,6 @@ OTHER_NAMES = {  # of kohya's files, which are read by --config -> what says it 
     "fp8_base": "base_8bit",
     "use_8bit_adam": "optimizer_type AdamW8bit",
     "epoch": "max_train_epochs",
-    "optimizer": "optimizer_type",
-    "max_resolution": "resolution",
 }
 
 

@@ -42,6 +42,10 @@ class Row:
     text: str  # its non-empty lines; "" where there is no file
     instead: str  # what is trained where the text is empty
 
+    def is_bare(self, words: str) -> bool:
+        """Whether the caption is at most these words, which is none yet."""
+        return plain(self.text).strip(" ,") in ("", plain(words))
+
     def to_dict(self, limit: int) -> dict[str, Any]:
         """For JSON; ``limit`` is the number of tokens that the text encoder sees."""
         about = {"id": shown(self.id), "text": shown(self.text), "instead": shown(self.instead)}
@@ -145,9 +149,8 @@ class CaptionSheet:
                 )
             changes = []
             for row, text in found:
-                words = plain(row.instead)
-                bare = plain(row.text).strip(" ,") == words
-                if existing == "replace" or not row.text or (bare and words in plain(text)):
+                bare = row.is_bare(row.instead)
+                if existing == "replace" or not row.text or (bare and plain(row.instead) in plain(text)):
                     changes.append((row, _tidy(text)))
                 elif existing == "append" or bare:
                     changes.append((row, _tidy(f"{row.text.rstrip(' ,')}{SEPARATOR}{text}")))

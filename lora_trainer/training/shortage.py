@@ -15,6 +15,7 @@ from lora_trainer.dataset.batches import Batch
 from lora_trainer.errors import LoraTrainerError, counted, memory_problem
 from lora_trainer.memory import has_own_memory, release
 from lora_trainer.training.events import Notice
+from lora_trainer.training.memory_plan.remedies import switched_off
 from lora_trainer.training.seen import Less
 from lora_trainer.training.watch.facts import Finding
 
@@ -98,12 +99,8 @@ def _less(run: Session, largest: int) -> Callable[[], str] | None:
 
 def _unused(run: Session) -> str:
     """What the settings switch off, for the sentence that says that nothing is left."""
-    memory = run.config.memory
-    if not has_own_memory(run.device):
-        return ""
-    ways = ["base_8bit to auto"] * (memory.base_8bit == "never")
-    ways += ["blocks_in_cpu_memory to -1"] * (memory.blocks_in_cpu_memory >= 0)
-    return f"set {' and '.join(ways)}, " if ways else ""
+    off = switched_off(run.config.memory) if has_own_memory(run.device) else ()
+    return "".join(f"{change}, " for change, _ in off)
 
 
 def _recompute(run: Session) -> str:

@@ -150,7 +150,7 @@ def test_last_of_all_the_weights_are_held_in_another_way(tmp_path: Path, monkeyp
     with pytest.raises(LoraTrainerError, match="isn't enough memory"):
         run(tmp_path, host=TinyHost(tmp_path / "loras", model), resume=True, **forbidden)
     assert model.held == [], "unless the settings forbid it by now"
-    with pytest.raises(LoraTrainerError, match="time: set base_8bit to auto and blocks_in_cpu_memory to -1, use a sm"):
+    with pytest.raises(LoraTrainerError, match="time: set base_8bit to auto, set blocks_in_cpu_memory to -1, use a sm"):
         run(tmp_path / "forbidden", host=TinyHost(tmp_path / "loras2", Heavy()), **forbidden)
 
 

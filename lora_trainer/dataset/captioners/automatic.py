@@ -11,7 +11,6 @@ from lora_trainer.dataset.caption_sheet import CaptionSheet, LongChange, Row, fi
 from lora_trainer.dataset.captioners.wording import Wording, caption_of, combined
 from lora_trainer.dataset.decode import read_image
 from lora_trainer.dataset.findings import names
-from lora_trainer.dataset.remarks import plain
 from lora_trainer.errors import DatasetError, NameTakenError, counted, shown
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def chosen(sheet: CaptionSheet, wording: Wording, overwrite: bool) -> list[Row]:
         NameTakenError: if captions that somebody wrote or edited would be replaced, and nobody allowed that.
     """
     rows = sheet.rows()
-    bare = [row for row in rows if plain(row.text).strip(" ,") in ("", plain(wording.trigger or row.instead))]
+    bare = [row for row in rows if row.is_bare(wording.trigger or row.instead)]
     if wording.existing == "skip":
         return bare
     if wording.existing == "replace" and not overwrite:

@@ -31,11 +31,16 @@ def oddness(thumbnails: Sequence[bytes]) -> list[float]:
     colours, edges = found[:, : BINS**2], found[:, BINS**2 :]
     near = np.empty(len(found), np.float32)
     for start in range(0, len(found), AT_ONCE):
-        rows = slice(start, start + AT_ONCE)  # the vectors' lengths are 1
-        apart = [np.sqrt(np.maximum(0, 2 - 2 * part[rows] @ part.T)) for part in (colours, edges)]
-        near[rows] = np.partition(sum(apart), NEIGHBOURS, 1)[:, : NEIGHBOURS + 1].sum(1) / NEIGHBOURS  # with itself: 0
+        rows = slice(start, start + AT_ONCE)
+        far = [apart(part[rows], part) for part in (colours, edges)]
+        near[rows] = np.partition(sum(far), NEIGHBOURS, 1)[:, : NEIGHBOURS + 1].sum(1) / NEIGHBOURS  # with itself: 0
     usual = np.median(near)
     return [float(one) for one in (near - usual) / (np.median(np.abs(near - usual)) + LEAST_SPREAD)]
+
+
+def apart(some: Array, others: Array) -> Array:
+    """Hellinger's distance, times √2, of the histograms whose square roots these are: [some, others]."""
+    return np.asarray(np.sqrt(np.maximum(0, 2 - 2 * some @ others.T)))
 
 
 def descriptor(thumbnail: bytes) -> Array:

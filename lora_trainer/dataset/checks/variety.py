@@ -11,6 +11,7 @@ import numpy as np
 
 from lora_trainer.dataset.checks.likeness import COLOURS, THUMBNAIL, unpacked
 from lora_trainer.dataset.checks.limits import ONE_BACKGROUND
+from lora_trainer.dataset.checks.outliers import apart
 
 Array = np.ndarray[Any, Any]
 
@@ -39,15 +40,10 @@ def apart_from_usual(thumbnails: Sequence[bytes]) -> list[float]:
     most, usual = ceil(ONE_BACKGROUND.value * (count - 1)), np.empty(count, np.float32)
     for start in range(0, count, AT_ONCE):
         rows = slice(start, start + AT_ONCE)
-        usual[rows] = np.partition(_apart(found[rows], found), most, 1)[:, most]  # with itself, which is 0 apart
+        usual[rows] = np.partition(apart(found[rows], found), most, 1)[:, most]  # with itself, which is 0 apart
     coloured = min(1.0, float(np.median([np.abs(one[1:] - 128).sum(0).mean() for one in rims])) / COLOURFUL)
     far = GREY + (1 - GREY) * coloured
-    return [float(one) / far for one in _apart(found[usual.argmin()][None], found)[0]]
-
-
-def _apart(some: Array, others: Array) -> Array:
-    """Hellinger's distance, times √2, of the histograms whose square roots these are."""
-    return np.asarray(np.sqrt(np.maximum(0, 2 - 2 * some @ others.T)))
+    return [float(one) / far for one in apart(found[usual.argmin()][None], found)[0]]
 
 
 def _rim(thumbnail: bytes) -> Array:

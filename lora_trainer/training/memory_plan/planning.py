@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from lora_trainer.training.inputs import StepInputs
 from lora_trainer.training.memory_plan.choosing import Setup, choose, leanest
 from lora_trainer.training.memory_plan.counting import Live, StepCost, count_step
 from lora_trainer.training.memory_plan.figures import state_bytes
-from lora_trainer.training.memory_plan.remedies import Need, remedy
+from lora_trainer.training.memory_plan.remedies import Need, remedy, switched_off
 from lora_trainer.training.memory_plan.storage import Storage, block_weights, storages
 from lora_trainer.training.precision import arithmetic
 from lora_trainer.training.step import training_step
@@ -108,12 +108,14 @@ class _Planning:
         lora = sum(parameter.numel() for parameter in run.update.parameters)
         fixed = self._weights(parts) + lora * (8 + state_bytes(self.config.optimizer))  # weights and gradients in fp32
         everything = self.config.memory.gradient_checkpointing
-        ways = self._storages(cost)
+        ways = self._storages(cost, self.config.memory)
         setup = choose(cost, self.batch, limit - fixed, everything, ways)
         if setup is None:
             cuda, texts = run.device.type == "cuda", self._weights(["text_encoders"])
             chosen = limit == round(self.config.memory.memory_limit_gb * GB)
-            least, unused = leanest(ways, cost), tuple(self._unused(cost))
+            off = switched_off(self.config.memory) if has_own_memory(run.device) else ()
+            unused = tuple((change, leanest(self._storages(cost, memory), cost)) for change, memory in off)
+            least = leanest(ways, cost)
             need = Need(self.config, cost, cuda, fixed, lora, texts, self.bucket, least, chosen, unused)
             raise ConfigError(remedy(need, limit))
         blocks = self.model.blocks()
@@ -145,24 +147,11 @@ class _Planning:
         fits = (side for side in sides if bytes_per_pixel * (min(pixels, side * side) if side else pixels) <= room)
         return next(fits, 0)
 
-    def _storages(self, cost: StepCost, memory: MemoryConfig | None = None) -> list[Storage]:
+    def _storages(self, cost: StepCost, memory: MemoryConfig) -> list[Storage]:
         """How the weights can be held. Without memory of its own a device gains nothing by it: only as asked for."""
         weights = block_weights(self.model.blocks(), arithmetic(self.config.memory.mixed_precision))
         unasked = has_own_memory(self.run.device)
-        chosen = memory or self.config.memory
-        return list(storages([weights[number] for number in cost.blocks], cost.work, chosen, unasked))
-
-    def _unused(self, cost: StepCost) -> Iterator[tuple[str, Storage]]:
-        """Ways to hold the weights that the settings switch off, each together with those before it."""
-        memory = self.config.memory
-        if not has_own_memory(self.run.device):
-            return
-        if memory.base_8bit == "never":
-            memory = replace(memory, base_8bit="auto")
-            yield "set base_8bit to auto", leanest(self._storages(cost, memory), cost)
-        if memory.blocks_in_cpu_memory >= 0:
-            memory = replace(memory, blocks_in_cpu_memory=-1)
-            yield "set blocks_in_cpu_memory to -1", leanest(self._storages(cost, memory), cost)
+        return list(storages([weights[number] for number in cost.blocks], cost.work, memory, unasked))
 
     def _hold(self, storage: Storage, cost: StepCost, blocks: list[nn.Module]) -> None:
         if storage.in_8_bits or storage.in_cpu:

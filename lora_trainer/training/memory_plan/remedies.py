@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from lora_trainer.config import RunConfig
+from lora_trainer.config import MemoryConfig, RunConfig
 from lora_trainer.memory import size_text
 from lora_trainer.training.memory_plan.choosing import OWN
 from lora_trainer.training.memory_plan.counting import StepCost
@@ -46,6 +46,16 @@ class Need:
     def of_weights(self, storage: Storage) -> int:
         """Bytes that weights take beside those that the model has: fewer than none where they are elsewhere."""
         return storage.passing(range(len(self.cost.work))) - storage.saved
+
+
+def switched_off(memory: MemoryConfig) -> Iterator[tuple[str, MemoryConfig]]:
+    """Ways to hold the weights that settings switch off: each with what switches it, and those before it, on."""
+    if memory.base_8bit == "never":
+        memory = replace(memory, base_8bit="auto")
+        yield "set base_8bit to auto", memory
+    if memory.blocks_in_cpu_memory >= 0:
+        memory = replace(memory, blocks_in_cpu_memory=-1)
+        yield "set blocks_in_cpu_memory to -1", memory
 
 
 def remedy(need: Need, limit: int) -> str:
