@@ -4,7 +4,7 @@
     "use strict";
 
     let offered = null; // captioners and rules, as the server gave them
-    let was = false; // whether captions were being written when it was last looked
+    let job = null; // that writes captions; the status may still be that of the one before
     let drawn = "";
 
     const place = () => tab.part("captions") && tab.part("captions").querySelector(".lt-describe");
@@ -62,8 +62,7 @@
             deny: input("deny").value, subject: belongs ? kind : "", overwrite,
         };
         say((drawn = ""));
-        await tab.ask("/lora-trainer/caption", "POST", values);
-        was = true;
+        job = (await tab.ask("/lora-trainer/caption", "POST", values)).job;
         await tab.refresh();
         tab.refresh();
     }
@@ -105,13 +104,13 @@
             input("captioner").dataset.kind = tab.typed("subject");
             dress();
         }
-        if (!running && !was) return;
+        if (running) job = tab.status.job;
+        if (!job || tab.status.job !== job) return;
         const html = tab.errandHtml("They can be taken back under “Edit captions”.");
         if (html !== drawn) say((drawn = html));
-        if (!running && !tab.running()) {
-            was = false;
-            tab.reloadCaptions();
-            tab.part("check").click();
-        } else was = true;
+        if (running || tab.running()) return;
+        job = null;
+        tab.reloadCaptions();
+        tab.part("check").click();
     };
 })(window.loraTrainer = window.loraTrainer || {});

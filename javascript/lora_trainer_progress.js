@@ -97,7 +97,7 @@
     /** How what takes the model's turn and isn't a training stands, or how it ended; `then` says what comes after it. */
     tab.errandHtml = function (then) {
         const s = tab.status;
-        if (tab.onErrand()) return `${tab.bar(TITLES[s.state], percent())}<p>${tab.escaped(s.message)}</p>`;
+        if (tab.running()) return `${tab.bar(TITLES[s.state], percent())}<p>${tab.escaped(s.message)}</p>`;
         if (s.state === "failed") return tab.problem(s.error);
         return `<div class="lt-note lt-good">${tab.escaped(s.message)} ${then}</div>`;
     };

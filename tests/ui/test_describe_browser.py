@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,17 @@ pytestmark = [
     needs_browser,
 ]
 PART = "#lora_trainer_captions .lt-describe"
+
+
+def answer_as_before(page: Page, seconds: float) -> None:
+    """Asked how it stands, the server gives what it says now for so long, as a busy one does."""
+    old = json.dumps(page.evaluate("loraTrainer.ask('/lora-trainer/status')"))
+    end = time.monotonic() + seconds
+
+    def answer(route: Any) -> None:
+        route.fulfill(body=old) if time.monotonic() < end else route.continue_()
+
+    page.route("**/lora-trainer/status", answer)
 
 
 def test_captions_are_written_asked_for_and_taken_back(page: Page, dataset: Path, tmp_path: Path) -> None:
@@ -38,6 +52,7 @@ def test_captions_are_written_asked_for_and_taken_back(page: Page, dataset: Path
     assert "belong to the character" in page.inner_text(f"{PART} .lt-rule")
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     assert serious_findings(page, "#lora_trainer_captions") == []
+    answer_as_before(page, 2)  # the captions are written by then
     pressed(page, f"{PART} [data-describe=write]")
     page.wait_for_selector(f"{PART} .lt-good >> text=4 captions written, 2 images left as they were.")
     assert (folder / "5.txt").read_text() == "zwx, 1girl" and "a ball" in (folder / "0.txt").read_text()

@@ -55,12 +55,14 @@ def test_idle_checked_and_advanced(page: Page, dataset: Path, tmp_path: Path) ->
         (many / path.name).write_bytes(path.read_bytes())
     check(page, dataset)
     page.wait_for_selector("#lora_trainer_captions [data-caption=open]")
+    page.wait_for_selector("#lora_trainer_looking .lt-bar", state="detached")
     place = "document.querySelector('#lora_trainer_next_images').getBoundingClientRect().top"
     before = page.evaluate(place)
     for number in range(40):
         (many / f"a rather long name as cameras give them {number}.png").write_bytes(b"no picture")
     check(page, many.parent)
     page.wait_for_selector("#lora_trainer_check_answer summary >> text=Skipped (40)")
+    page.wait_for_selector("#lora_trainer_looking .lt-bar", state="detached")  # it goes with the next status
     assert page.evaluate(place) - before < 120, "skipped files don't push the way on out of sight"
     sweep(page, "a checked dataset")
     set_options(page, network_dim=4, learning_rate=0, sample_every_n_steps=5)
