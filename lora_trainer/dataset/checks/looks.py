@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from lora_trainer.dataset.decode import read_small
 from lora_trainer.dataset.subject import FINE, Box, find_subject
 from lora_trainer.errors import DatasetError
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 FILE = "checks.sqlite"  # in the output folder
@@ -92,10 +93,11 @@ class Looks:
     def subject(self, path: Path) -> Box:
         """Where the subject of an image that was looked at probably is; found out when it is asked for."""
         content = self._seen[path].content
-        row = self._read("SELECT box FROM subjects WHERE content = ?", (content,))
-        if row is not None:
-            left, top, right, bottom = json.loads(row[0])
-            return (left, top, right, bottom)
+        found = self._recall(
+            "SELECT box FROM subjects WHERE content = ?", (content,), lambda row: _box(json.loads(row[0]))
+        )
+        if found is not None:
+            return found
         _, picture, _ = read_small(path, FINE * FINE)
         box = find_subject(picture)
         self._write("INSERT OR REPLACE INTO subjects VALUES (?, ?)", (content, json.dumps(box)))
@@ -103,28 +105,41 @@ class Looks:
 
     def twins(self, contents: Sequence[str], thumbnails: Sequence[bytes], least: float) -> list[list[int]]:
         """As :func:`lora_trainer.dataset.checks.likeness.alike`; remembered for the same pictures."""
-        found = self._of_all([str(least), *contents], lambda: likeness.alike(thumbnails, least))
-        return [list(map(int, group)) for group in found]
+        return self._of_all(
+            [str(least), *contents],
+            lambda: likeness.alike(thumbnails, least),
+            lambda found: [[range(len(contents))[number] for number in group] for group in found],
+        )
 
     def oddness(self, contents: Sequence[str], thumbnails: Sequence[bytes]) -> list[float]:
         """As :func:`lora_trainer.dataset.checks.outliers.oddness`; remembered for the same pictures."""
-        return list(map(float, self._of_all(["odd", *contents], lambda: outliers.oddness(thumbnails))))
+        return self._of_all(
+            ["odd", *contents], lambda: outliers.oddness(thumbnails), lambda found: _numbers(found, len(contents))
+        )
 
     def backgrounds(self, contents: Sequence[str], thumbnails: Sequence[bytes]) -> list[float]:
         """As :func:`lora_trainer.dataset.checks.variety.apart_from_usual`; remembered for the same pictures."""
-        return list(map(float, self._of_all(["rim", *contents], lambda: variety.apart_from_usual(thumbnails))))
+        return self._of_all(
+            ["rim", *contents],
+            lambda: variety.apart_from_usual(thumbnails),
+            lambda found: _numbers(found, len(contents)),
+        )
 
     def marks(self, contents: Sequence[str], packed: Sequence[bytes]) -> tuple[Box | None, list[float]]:
         """As :func:`lora_trainer.dataset.checks.marks.common`; remembered for the same pictures."""
-        box, shares = self._of_all(["marks", *contents], lambda: list(common(packed)))
-        return (tuple(box) if box else None), shares
+        return self._of_all(
+            ["marks", *contents],
+            lambda: common(packed),
+            lambda found: (_box(found[0]) if found[0] else None, _numbers(found[1], len(contents))),
+        )
 
-    def _of_all(self, parts: Sequence[str], find: Callable[[], list[Any]]) -> list[Any]:
-        """What is found of pictures together."""
+    def _of_all(self, parts: Sequence[str], find: Callable[[], T], understood: Callable[[Any], T]) -> T:
+        """What is found of pictures together; ``understood`` makes it of its JSON."""
         key = hashlib.blake2b("".join(parts).encode()).hexdigest()
-        row = self._read("SELECT found FROM groups WHERE contents = ?", (key,))
-        if row is not None:
-            return list(json.loads(row[0]))
+        query = "SELECT found FROM groups WHERE contents = ?"
+        remembered = self._recall(query, (key,), lambda row: understood(json.loads(row[0])))
+        if remembered is not None:
+            return remembered
         found = find()
         self._write("INSERT OR REPLACE INTO groups VALUES (?, ?)", (key, json.dumps(found)))
         return found
@@ -143,10 +158,10 @@ class Looks:
 
     def _content(self, path: Path, file_size: int, changed_ns: int) -> str:
         key = os.fsencode(path.absolute())
-        row = self._read("SELECT content FROM files WHERE path = ? AND bytes = ? AND changed = ?",
-                         (key, file_size, changed_ns))  # fmt: skip
-        if row is not None:
-            return str(row[0])
+        query = "SELECT content FROM files WHERE path = ? AND bytes = ? AND changed = ?"
+        remembered = self._recall(query, (key, file_size, changed_ns), lambda row: str(row[0]))
+        if remembered is not None:
+            return remembered
         digest = hashlib.blake2b(digest_size=20)
         try:
             with path.open("rb") as file:
@@ -159,26 +174,40 @@ class Looks:
         return content
 
     def _remembered(self, content: str) -> Look | None:
-        row = self._read(
-            "SELECT facts, thumbnail, marks FROM looks WHERE content = ? AND area = ?", (content, self._area)
-        )
-        if row is None:
-            return None
-        facts = json.loads(row[0])
-        width, height = facts["size"]
-        return Look(
-            content, (width, height), facts["blur"], Exposure(*facts["exposure"]), Borders(*facts["borders"]),
-            facts["two_toned"], facts["jpeg_quality"], row[1], row[2],
-        )  # fmt: skip
+        query = "SELECT facts, thumbnail, marks FROM looks WHERE content = ? AND area = ?"
+        return self._recall(query, (content, self._area), lambda row: _look(content, *row))
 
-    def _read(self, query: str, values: tuple[Any, ...]) -> Any:
-        with self._lock, suppress(sqlite3.Error):
-            return self._memory.execute(query, values).fetchone()
+    def _recall(self, query: str, values: tuple[Any, ...], understood: Callable[[tuple[Any, ...]], T]) -> T | None:
+        """What a row says; None where there is none, or none that says anything."""
+        with self._lock, suppress(sqlite3.Error, ValueError, TypeError, LookupError):
+            row = self._memory.execute(query, values).fetchone()
+            return None if row is None else understood(row)
         return None
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> None:
         with self._lock, suppress(sqlite3.Error):
             self._memory.execute(statement, values)
+
+
+def _look(content: str, facts: str, thumbnail: bytes, marks: bytes) -> Look:
+    seen = json.loads(facts)
+    width, height = map(int, seen["size"])
+    return Look(
+        content, (width, height), float(seen["blur"]), Exposure(*seen["exposure"]), Borders(*seen["borders"]),
+        float(seen["two_toned"]), seen["jpeg_quality"], thumbnail, marks,
+    )  # fmt: skip
+
+
+def _numbers(found: Any, count: int) -> list[float]:
+    numbers = list(map(float, found))
+    if len(numbers) != count:
+        raise ValueError(f"{len(numbers)} numbers of {count} pictures")
+    return numbers
+
+
+def _box(found: Any) -> Box:
+    left, top, right, bottom = map(float, found)
+    return (left, top, right, bottom)
 
 
 def take_look(path: Path, content: str, area: int) -> Look:

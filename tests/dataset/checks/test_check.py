@@ -206,6 +206,18 @@ def test_a_memory_that_is_damaged_or_cannot_be_written_only_costs_time(run: Chec
     assert run().findings == ()
 
 
+@pytest.mark.parametrize("text", ["{}", "[1]", "null", "no JSON"])
+def test_rows_that_say_nothing_are_looked_at_again(run: Check, tmp_path: Path, text: str) -> None:
+    first = run(output=tmp_path)
+    with closing(sqlite3.connect(tmp_path / looking.FILE)) as memory:
+        for table, column in (("looks", "facts"), ("groups", "found"), ("subjects", "box")):
+            memory.execute(f"UPDATE {table} SET {column} = ?", (text,))
+        memory.commit()
+    assert run(output=tmp_path) == first
+    with closing(sqlite3.connect(tmp_path / looking.FILE)) as memory:
+        assert (text,) not in memory.execute("SELECT facts FROM looks").fetchall(), "and remembered anew"
+
+
 def test_it_is_told_before_a_training_where_there_is_something_to_tell(tmp_path: Path) -> None:
     from lora_trainer.training.events import Event, Notice
     from tests.support.runs import of
