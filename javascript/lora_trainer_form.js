@@ -82,17 +82,21 @@
         });
     }
 
-    /** The check suggests trigger and name: each is taken where nothing was typed, now that the suggestion is here. */
+    /** The check suggests trigger and name: each is taken where nothing was typed, now that the suggestion is here. Where
+     *  the cursor is, somebody is about to type: that one waits until it has left. */
     tab.takeSuggestions = function () {
-        const answer = tab.part("check_answer").querySelector("[data-suggested]:not([data-taken])");
+        const answer = tab.part("check_answer").querySelector("[data-suggested]");
         if (!answer) return;
-        answer.dataset.taken = "1";
-        for (const [name, text] of Object.entries(JSON.parse(answer.dataset.suggested))) {
+        const waiting = Object.entries(JSON.parse(answer.dataset.suggested)).filter(([name, text]) => {
             const field = tab.field(name);
-            if (field.value.trim()) continue;
+            if (field.value.trim()) return false;
+            if (field === document.activeElement) return true;
             field.value = text;
             field.dispatchEvent(new Event("input", {bubbles: true}));
-        }
+            return false;
+        });
+        if (waiting.length) answer.dataset.suggested = JSON.stringify(Object.fromEntries(waiting));
+        else delete answer.dataset.suggested;
     };
 
     /** The answer to a question of the server's. Another name, or leaving things as they are, is for the page alone. */

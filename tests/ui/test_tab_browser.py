@@ -14,7 +14,7 @@ from lora_trainer.config import RunConfig
 from lora_trainer.fitting import PRACTICE, presets_for
 from lora_trainer.hosts.base import Glance
 from lora_trainer.training.folder import RunFolder
-from tests.support.browser import Browser, Page, fill, filled, go, needs_browser, value_of
+from tests.support.browser import Browser, Page, field, fill, filled, go, needs_browser, reveal, value_of
 from tests.support.tab_page import (
     Served,
     check,
@@ -163,6 +163,25 @@ def test_a_late_answer_overwrites_nothing(page: Page, served: Served, dataset: P
     filled(page, trigger="zwx")
     page.wait_for_timeout(1000)
     assert (value_of(page, "dataset"), value_of(page, "name")) == (str(dataset), "mine")
+
+
+def test_a_suggestion_waits_until_the_cursor_has_left(page: Page, dataset: Path) -> None:
+    """It would stand before or behind what is typed just then."""
+
+    def late(route: Any) -> None:
+        time.sleep(3)
+        route.continue_()
+
+    fill(page, "dataset", str(dataset))
+    page.route(re.compile("/(run/predict|queue/join)"), late)
+    press(page, "check")
+    reveal(page, "#lora_trainer_name")
+    page.focus(field("name"))
+    filled(page, trigger="zwx")
+    page.wait_for_timeout(600)
+    assert value_of(page, "name") == ""
+    page.focus(field("trigger"))
+    filled(page, name="zwx")
 
 
 def test_changes_are_told_one_after_the_other(page: Page, dataset: Path) -> None:
