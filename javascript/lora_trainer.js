@@ -1,7 +1,7 @@
 // The Train LoRA tab: what its scripts share. Each file of lora_trainer_*.js has one task; they meet in one object.
 //
 //   lora_trainer.js            where things are, and small pieces of HTML
-//   lora_trainer_ask.js        requests to the routes, and the status as it was last heard
+//   lora_trainer_ask.js        requests to the routes, the status as it was last heard, and errands that it follows
 //   lora_trainer_form.js       what is typed: it is made known, and no late answer overwrites it
 //   lora_trainer_large.js      a picture, large; "Send to txt2img"
 //   lora_trainer_pages.js      the four pages, and what each lacks

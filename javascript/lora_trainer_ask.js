@@ -95,4 +95,39 @@
             tab.refresh();
         }
     };
+
+    /** An errand that a part of the page begins and follows to its end. `place` has .lt-answer for what is told; `go` and
+     *  `stop` select its buttons, of which one is there. `then` and `ended` are given what the server said when it was begun
+     *  on this page; null if it wasn't. */
+    tab.errand = function ({state, place, go, stop, then, ended}) {
+        let job = null; // that is followed; the status may still be that of the one before
+        let begun = null;
+        let drawn = "";
+        const answer = () => place().querySelector(".lt-answer");
+        const say = (html) => (answer().innerHTML = drawn = html);
+
+        async function begin(url, values) {
+            say("");
+            begun = await tab.ask(url, "POST", values);
+            job = begun.job;
+            await tab.refresh();
+            tab.refresh();
+        }
+
+        function show() {
+            const running = tab.status.state === state;
+            place().querySelector(go).classList.toggle("lt-hidden", running);
+            place().querySelector(stop).classList.toggle("lt-hidden", !running);
+            if (running) job = tab.status.job;
+            if (!job || tab.status.job !== job) return;
+            const own = begun && begun.job === job ? begun : null;
+            const html = tab.errandHtml(then(own));
+            if (html !== drawn || !answer().firstChild) say(html);
+            if (running || tab.running()) return;
+            job = null;
+            ended(own);
+        }
+
+        return {begin, say, show};
+    };
 })(window.loraTrainer = window.loraTrainer || {});

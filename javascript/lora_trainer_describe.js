@@ -4,20 +4,23 @@
     "use strict";
 
     let offered = null; // captioners and rules, as the server gave them
-    let job = null; // that writes captions; the status may still be that of the one before
-    let drawn = "";
 
     const place = () => tab.part("captions") && tab.part("captions").querySelector(".lt-describe");
     const input = (name) => place().querySelector(`[name=lt_${name}]`);
     const chosen = () => offered.captioners.find((one) => one.name === input("captioner").value);
-
-    const say = (html) => (place().querySelector(".lt-answer").innerHTML = html);
+    const errand = tab.errand({
+        state: "captioning", place, go: "[data-describe=write]", stop: "[data-describe=stop]",
+        then: () => "They can be taken back under “Edit captions”.",
+        ended: () => {
+            tab.reloadCaptions();
+            tab.part("check").click();
+        },
+    });
 
     async function open(button) {
         const folded = Boolean(place().firstChild);
         button.setAttribute("aria-expanded", String(!folded));
         place().innerHTML = "";
-        drawn = "";
         if (folded) return;
         offered = await tab.ask("/lora-trainer/captioners");
         const options = offered.captioners.map((one) => `<option value="${one.name}">${tab.escaped(one.label)}${one.own ? " of the WebUI" : ""}</option>`);
@@ -61,15 +64,12 @@
             existing: input("existing").value, threshold: input("threshold").value.replace(",", "."),
             deny: input("deny").value, subject: belongs ? kind : "", overwrite,
         };
-        say((drawn = ""));
-        job = (await tab.ask("/lora-trainer/caption", "POST", values)).job;
-        await tab.refresh();
-        tab.refresh();
+        await errand.begin("/lora-trainer/caption", values);
     }
 
     function asks(error) {
         const overwrite = (error.choices || []).includes("overwrite");
-        say(overwrite ? `<div class="lt-note lt-warn lt-question"><span>${tab.escaped(error.message)}</span><span class="lt-choices">
+        errand.say(overwrite ? `<div class="lt-note lt-warn lt-question"><span>${tab.escaped(error.message)}</span><span class="lt-choices">
             <button type="button" class="lt-go" data-describe="overwrite">Replace them, too</button>
             <button type="button" class="lt-go" data-describe="keep">Keep them</button></span></div>` : tab.problem(error.message));
         if (overwrite) place().querySelector("[data-describe=keep]").focus();
@@ -82,7 +82,7 @@
         try {
             if (what === "open") await open(button);
             else if (what === "stop") await tab.ask("/lora-trainer/stop", "POST", {});
-            else if (what === "keep") say("");
+            else if (what === "keep") errand.say("");
             else await write(what === "overwrite");
         } catch (error) {
             if (place().querySelector(".lt-answer")) asks(error);
@@ -94,23 +94,11 @@
 
     /** How it stands; at its end the captions are read anew. */
     tab.showDescribing = function () {
-        const where = place() && place().querySelector(".lt-answer");
-        if (!where || !tab.status) return;
-        const running = tab.status.state === "captioning";
-        for (const [what, visible] of [["write", !running], ["stop", running]]) {
-            place().querySelector(`[data-describe=${what}]`).classList.toggle("lt-hidden", !visible);
-        }
+        if (!place() || !place().querySelector(".lt-answer") || !tab.status) return;
         if (input("captioner").dataset.kind !== tab.typed("subject")) {
             input("captioner").dataset.kind = tab.typed("subject");
             dress();
         }
-        if (running) job = tab.status.job;
-        if (!job || tab.status.job !== job) return;
-        const html = tab.errandHtml("They can be taken back under “Edit captions”.");
-        if (html !== drawn) say((drawn = html));
-        if (running || tab.running()) return;
-        job = null;
-        tab.reloadCaptions();
-        tab.part("check").click();
+        errand.show();
     };
 })(window.loraTrainer = window.loraTrainer || {});

@@ -3,13 +3,13 @@
 (function (tab) {
     "use strict";
 
-    let folder = ""; // that is being filled
-    let job = null; // by which; the status may still be that of the one before
-    let drawn = "";
-
     const place = () => tab.part("regularisation");
     const input = (name) => place().querySelector(`[name=lt_${name}]`);
-    const say = (html) => (place().querySelector(".lt-answer").innerHTML = html);
+    const errand = tab.errand({
+        state: "generating", place, go: "[data-regularise=make]", stop: "[data-regularise=stop]",
+        then: (own) => own ? "The next training uses them (Advanced → reg_data_dir)." : "To train with them, give their folder as reg_data_dir (Advanced).",
+        ended: (own) => own && tab.status.progress.done && use(own.folder),
+    });
 
     const FORM = `<div class="lt-describe"><p>Images of the same class, made by the loaded checkpoint, are trained beside yours: they keep
         it from taking every woman, dog or car for your subject. Each epoch takes twice as long. Most first LoRAs do without.</p>
@@ -23,18 +23,14 @@
     tab.regularise = async function (button) {
         if (button.dataset.regularise === "stop") return void (await tab.ask("/lora-trainer/stop", "POST", {}));
         button.disabled = true;
-        say((drawn = ""));
         try {
             const kind = tab.typed("subject");
-            const found = await tab.ask("/lora-trainer/regularise", "POST", {
+            await errand.begin("/lora-trainer/regularise", {
                 dataset: tab.typed("dataset"), class: input("class").value, images: input("images").value,
                 subject: kind === "anything" ? "" : kind,
             });
-            [folder, job] = [found.folder, found.job];
-            await tab.refresh();
-            tab.refresh();
         } catch (error) {
-            say(tab.problem(error.message));
+            errand.say(tab.problem(error.message));
         } finally {
             button.disabled = false;
         }
@@ -51,15 +47,6 @@
     tab.showRegularisation = function () {
         if (!place() || !tab.status) return;
         if (!place().querySelector(".lt-answer")) tab.put("regularisation", FORM);
-        const running = tab.status.state === "generating";
-        for (const [what, visible] of [["make", !running], ["stop", running]]) {
-            place().querySelector(`[data-regularise=${what}]`).classList.toggle("lt-hidden", !visible);
-        }
-        if (!running && (!folder || tab.status.job !== job)) return;
-        const html = tab.errandHtml("The next training uses them (Advanced → reg_data_dir).");
-        if (html !== drawn) say((drawn = html));
-        if (running || tab.running()) return;
-        if (folder && tab.status.progress.done) use(folder);
-        folder = "";
+        errand.show();
     };
 })(window.loraTrainer = window.loraTrainer || {});

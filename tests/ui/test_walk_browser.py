@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tests.labelled.pictures import photographs
-from tests.support.browser import Page, fill, filled, go, needs_browser, pressed
+from tests.support.browser import Page, fill, filled, go, needs_browser, pressed, value_of
 from tests.support.tab_page import Served, check, set_options
 
 pytest.importorskip("gradio", reason="needs gradio; make test-webui-pins and make test-gradio4 have it")
@@ -101,6 +102,21 @@ def test_regularisation_images_in_a_click(page: Page, served: Served, dataset: P
         "folder => document.querySelector('#lora_trainer_reg_data_dir_option :is(input, textarea)').value === folder",
         arg=folder,
     )
+
+
+def test_images_that_another_page_asked_for_are_told_too(page: Page) -> None:
+    """As after a reload: the end is told, and no folder is filled in that this page didn't ask for."""
+    part, option = "#lora_trainer_regularisation", "reg_data_dir_option"
+    status = page.evaluate("loraTrainer.ask('/lora-trainer/status')")
+    status |= {"state": "generating", "job": "another", "message": "Regularisation image 1 of 2"}
+    page.route("**/lora-trainer/status", lambda route: route.fulfill(body=json.dumps(status)))
+    pressed(page, "#lora_trainer_regularisation_fold > :is(.label-wrap, button)")
+    page.wait_for_selector(f"{part} .lt-bar")
+    status |= {"state": "done", "message": "2 regularisation images of “circle” in a folder."}
+    page.wait_for_selector(
+        f"{part} .lt-good >> text=in a folder. To train with them, give their folder as reg_data_dir"
+    )
+    assert page.is_visible(f"{part} [data-regularise=make]") and value_of(page, option) == ""
 
 
 def test_the_practice_project_is_followed_step_by_step(page: Page, served: Served) -> None:

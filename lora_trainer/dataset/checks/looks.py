@@ -93,9 +93,7 @@ class Looks:
     def subject(self, path: Path) -> Box:
         """Where the subject of an image that was looked at probably is; found out when it is asked for."""
         content = self._seen[path].content
-        found = self._recall(
-            "SELECT box FROM subjects WHERE content = ?", (content,), lambda row: _box(json.loads(row[0]))
-        )
+        found = self._recall("SELECT box FROM subjects WHERE content = ?", (content,), lambda row: _box(_list(row[0])))
         if found is not None:
             return found
         _, picture, _ = read_small(path, FINE * FINE)
@@ -113,17 +111,11 @@ class Looks:
 
     def oddness(self, contents: Sequence[str], thumbnails: Sequence[bytes]) -> list[float]:
         """As :func:`lora_trainer.dataset.checks.outliers.oddness`; remembered for the same pictures."""
-        return self._of_all(
-            ["odd", *contents], lambda: outliers.oddness(thumbnails), lambda found: _numbers(found, len(contents))
-        )
+        return self._of_each("odd", contents, lambda: outliers.oddness(thumbnails))
 
     def backgrounds(self, contents: Sequence[str], thumbnails: Sequence[bytes]) -> list[float]:
         """As :func:`lora_trainer.dataset.checks.variety.apart_from_usual`; remembered for the same pictures."""
-        return self._of_all(
-            ["rim", *contents],
-            lambda: variety.apart_from_usual(thumbnails),
-            lambda found: _numbers(found, len(contents)),
-        )
+        return self._of_each("rim", contents, lambda: variety.apart_from_usual(thumbnails))
 
     def marks(self, contents: Sequence[str], packed: Sequence[bytes]) -> tuple[Box | None, list[float]]:
         """As :func:`lora_trainer.dataset.checks.marks.common`; remembered for the same pictures."""
@@ -133,11 +125,15 @@ class Looks:
             lambda found: (_box(found[0]) if found[0] else None, _numbers(found[1], len(contents))),
         )
 
+    def _of_each(self, what: str, contents: Sequence[str], find: Callable[[], list[float]]) -> list[float]:
+        """As :meth:`_of_all`, a number of each picture."""
+        return self._of_all([what, *contents], find, lambda found: _numbers(found, len(contents)))
+
     def _of_all(self, parts: Sequence[str], find: Callable[[], T], understood: Callable[[Any], T]) -> T:
         """What is found of pictures together; ``understood`` makes it of its JSON."""
         key = hashlib.blake2b("".join(parts).encode()).hexdigest()
         query = "SELECT found FROM groups WHERE contents = ?"
-        remembered = self._recall(query, (key,), lambda row: understood(json.loads(row[0])))
+        remembered = self._recall(query, (key,), lambda row: understood(_list(row[0])))
         if remembered is not None:
             return remembered
         found = find()
@@ -193,9 +189,17 @@ def _look(content: str, facts: str, thumbnail: bytes, marks: bytes) -> Look:
     seen = json.loads(facts)
     width, height = map(int, seen["size"])
     return Look(
-        content, (width, height), float(seen["blur"]), Exposure(*seen["exposure"]), Borders(*seen["borders"]),
+        content, (width, height), float(seen["blur"]), Exposure(*map(float, seen["exposure"])),
+        Borders(*map(float, seen["borders"])),
         float(seen["two_toned"]), seen["jpeg_quality"], thumbnail, marks,
     )  # fmt: skip
+
+
+def _list(text: str) -> list[Any]:
+    found = json.loads(text)
+    if not isinstance(found, list):
+        raise TypeError(f"{type(found).__name__}, not a list")
+    return found
 
 
 def _numbers(found: Any, count: int) -> list[float]:

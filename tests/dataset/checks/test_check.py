@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageOps
@@ -207,15 +208,25 @@ def test_a_memory_that_is_damaged_or_cannot_be_written_only_costs_time(run: Chec
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "null", "no JSON"])
-def test_rows_that_say_nothing_are_looked_at_again(run: Check, tmp_path: Path, text: str) -> None:
-    first = run(output=tmp_path)
+def test_rows_that_say_nothing_are_looked_at_again(run: Check, folder: Path, tmp_path: Path, text: str) -> None:
+    columns = (("looks", "facts"), ("groups", "found"), ("subjects", "box"))
+
+    def seen() -> tuple[Any, Any]:
+        found, image = run(output=tmp_path), folder / "0.png"
+        with looking.Looks(tmp_path / looking.FILE, (256, 256)) as looks:
+            looks.size(image, image.stat().st_size, image.stat().st_mtime_ns)
+            return found, looks.subject(image)
+
+    first = seen()
     with closing(sqlite3.connect(tmp_path / looking.FILE)) as memory:
-        for table, column in (("looks", "facts"), ("groups", "found"), ("subjects", "box")):
+        for table, column in columns:
             memory.execute(f"UPDATE {table} SET {column} = ?", (text,))
         memory.commit()
-    assert run(output=tmp_path) == first
+    assert seen() == first
     with closing(sqlite3.connect(tmp_path / looking.FILE)) as memory:
-        assert (text,) not in memory.execute("SELECT facts FROM looks").fetchall(), "and remembered anew"
+        for table, column in columns:
+            rows = memory.execute(f"SELECT {column} FROM {table}").fetchall()
+            assert rows and (text,) not in rows, f"{table} are remembered anew"
 
 
 def test_it_is_told_before_a_training_where_there_is_something_to_tell(tmp_path: Path) -> None:
